@@ -1,0 +1,1 @@
+"""An offline lab that breeds small language models."""

@@ -1,0 +1,99 @@
+"""Operators: one file each, one line each in ``AnyOperator``, and nothing else to register.
+
+`parameters` holds the vocabulary of their fields, `base` what an operator is, `bounds` the provable size of a change,
+`run` the loop over tensors. A record becomes an operator through `decode_operator` and in no other way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import msgspec
+
+from studbook.breeding.operators.base import Operator, Survey
+from studbook.breeding.operators.blend import Blend
+from studbook.breeding.operators.crossover import Crossover
+from studbook.breeding.operators.dare import Dare
+from studbook.breeding.operators.inputs import Inputs
+from studbook.breeding.operators.mutation import Mutation
+from studbook.breeding.operators.prune import Prune
+from studbook.breeding.operators.quantise import Quantise
+from studbook.breeding.operators.sign_aware_merge import SignAwareMerge
+from studbook.breeding.operators.task_delta import TaskDelta
+from studbook.errors import OutsideAllowlist, RecordRefused
+from studbook.records.doors import canonical
+
+__all__ = [
+    "AnyOperator",
+    "Blend",
+    "Crossover",
+    "Dare",
+    "Inputs",
+    "Mutation",
+    "Operator",
+    "Prune",
+    "Quantise",
+    "SignAwareMerge",
+    "Survey",
+    "TaskDelta",
+    "decode_operator",
+    "operator_names",
+    "operator_types",
+]
+
+AnyOperator = Blend | TaskDelta | SignAwareMerge | Dare | Crossover | Mutation | Prune | Quantise
+
+
+def operator_types() -> tuple[type[Operator], ...]:
+    """Every operator class, in the order of ``AnyOperator``."""
+    return get_args(AnyOperator)
+
+
+def operator_names() -> tuple[str, ...]:
+    """Tag of every operator, such as ``blend/1``, sorted."""
+    return tuple(sorted(kind.tag() for kind in operator_types()))
+
+
+def decode_operator(record: Mapping[str, Any]) -> AnyOperator:
+    """An operator from its record as plain JSON values, exactly.
+
+    Args:
+        record: The fields, with the tag under ``operator``.
+
+    Raises:
+        OutsideAllowlist: if the tag names no operator of this version, or a value is out of its range.
+        ParentsDoNotFit: if the record's lists cannot fit any number of parents.
+        RecordRefused: if a field is missing, unknown or of another type, naming it.
+    """
+    tag = record.get("operator")
+    if isinstance(tag, str) and tag not in operator_names():
+        raise OutsideAllowlist(
+            f"{tag!r} is no operator of this version",
+            where="operator",
+            advice=f"Use one of {', '.join(operator_names())}, or the version of Studbook that wrote this record.",
+            reason="operator.unknown",
+        )
+    try:
+        operator: AnyOperator = msgspec.convert(record, AnyOperator, strict=True)
+    except msgspec.ValidationError as error:
+        raise _refused(tag, str(error)) from error
+    operator.validate()
+    # Catches what conversion would round or read differently, such as an integer that no f64 holds.
+    if canonical(operator) != canonical(dict(record)):
+        raise _refused(tag, "does not read back as what was written")
+    return operator
+
+
+def _refused(tag: object, message: str) -> RecordRefused:
+    # msgspec names the field as "... field `x`" or as a path "... - at `$.x[0]`".
+    text, _, path = message.partition(" - at `$.")
+    field = re.search(r" field `([^`]*)`", text)
+    place = path.rstrip("`") or (field[1] if field else "")
+    return RecordRefused(
+        text,
+        where=f"{tag or 'operator record'}: {place}" if place else tag,
+        advice="Write every field of the operator, no other, each of the documented type.",
+        reason="operator.record",
+    )

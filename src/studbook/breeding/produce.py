@@ -1,0 +1,178 @@
+"""Running the worker, and holding what came out against what was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from studbook.breeding.worker import OUTPUT
+from studbook.errors import DigestDiffers
+from studbook.files import sha256_file
+from studbook.models.slm import Slm
+from studbook.records import (
+    Blob,
+    CandidateManifest,
+    Check,
+    Header,
+    InputDigest,
+    LineageTemplate,
+    OperatorReceipt,
+    Rung,
+    digest,
+)
+from studbook.sandbox import ISOLATION, Limits, run_worker
+
+__all__ = ["CHUNK", "Bred", "check_output", "describe", "produce", "run_template"]
+
+# Elements an operator computes at a time; the bytes do not depend on it.
+CHUNK = 1 << 20
+
+
+class Bred(NamedTuple):
+    """What a worker left.
+
+    Attributes:
+        receipt: The operator receipt.
+        path: The output file, in the worker's folder.
+    """
+
+    receipt: OperatorReceipt
+    path: Path
+
+
+def run_template(
+    template: LineageTemplate, paths: Mapping[str, Path], folder: Path, *, threads: int = 1, chunk: int = CHUNK
+) -> dict[str, Any]:
+    """Run one worker on a template and re-hash its output.
+
+    Args:
+        template: What to do.
+        paths: Digest -> file, for base and parents.
+        folder: An empty folder for the worker.
+        threads: Threads of the worker; the bytes do not depend on it.
+        chunk: Elements computed at a time; the bytes do not depend on it.
+
+    Returns:
+        The worker's answer; its ``sha256`` has been checked against the file.
+
+    Raises:
+        DigestDiffers: if the output is not the file the worker says it wrote.
+        StudbookError: any of its kinds, if the worker fails.
+    """
+    inputs = [template.base, *template.parents]
+    limits = template.limits
+    job = {
+        "base": [str(paths[template.base].absolute()), template.base],
+        "parents": [[str(paths[d].absolute()), d] for d in inputs[1:]],
+        "operator": template.operator,
+        "numeric_contract": template.numeric_contract,
+        "output_bytes": limits.output_bytes,
+        "threads": threads,
+        "chunk": chunk,
+    }
+    allowed = Limits(seconds=limits.seconds, memory_bytes=limits.memory_bytes, file_bytes=limits.output_bytes)
+    answer = run_worker("studbook.breeding.worker", job, folder, allowed)
+    if sha256_file(folder / OUTPUT) != answer["sha256"]:
+        raise DigestDiffers("is not the file the worker says it wrote", where=folder / OUTPUT)
+    return answer
+
+
+def produce(
+    header: Header, template: LineageTemplate, paths: Mapping[str, Path], folder: Path, *, threads: int = 1
+) -> Bred:
+    """Breed one candidate and write its receipt.
+
+    Args:
+        header: Record header.
+        template: The lineage template, already in the ledger.
+        paths: Digest -> file, for base and parents.
+        folder: An empty folder for the worker.
+        threads: Threads of the worker.
+
+    Raises:
+        DigestDiffers: if an input changed during the run.
+        StudbookError: any of its kinds, if the worker fails.
+    """
+    inputs = [template.base, *template.parents]
+    before = [sha256_file(paths[d]) for d in inputs]
+    answer = run_template(template, paths, folder, threads=threads)
+    for expected, first, last in zip(inputs, before, answer["after"], strict=True):
+        if not expected == first == last:
+            raise DigestDiffers("an input changed while it was used", where=paths[expected], reason="digest.input")
+    roles = ["base", *("parent" for _ in template.parents)]
+    receipt = OperatorReceipt(
+        header=header,
+        template=digest(template),
+        operator=template.operator,
+        inputs=tuple(
+            InputDigest(role=role, before=b, after=a)  # type: ignore[arg-type]
+            for role, b, a in zip(roles, before, answer["after"], strict=True)
+        ),
+        numeric_contract=template.numeric_contract,
+        isolation=ISOLATION,
+        output=Blob(sha256=answer["sha256"], size=answer["size"]),
+        delta_norm=answer["delta_norm"],
+        reproducibility="exact",
+    )
+    return Bred(receipt, folder / OUTPUT)
+
+
+def check_output(template: LineageTemplate, receipt: OperatorReceipt, output: Slm) -> tuple[Check, ...]:
+    """Declared against produced: one row each, positive.
+
+    Args:
+        template: What was declared.
+        receipt: What the worker reported.
+        output: The file, parsed by the lab itself.
+    """
+    expected = template.expected
+    rows: Sequence[tuple[str, object, object, bool]] = (
+        ("artifact", receipt.output.sha256, output.sha256, receipt.output.sha256 == output.sha256),
+        ("layout", expected.layout_sha256, output.layout_sha256, expected.layout_sha256 == output.layout_sha256),
+        (
+            "tokenizer",
+            expected.tokenizer_sha256,
+            output.tokenizer_sha256,
+            expected.tokenizer_sha256 == output.tokenizer_sha256,
+        ),
+        ("storage", expected.label, output.label, expected.label == output.label),
+        ("size", expected.size_bytes, output.size, expected.size_bytes == output.size),
+        (
+            "delta-norm",
+            f"at most {expected.delta_norm:.6g}",
+            f"{receipt.delta_norm:.6g}",
+            0.0 <= receipt.delta_norm <= expected.delta_norm,
+        ),
+    )
+    return tuple(Check(name=name, passed=ok, detail=f"declared {want}, came out {got}") for name, want, got, ok in rows)
+
+
+def describe(
+    header: Header,
+    template: LineageTemplate,
+    bred: Bred,
+    checks: tuple[Check, ...],
+    family: str,
+    licence: str,
+    data: tuple[str, ...],
+    trade_offs: tuple[str, ...],
+    fallback: str,
+) -> CandidateManifest:
+    """The manifest of a candidate: it inherits licence and data, never scores or permissions."""
+    return CandidateManifest(
+        header=header,
+        name=f"{family}-{bred.receipt.output.sha256[:8]}",
+        artifact=bred.receipt.output,
+        family=family,
+        purpose=template.purpose,
+        template=digest(template),
+        receipt=digest(bred.receipt),
+        checks=checks,
+        licence=licence,
+        data=data,
+        claim=Rung.STRUCTURAL,
+        unsupported=("anything the parents were not measured on", "text beyond the tokenizer's context"),
+        trade_offs=trade_offs,
+        fallback=fallback,
+    )

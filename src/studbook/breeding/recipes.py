@@ -1,0 +1,74 @@
+"""Recipes: an operator record in which one number may stand for every parent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from studbook.breeding.operators import AnyOperator, Operator, decode_operator, operator_types
+from studbook.records import JsonObject, digest
+
+__all__ = ["check_recipe", "expand", "per_parent", "recipe_sha256", "wants_one_parent", "without_parent"]
+
+
+def expand(recipe: Mapping[str, Any], parents: int) -> AnyOperator:
+    """The operator a recipe means for this many parents.
+
+    Args:
+        recipe: An operator record; ``scales`` and ``weights`` may be one number, or ``"uniform"`` for 1/parents each.
+        parents: Number of parents.
+
+    Raises:
+        RecordRefused: if a field is missing, unknown or of the wrong type.
+        OutsideAllowlist: if a value is out of its range.
+    """
+    fields = dict(recipe)
+    for name in per_parent(recipe):
+        value = fields.get(name)
+        if value == "uniform":
+            fields[name] = [1.0 / parents] * parents
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            fields[name] = [float(value)] * parents
+    return decode_operator(fields)
+
+
+def wants_one_parent(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe's operator works on one model: the champion, in a round."""
+    kind = _kind(recipe)
+    return kind is not None and kind.parents_needed == (1, 1)
+
+
+def recipe_sha256(base: str, parents: tuple[str, ...], operator: JsonObject) -> str:
+    """Identity of a piece of work: base, parents in order, operator. Equal recipes give equal bytes."""
+    return digest({"base": base, "parents": list(parents), "operator": operator})
+
+
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Refuse a recipe that could never run, whatever the number of parents.
+
+    Raises:
+        StudbookError: any of its kinds, naming the field.
+    """
+    lists = [len(v) for name in per_parent(recipe) if isinstance(v := recipe.get(name), list | tuple)]
+    expand(recipe, lists[0] if lists else (1 if wants_one_parent(recipe) else 2))
+
+
+def per_parent(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a recipe's operator that hold one number a parent."""
+    kind = _kind(recipe)
+    return kind.per_parent if kind else ()
+
+
+def without_parent(operator: JsonObject, index: int) -> JsonObject:
+    """The operator record with one parent's numbers left out; weights are brought back to a sum of one."""
+    fields = dict(operator)
+    for name in per_parent(operator):
+        fields[name] = [v for i, v in enumerate(fields[name]) if i != index]
+    if (weights := fields.get("weights")) and (total := math.fsum(weights)) > 0:
+        fields["weights"] = [w / total for w in weights]
+    return fields
+
+
+def _kind(recipe: Mapping[str, Any]) -> type[Operator] | None:
+    return next((kind for kind in operator_types() if kind.tag() == recipe.get("operator")), None)

@@ -1,0 +1,299 @@
+"""Every verb. A command parses, calls one Lab method and hands the result to `pages`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from studbook.cli import pages
+from studbook.cli.progress import Shown
+from studbook.errors import RecordRefused, UsageError
+from studbook.files import read_file
+from studbook.lab import Lab
+from studbook.lab.founding import read_policy
+
+__all__ = ["commands"]
+
+NO_OP, HELD, WRONG = 20, 21, 22
+_RECIPE_LIMIT = 1 << 20
+
+
+class Session:
+    """Where the lab is and how results are shown."""
+
+    def __init__(self, lab: Path, keys: Path | None, as_json: bool) -> None:
+        self.path, self.keys, self.as_json = lab, keys, as_json
+        self.out = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+        self.progress = Shown(Console(stderr=True, highlight=False, markup=False, emoji=False))
+
+    def open(self, *, writer: bool = True) -> Lab:
+        """Open the lab."""
+        return Lab(self.path, self.keys, writer=writer, progress=self.progress)
+
+    def give(self, value: Any, page: Callable[[Console], None]) -> None:
+        """Print a result: the value itself as JSON, or its page."""
+        if self.as_json:
+            click.echo(json.dumps(msgspec.to_builtins(value), indent=2, sort_keys=True, ensure_ascii=False))
+        else:
+            page(self.out)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--lab", type=click.Path(path_type=Path), default=Path(), envvar="STUDBOOK_LAB", help="The lab's folder [.]."
+)
+@click.option("--keys", type=click.Path(path_type=Path), envvar="STUDBOOK_KEYS", help="Folder of keys [LAB.keys].")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON; talk goes to standard error.")
+@click.version_option(package_name="studbook")
+@click.pass_context
+def commands(context: click.Context, lab: Path, keys: Path | None, as_json: bool) -> None:
+    """Studbook: an offline lab that breeds small language models and can prove what it did."""
+    context.obj = Session(lab, keys, as_json)
+
+
+@commands.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--owner", required=True, help="Who answers for this lab.")
+@click.option("--policy", type=click.Path(path_type=Path), help="JSON file with what differs from the default policy.")
+@click.pass_obj
+def init(session: Session, path: Path, owner: str, policy: Path | None) -> None:
+    """Make a new lab: keys, root of keys, policy."""
+    keys = Lab.init(path, owner, session.keys, read_policy(policy, owner) if policy else None)
+    session.give({"lab": str(path), "keys": str(keys)}, pages.founded(path, keys))
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", help="What to call the model [its file's name].")
+@click.pass_obj
+def register(session: Session, paths: Sequence[Path], name: str | None) -> None:
+    """Register founder folders, models or manifests."""
+    if name and len(paths) > 1:
+        raise UsageError("a name goes with one path", where="--name")
+    with session.open() as lab:
+        manifests = [m for path in paths for m in lab.register(path, name)]
+    session.give(manifests, pages.registered(manifests))
+
+
+@commands.command()
+@click.argument("name")
+@click.option("--as", "person", required=True, help="Who approves; their key signs.")
+@click.option("--for", "clusters", multiple=True, default=("*",), help="A cluster it may be bred for [all].")
+@click.option("--until", default="", help="Last day, YYYY-MM-DD [a year from now].")
+@click.option("--reason", default="", help="Why.")
+@click.pass_obj
+def approve(session: Session, name: str, person: str, clusters: Sequence[str], until: str, reason: str) -> None:
+    """Approve a registered model as a parent: a person's act."""
+    with session.open() as lab:
+        record = lab.approve(name, person, clusters, until, reason)
+    session.give(record, pages.approved(name, record))
+
+
+@commands.group()
+def suite() -> None:
+    """The suites that judge."""
+
+
+@suite.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--as", "person", help="Whose policy key signs the lock [any at hand].")
+@click.pass_obj
+def freeze(session: Session, folders: Sequence[Path], person: str | None) -> None:
+    """Floor-test suites and freeze them: a person's act."""
+    with session.open() as lab:
+        manifests = lab.suites.freeze(folders, person)
+    session.give(manifests, pages.frozen(manifests))
+
+
+@commands.command()
+@click.argument("base")
+@click.argument("parents", nargs=-1, required=True)
+@click.option("--cluster", help="Measure the interpolation barrier on this cluster's training slice.")
+@click.pass_obj
+def compare(session: Session, base: str, parents: Sequence[str], cluster: str | None) -> None:
+    """Say whether parents fit their base and each other."""
+    with session.open() as lab:
+        report = lab.compare(base, parents, cluster)
+        session.give(report, pages.compatibility(report, lab.desk.name_of))
+    raise SystemExit(0 if report.passed else 5)
+
+
+@commands.command()
+@click.argument("cluster")
+@click.argument("recipe")
+@click.option("--parent", "parents", multiple=True, help="A parent to use [every approved one].")
+@click.pass_obj
+def breed(session: Session, cluster: str, recipe: str, parents: Sequence[str]) -> None:
+    """Breed one candidate; RECIPE is an operator record as JSON, or a file that holds one."""
+    with session.open() as lab:
+        artifact = lab.breed(cluster, _recipes(recipe)[0], parents or None)
+        session.give(
+            {"artifact": artifact, "name": lab.desk.name_of(artifact)}, pages.bred(lab.desk.name_of(artifact), artifact)
+        )
+
+
+@commands.command()
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def evaluate(session: Session, names: Sequence[str]) -> None:
+    """Score models on the development suites."""
+    with session.open() as lab:
+        cards = lab.evaluate(names)
+        session.give({a: c.card for a, c in cards.items()}, pages.scores(cards, lab.desk.name_of))
+
+
+@commands.command()
+@click.argument("cluster")
+@click.argument("candidates", nargs=-1, required=True)
+@click.pass_obj
+def decide(session: Session, cluster: str, candidates: Sequence[str]) -> None:
+    """Judge candidates that were bred already; releases nothing."""
+    with session.open() as lab:
+        outcome = lab.decide(cluster, candidates)
+        session.give(outcome.record, pages.decision(outcome, lab.desk.name_of))
+    raise SystemExit(NO_OP if outcome.record.chosen is None else 0)
+
+
+@commands.command(name="round")
+@click.argument("cluster")
+@click.option("--recipes", help="JSON list of operator records, or a file [the policy's].")
+@click.option("--parent", "parents", multiple=True, help="A parent to use [every approved one].")
+@click.option("--ceiling", help="A registered joint-training model to show beside the candidates.")
+@click.pass_obj
+def round_(session: Session, cluster: str, recipes: str | None, parents: Sequence[str], ceiling: str | None) -> None:
+    """One breeding round: parents in, a judged and released, or honestly refused, descendant out."""
+    with session.open() as lab:
+        outcome = lab.round(cluster, _recipes(recipes) if recipes else None, parents or None, ceiling)
+        session.give(outcome.record, pages.decision(outcome, lab.desk.name_of))
+    raise SystemExit(HELD if outcome.held else NO_OP if outcome.record.chosen is None else 0)
+
+
+@commands.command()
+@click.argument("name")
+@click.option("--to", "stage", required=True, type=click.Choice(["shadow", "canary", "champion"]), help="The channel.")
+@click.option("--as", "person", help="Who promotes to champion; their key signs.")
+@click.option("--reason", default="", help="Why.")
+@click.pass_obj
+def release(session: Session, name: str, stage: str, person: str | None, reason: str) -> None:
+    """Move a winner to shadow or, as a person, to champion."""
+    with session.open() as lab:
+        record = lab.release(name, stage, person, reason)
+        session.give(record, pages.moved(stage, record, lab.desk.name_of))
+
+
+@commands.command()
+@click.argument("channel", default="champion", type=click.Choice(["shadow", "champion"]))
+@click.option("--reason", default="", help="Why.")
+@click.pass_obj
+def rollback(session: Session, channel: str, reason: str) -> None:
+    """Undo the last move of a channel."""
+    with session.open() as lab:
+        record = lab.rollback(channel, reason)
+        session.give(record, pages.moved(channel, record, lab.desk.name_of))
+
+
+@commands.command()
+@click.argument("name")
+@click.option("--folder", type=click.Path(path_type=Path), help="An empty folder to work in [below the lab's cache].")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Threads of the worker.")
+@click.option("--restore", is_flag=True, help="Put the bytes back if they were deleted from the lab.")
+@click.pass_obj
+def reproduce(session: Session, name: str, folder: Path | None, threads: int, restore: bool) -> None:
+    """Breed a candidate again from its receipt and compare digests."""
+    with session.open() as lab:
+        artifact = lab.reproduce(name, folder, threads, restore=restore)
+    session.give({"artifact": artifact, "equal": True}, pages.line(f"reproduced: {artifact}"))
+
+
+@commands.command()
+@click.pass_obj
+def verify(session: Session) -> None:
+    """Check every file, signature, chain, alias, claim and decision; changes nothing."""
+    with session.open(writer=False) as lab:
+        found = lab.verify()
+    session.give(found, pages.verification(found))
+    raise SystemExit(0 if found.ok else WRONG)
+
+
+@commands.command()
+@click.pass_obj
+def ready(session: Session) -> None:
+    """Run the five exit criteria over the whole lab."""
+    with session.open() as lab:
+        record = lab.ready()
+    session.give(record, pages.readiness(record))
+    raise SystemExit(0 if record.ready else WRONG)
+
+
+@commands.command()
+@click.argument("name")
+@click.pass_obj
+def show(session: Session, name: str) -> None:
+    """Show one record, or every record about one model."""
+    with session.open(writer=False) as lab:
+        found = lab.show(name)
+        session.give([r for _, r in found], pages.records(found, lab.desk.name_of))
+
+
+@commands.command()
+@click.argument("name")
+@click.pass_obj
+def lineage(session: Session, name: str) -> None:
+    """Show the ancestry of a model, back to registered sources."""
+    with session.open(writer=False) as lab:
+        tree = lab.lineage(name)
+    session.give(tree, pages.lineage(tree))
+
+
+@commands.command(name="list")
+@click.argument("what", required=False)
+@click.pass_obj
+def list_(session: Session, what: str | None) -> None:
+    """List models and channels, or WHAT: models, channels, records, or a kind of record."""
+    with session.open(writer=False) as lab:
+        rows = lab.list(what)
+    session.give(rows, pages.rows(rows))
+
+
+@commands.command()
+@click.argument("first")
+@click.argument("second")
+@click.pass_obj
+def diff(session: Session, first: str, second: str) -> None:
+    """Compare two models: tensors, recipes, scorecards, licences."""
+    with session.open(writer=False) as lab:
+        found = lab.diff(first, second)
+    session.give(found, pages.difference(found))
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("demo"))
+@click.pass_obj
+def demo(session: Session, folder: Path) -> None:
+    """Run two whole rounds on the shipped founders: one promotes, one is an honest no-op."""
+    report = Lab.demo(folder, session.progress)
+    session.give(report, pages.demo(report))
+    raise SystemExit(0 if report.ok else WRONG)
+
+
+def _recipes(text: str) -> list[dict[str, Any]]:
+    """Operator records from JSON text or a file; one or a list."""
+    inline = text.lstrip().startswith(("{", "["))
+    data = text.encode() if inline else read_file(Path(text), _RECIPE_LIMIT)
+    where = "recipe" if inline else text
+    try:
+        found: Any = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise RecordRefused(
+            f"not JSON: {error}", where=where, advice='A recipe looks like {"operator": ...}.'
+        ) from error
+    many = found if isinstance(found, list) else [found]
+    if not many or not all(isinstance(r, dict) for r in many):
+        raise RecordRefused("not an operator record or a list of them", where=where, advice="See docs/operators.")
+    return many

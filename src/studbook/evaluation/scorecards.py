@@ -1,0 +1,195 @@
+"""Running the workers and turning what they say into scorecards and smokes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import studbook.models
+from studbook.evaluation import score_worker, scorers
+from studbook.evaluation.scorers import Answers, exact, judge
+from studbook.evaluation.suites import Item
+from studbook.models.slm import Slm
+from studbook.records import (
+    Agreement,
+    Header,
+    Measure,
+    RuntimeSmoke,
+    Scorecard,
+    SuiteManifest,
+    SuiteResult,
+    digest,
+)
+from studbook.records.evaluation import Role
+from studbook.sandbox import ISOLATION, Limits, run_worker
+
+__all__ = ["SMOKE_PROMPTS", "Subject", "SuiteFile", "evaluator_sha256", "score", "smoke"]
+
+SMOKE_PROMPTS = ("", "a", "abc>", "The quick brown fox")
+SMOKE_TOKENS = 8
+AGREEMENT_SAMPLE = 64
+_MICRO = 1_000_000
+
+
+class Subject(NamedTuple):
+    """A model to be evaluated.
+
+    Attributes:
+        sha256: Its digest.
+        path: Where it lies.
+        model: The same, parsed.
+    """
+
+    sha256: str
+    path: Path
+    model: Slm
+
+
+class SuiteFile(NamedTuple):
+    """A frozen suite with its items.
+
+    Attributes:
+        digest: Digest of its manifest.
+        manifest: The manifest.
+        path: The items file.
+        items: The same, parsed.
+    """
+
+    digest: str
+    manifest: SuiteManifest
+    path: Path
+    items: tuple[Item, ...]
+
+
+def evaluator_sha256() -> str:
+    """Identity of the evaluator: the sources of engine and scorers and the batch layout.
+
+    Scorecards of different evaluators are never compared.
+    """
+    models = Path(next(iter(studbook.models.__path__)))
+    here = Path(__file__).parent
+    files = [*sorted(models.glob("*.py")), *sorted(here.glob("*.py"))]
+    sources = {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return digest({"sources": sources, "batch": score_worker.BATCH, "scorers": list(scorers.SCORERS)})
+
+
+def smoke(header: Header, subject: Subject, folder: Path, limits: Limits) -> RuntimeSmoke:
+    """Load a model in a worker and let it speak, twice.
+
+    Args:
+        header: Record header.
+        subject: The model.
+        folder: An empty folder for the worker.
+        limits: What the worker may use.
+    """
+    job = _job(subject, prompts=list(SMOKE_PROMPTS), max_new_tokens=SMOKE_TOKENS, twice=True)
+    answer = run_worker("studbook.evaluation.generate_worker", job, folder, limits)
+    first, second = answer["runs"]
+    same, finite = first == second, answer["finite"] is True
+    passed = same and finite and len(first) == len(SMOKE_PROMPTS)
+    return RuntimeSmoke(
+        header=header,
+        artifact=subject.sha256,
+        evaluator=evaluator_sha256(),
+        prompts=digest(list(SMOKE_PROMPTS)),
+        outputs_sha256=digest(first),
+        tokens=sum(len(ids) for ids in first),
+        finite=finite,
+        deterministic=same,
+        passed=passed,
+        detail="loads and runs" if passed else f"finite logits: {finite}; equal when repeated: {same}",
+    )
+
+
+def score(
+    header: Header, subject: Subject, role: Role, suites: Sequence[SuiteFile], folder: Path, limits: Limits
+) -> Scorecard:
+    """Score a model on all suites of one role, and let it generate on a sample beside that.
+
+    Args:
+        header: Record header.
+        subject: The model.
+        role: The role; every suite has it.
+        suites: The suites, in the order of the lock.
+        folder: An empty folder; each worker gets one of its own below it.
+        limits: What each worker may use.
+
+    Raises:
+        StudbookError: any of its kinds, if a worker fails.
+    """
+    scoring, generating = folder / "score", folder / "generate"
+    scoring.mkdir()
+    generating.mkdir()
+    job = _job(subject, suites=[str(s.path) for s in suites])
+    answer = run_worker("studbook.evaluation.score_worker", job, scoring, limits)
+    results = tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
+    return Scorecard(
+        header=header,
+        artifact=subject.sha256,
+        role=role,
+        evaluator=evaluator_sha256(),
+        mode="score",
+        agreement=_agreement(subject, suites, results, generating, limits),
+        results=results,
+        cost=_cost(subject, answer["tokens"], answer["logit_positions"]),
+        isolation=ISOLATION,
+    )
+
+
+def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:
+    manifest = suite.manifest
+    answers = Answers(raw["correct"], raw["loglik"], raw["brier"], raw["calls"])
+    judged = judge(answers, manifest.count, manifest.scorer, manifest.pass_mark)
+    drifted = not raw["before"] == raw["after"] == manifest.items.sha256
+    usable = judged.verdict in ("pass", "fail") and not drifted
+    return SuiteResult(
+        suite=suite.digest,
+        cluster=manifest.cluster,
+        dimension=manifest.dimension,
+        items_before=raw["before"],
+        items_after=raw["after"],
+        expected_calls=manifest.count,
+        actual_calls=raw["calls"],
+        correct="".join("1" if c else "0" for c in raw["correct"]) if usable else "",
+        loglik_micro=tuple(round(v * _MICRO) for v in raw["loglik"]) if usable else (),
+        brier_micro=tuple(round(v * _MICRO) for v in raw["brier"]) if usable else (),
+        verdict="error" if drifted else judged.verdict,
+        detail="the suite's items changed during the run" if drifted else judged.detail,
+    )
+
+
+def _agreement(
+    subject: Subject, suites: Sequence[SuiteFile], results: Sequence[SuiteResult], folder: Path, limits: Limits
+) -> Agreement:
+    """Generate on a fixed sample of task items and compare verdict with verdict."""
+    tasks = [(s, r) for s, r in zip(suites, results, strict=True) if s.manifest.dimension == "task" and r.correct]
+    sample: list[tuple[Item, bool]] = []
+    for suite, result in tasks:
+        step = max(1, len(suite.items) * len(tasks) // AGREEMENT_SAMPLE)
+        sample += [(suite.items[i], result.correct[i] == "1") for i in range(0, len(suite.items), step)]
+    if not sample:
+        return Agreement(sampled=0, agreed=0)
+    limit = max(s.manifest.max_new_tokens for s, _ in tasks)
+    job = _job(subject, prompts=[item.prompt for item, _ in sample], max_new_tokens=limit + 1, twice=False)
+    texts = run_worker("studbook.evaluation.generate_worker", job, folder, limits)["texts"]
+    same = sum(exact(item.expected, text, limit) == right for (item, right), text in zip(sample, texts, strict=True))
+    return Agreement(sampled=len(sample), agreed=same)
+
+
+def _cost(subject: Subject, tokens: int, positions: int) -> tuple[Measure, ...]:
+    shape = subject.model.shape
+    work = f"closed form over {tokens} tokens and {positions} projected positions"
+    rows = (
+        (subject.model.size, "bytes", "size of the artifact"),
+        (shape.parameter_count, "parameters", "counted from the shapes"),
+        (shape.decoded_bytes, "decoded-bytes", "f32 tensors after decoding"),
+        (shape.kv_bytes(shape.max_context), "kv-bytes", "f32 cache at full context"),
+        (shape.multiply_adds(tokens, positions), "multiply-adds", work),
+    )
+    return tuple(Measure(value=float(v), unit=unit, basis="observed", method=method) for v, unit, method in rows)
+
+
+def _job(subject: Subject, **more: Any) -> dict[str, Any]:
+    return {"model": str(subject.path.absolute()), "sha256": subject.sha256, **more}

@@ -1,0 +1,158 @@
+"""The durable file layer: the only place that renames, syncs or appends.
+
+Every step that can be cut short by a crash passes `boundary` first, so that tests can stop a process at each of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from studbook.errors import BytesLie, OverBudget, StudbookError, UsageError
+
+__all__ = ["append_line", "boundary", "place", "read_file", "replace_file", "sha256_file", "truncate", "write_new"]
+
+_CHUNK = 1 << 20
+READ_ONLY = 0o444
+
+
+def _no_fault(_step: str) -> None:
+    return None
+
+
+# Replaced by crash tests; a plain call otherwise.
+boundary: Callable[[str], None] = _no_fault
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """The whole of one regular file, through one descriptor.
+
+    Args:
+        path: The file; symbolic links, fifos and devices are refused.
+        limit: Most bytes it may hold; checked before reading.
+
+    Raises:
+        UsageError: if it does not exist or cannot be opened.
+        BytesLie: if it is not a regular file or changes while it is read.
+        OverBudget: if it is longer than ``limit``.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise UsageError("no such file", where=path, reason="file.missing") from error
+    except OSError as error:
+        raise BytesLie(f"cannot be opened as a regular file: {error.strerror}", where=path) from error
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise BytesLie("is not a regular file", where=path, reason="file.type")
+        if status.st_size > limit:
+            raise OverBudget(f"{status.st_size} bytes; at most {limit} are read", where=path, reason="file.size")
+        data = file.read(limit + 1)
+    if len(data) != status.st_size:
+        raise BytesLie("changed while it was read", where=path, reason="file.changed")
+    return data
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a regular file, 64 hex digits, read in 1 MiB steps."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        hasher = hashlib.sha256()
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def write_new(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
+    """Create a file that did not exist, with its bytes on disk before this returns.
+
+    Raises:
+        StudbookError: if the disk refuses; the half-written file is removed.
+    """
+    boundary(f"create {path.name}")
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            boundary(f"fsync {path.name}")
+            os.fsync(file.fileno())
+    except OSError as error:
+        if not isinstance(error, FileExistsError):
+            path.unlink(missing_ok=True)
+        raise _disk(error, path) from error
+
+
+def place(source: Path, target: Path) -> None:
+    """Move a file whose bytes are on disk to its place, atomically, and sync the folder.
+
+    Raises:
+        StudbookError: if the disk refuses; the source stays where it is.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        boundary(f"rename {target.name}")
+        source.rename(target)
+        boundary(f"sync folder of {target.name}")
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _disk(error, target) from error
+
+
+def replace_file(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
+    """Swap a file's whole content in one step: readers see the old bytes or the new, never a mixture."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_new(partial, data, mode)
+    place(partial, path)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append one line and its newline; on disk before this returns.
+
+    Raises:
+        StudbookError: if the disk refuses; what was written of the line is cut off again.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        before = os.fstat(handle).st_size
+        boundary("append")
+        data = line + b"\n"
+        try:
+            if os.write(handle, data) != len(data):
+                raise OSError(28, "the line was written only in part")
+            boundary("fsync append")
+            os.fsync(handle)
+        except OSError as error:
+            os.ftruncate(handle, before)
+            raise _disk(error, path) from error
+    finally:
+        os.close(handle)
+
+
+def truncate(path: Path, length: int) -> None:
+    """Cut a file to ``length`` bytes, on disk before this returns."""
+    handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        boundary("truncate")
+        os.ftruncate(handle, length)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk(error: OSError, path: Path) -> StudbookError:
+    advice = "Free some space or mend the permissions, then run the same command again; nothing was lost."
+    return StudbookError(f"the disk refused: {error.strerror}", where=path, advice=advice, reason="file.disk")

@@ -1,0 +1,161 @@
+"""The door: one `Lab` for everything the command line can do, each verb one method.
+
+`round` is the blueprint, `rounds` holds it line for line; `founding` makes a lab, `sources` lets parents in, `suites`
+freezes what judges, `breeding` makes candidates, `judging` scores them, `channels` moves them, `audit` walks
+everything, `reading` looks. Only this package writes the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from studbook.breeding.produce import CHUNK
+from studbook.errors import OutOfOrder
+from studbook.lab import audit, breeding, channels, demo, founding, judging, reading, rounds, sources
+from studbook.lab.desk import Desk
+from studbook.lab.progress import Progress
+from studbook.lab.suites import Suites
+from studbook.records import (
+    CompatibilityReport,
+    LedgerEntry,
+    ParentApproval,
+    Policy,
+    ReadinessRecord,
+    Record,
+    RollbackRecord,
+    SourceManifest,
+)
+
+__all__ = ["Lab"]
+
+
+class Lab:
+    """An opened lab.
+
+    Args:
+        path: The lab's folder.
+        keys: Folder of private keys; ``<lab>.keys`` beside it by default.
+        writer: Take the lock, and finish what a crash left; False only reads.
+        progress: Where long steps are shown; nowhere by default.
+
+    Raises:
+        StudbookError: any of its kinds, if the folder is not a lab or its ledger does not verify.
+    """
+
+    def __init__(
+        self, path: Path | str, keys: Path | None = None, *, writer: bool = True, progress: Progress | None = None
+    ) -> None:
+        self.desk = Desk(Path(path), keys, writer=writer, progress=progress)
+        self.suites = Suites(self.desk)
+        if writer:
+            channels.finish_aliases(self.desk)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lab for the next process."""
+        self.desk.close()
+
+    @classmethod
+    def init(cls, path: Path, owner: str, keys: Path | None = None, policy: Policy | None = None) -> Path:
+        """Make a new lab: keys, root, policy. Returns the folder of the keys."""
+        return founding.found(path, owner, keys, policy)
+
+    def register(self, path: Path, name: str | None = None) -> tuple[SourceManifest, ...]:
+        """Register a founder folder, a model or a manifest."""
+        return sources.register(self.desk, path, name)
+
+    def approve(
+        self, name: str, person: str, clusters: Sequence[str] = ("*",), until: str = "", reason: str = ""
+    ) -> ParentApproval:
+        """A person approves a registered model as a parent; for a year, unless a day is given."""
+        return sources.approve(self.desk, name, person, clusters, until, reason)
+
+    def compare(self, base: str, parents: Sequence[str], cluster: str | None = None) -> CompatibilityReport:
+        """Whether parents fit their base and each other; with a cluster, also the interpolation barrier."""
+        found = self.desk.find_model(base)
+        rows = sources.slice_of(self.desk, cluster, found) if cluster else None
+        names = [self.desk.find_model(p) for p in parents]
+        return sources.compare_parents(self.desk, found, names, rows[1] if rows else None)[1]
+
+    def breed(self, cluster: str, recipe: Mapping[str, Any], parents: Sequence[str] | None = None) -> str:
+        """Breed one candidate for a cluster without judging it; returns its artifact's digest."""
+        return rounds.breed_one(self.desk, cluster, recipe, parents)
+
+    def evaluate(self, names: Sequence[str]) -> dict[str, judging.Card]:
+        """Scorecards of some models on the development suites, which may be looked at freely.
+
+        Selection and sealed suites are opened by a round alone: whoever looks at them at will learns to pass them.
+        """
+        artifacts = [self.desk.find_model(n) for n in names]
+        smokes = judging.smoke_all(self.desk, artifacts)
+        for artifact in artifacts:
+            if artifact not in smokes or not smokes[artifact].passed:
+                raise OutOfOrder(f"{self.desk.name_of(artifact)} did not pass its runtime smoke")
+        return judging.evaluate(self.desk, artifacts, "development")
+
+    def decide(self, cluster: str, candidates: Sequence[str]) -> rounds.Outcome:
+        """Judge candidates that were bred already; nothing is released."""
+        return rounds.decide_only(self.desk, cluster, candidates)
+
+    def round(
+        self,
+        cluster: str,
+        recipes: Sequence[Mapping[str, Any]] | None = None,
+        parents: Sequence[str] | None = None,
+        ceiling: str | None = None,
+    ) -> rounds.Outcome:
+        """One whole round: select, breed, evaluate, decide, release to shadow or archive with reasons."""
+        return rounds.run_round(self.desk, cluster, recipes, parents, ceiling)
+
+    def release(self, name: str, stage: str, person: str | None = None, reason: str = "") -> Record:
+        """Move a winner to shadow or, with a person's key, to champion."""
+        return channels.release(self.desk, name, stage, person, reason)
+
+    def rollback(self, channel: str = "champion", reason: str = "") -> RollbackRecord:
+        """Undo the last move of a channel."""
+        return channels.rollback(self.desk, channel, reason)
+
+    def reproduce(
+        self, name: str, folder: Path | None = None, threads: int = 1, chunk: int = CHUNK, *, restore: bool = False
+    ) -> str:
+        """Breed a candidate again from its receipt and compare digests."""
+        return breeding.reproduce(self.desk, name, folder=folder, threads=threads, chunk=chunk, restore=restore)
+
+    def verify(self) -> audit.Verification:
+        """Check every file and every record; changes nothing."""
+        return audit.verify(self.desk)
+
+    def ready(self) -> ReadinessRecord:
+        """Run the five exit criteria and record the result."""
+        return audit.readiness(self.desk)
+
+    def show(self, name: str) -> list[tuple[LedgerEntry, Record]]:
+        """One record, or every record about one model."""
+        return reading.show(self.desk, name)
+
+    def lineage(self, name: str) -> reading.Ancestor:
+        """The ancestry of a model."""
+        return reading.lineage(self.desk, name)
+
+    def list(self, what: str | None = None) -> list[dict[str, Any]]:
+        """What the lab holds."""
+        return reading.listing(self.desk, what)
+
+    def diff(self, first: str, second: str) -> dict[str, Any]:
+        """Two models side by side."""
+        return reading.difference(self.desk, first, second)
+
+    @classmethod
+    def demo(cls, folder: Path, progress: Progress | None = None) -> demo.DemoReport:
+        """Two rounds under one policy on the shipped founders: one promotes, one is an honest no-op."""
+        return demo.run(cls, folder, progress)

@@ -1,0 +1,195 @@
+"""What every facet of the lab works at: the opened workspace, the policy in force, names, and the state of channels."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from studbook.errors import OutOfOrder, UsageError
+from studbook.lab.progress import Progress, Silent
+from studbook.models.slm import Slm, parse_slm
+from studbook.records import (
+    CandidateManifest,
+    ChampionPromotion,
+    Header,
+    LineageTemplate,
+    ModelSource,
+    Policy,
+    Record,
+    ReleaseRecord,
+    RollbackRecord,
+    SourceManifest,
+    SuitesLock,
+)
+from studbook.release import ChannelState, channel_state
+from studbook.seal import KeyRing
+from studbook.workspace import Workspace
+
+__all__ = ["Desk", "default_keys", "environment_class", "make_header"]
+
+
+def environment_class() -> str:
+    """The class of machine results may depend on: interpreter, numpy and platform; never a host name."""
+    python = f"{platform.python_implementation().lower()}-{sys.version_info.major}.{sys.version_info.minor}"
+    return f"{python} numpy-{version('numpy')} {sys.platform}-{platform.machine()}"
+
+
+def make_header(owner: str) -> Header:
+    """The header of every record this process writes."""
+    return Header(source="studbook", version=version("studbook"), environment=environment_class(), owner=owner)
+
+
+def default_keys(lab: Path) -> Path:
+    """Where a lab's keys lie unless said otherwise: a folder beside it, never inside."""
+    lab = lab.absolute()
+    return lab.with_name(lab.name + ".keys")
+
+
+class Desk:
+    """An opened lab with the look-ups that every step needs.
+
+    Args:
+        path: The lab's folder.
+        keys: Folder of private keys; beside the lab by default.
+        writer: Take the lock and repair what a crash left.
+        progress: Where long steps are shown.
+
+    Raises:
+        StudbookError: any of its kinds, if the lab does not open.
+    """
+
+    def __init__(
+        self, path: Path, keys: Path | None = None, *, writer: bool = True, progress: Progress | None = None
+    ) -> None:
+        self.progress: Progress = progress or Silent()
+        self.workspace = Workspace(path, KeyRing(keys or default_keys(path)), writer=writer)
+        self.header = make_header(self.workspace.root.header.owner)
+
+    @property
+    def policy(self) -> tuple[str, Policy]:
+        """Digest and record of the policy in force.
+
+        Raises:
+            OutOfOrder: if the lab has none.
+        """
+        found = list(self.workspace.all(Policy))
+        if not found:
+            raise OutOfOrder("this lab has no policy", advice="Make a new lab with `studbook init`.")
+        return found[-1]
+
+    @property
+    def suites_lock(self) -> tuple[str, SuitesLock]:
+        """Digest and record of the suites in force.
+
+        Raises:
+            OutOfOrder: if no suite is frozen.
+        """
+        found = list(self.workspace.all(SuitesLock))
+        if not found:
+            raise OutOfOrder("no suite is frozen", advice="Freeze suites first: studbook suite freeze FOLDER ...")
+        return found[-1]
+
+    def sources(self) -> dict[str, tuple[str, SourceManifest]]:
+        """Every registered model by artifact digest: digest of its newest manifest, and the manifest."""
+        found = self.workspace.all(SourceManifest)
+        return {m.artifact.sha256: (d, m) for d, m in found if isinstance(m.source, ModelSource)}
+
+    def candidates(self) -> list[tuple[str, CandidateManifest]]:
+        """Every candidate manifest with its digest, oldest first."""
+        return list(self.workspace.all(CandidateManifest))
+
+    def channels(self) -> dict[str, ChannelState]:
+        """What every channel points at, replayed from the ledger."""
+        return channel_state(self._moves())
+
+    def history(self, channel: str) -> list[ChannelState]:
+        """Every state a channel was in, oldest first."""
+        states: list[ChannelState] = []
+        moves = self._moves()
+        for count in range(1, len(moves) + 1):
+            state = channel_state(moves[:count])[channel]
+            if state.record and (not states or states[-1].record != state.record):
+                states.append(state)
+        return states
+
+    def champion(self) -> str:
+        """Digest of the champion.
+
+        Raises:
+            OutOfOrder: if there is none.
+        """
+        artifact = self.channels()["champion"].artifact
+        if artifact is None:
+            raise OutOfOrder(
+                "there is no champion yet",
+                advice="Install the deployed model: studbook release MODEL --to champion --as NAME",
+            )
+        return artifact
+
+    def model(self, artifact: str) -> Slm:
+        """A model of the store, parsed from bytes that were hashed as they were read."""
+        return parse_slm(self.workspace.blob(artifact), where=f"model {artifact[:16]}")
+
+    def name_of(self, artifact: str) -> str:
+        """What people call an artifact: its registered or candidate name, or the start of its digest."""
+        for found, (_, manifest) in self.sources().items():
+            if found == artifact:
+                return manifest.name
+        for _, candidate in self.candidates():
+            if candidate.artifact.sha256 == artifact:
+                return candidate.name
+        return artifact[:12]
+
+    def find_model(self, name: str) -> str:
+        """The artifact digest of a model by name, channel, digest or unique start of a digest.
+
+        Raises:
+            UsageError: if nothing, or more than one thing, is called that.
+        """
+        channels = self.channels()
+        if name in channels and (held := channels[name].artifact):
+            return held
+        named = {a for a, (_, m) in self.sources().items() if m.name == name}
+        named |= {c.artifact.sha256 for _, c in self.candidates() if name in (c.name, c.artifact.sha256)}
+        if not named and re.fullmatch(r"[0-9a-f]{8,64}", name):
+            known = {*self.sources(), *(c.artifact.sha256 for _, c in self.candidates())}
+            named = {a for a in known if a.startswith(name)}
+        if len(named) == 1:
+            return named.pop()
+        what = "is not unique; give more of its digest" if named else "is not the name of a model here"
+        raise UsageError(f"{name!r} {what}", reason="usage.name")
+
+    def founders_of(self, artifact: str) -> tuple[str, ...]:
+        """Digests of every registered source an artifact descends from, itself where it is one."""
+        bred = {c.artifact.sha256: c for _, c in self.candidates()}
+        found: dict[str, None] = {}
+        pending, seen = [artifact], set()
+        while pending:
+            current = pending.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current in bred:
+                template = self.workspace.get(bred[current].template, LineageTemplate)
+                pending += [template.base, *template.parents]
+            else:
+                found[current] = None
+        return tuple(sorted(found))
+
+    def trained(self, artifact: str) -> bool:
+        """Whether a trained-source manifest names every tensor of a registered source."""
+        found = self.sources().get(artifact)
+        source = found[1].source if found else None
+        return isinstance(source, ModelSource) and source.trained_manifest is not None
+
+    def _moves(self) -> list[tuple[str, Record]]:
+        kinds: dict[str, type[Record]] = {k.kind(): k for k in (ReleaseRecord, ChampionPromotion, RollbackRecord)}
+        moves = [e for e in self.workspace.ledger.entries if e.record_kind in kinds]
+        return [(e.record, self.workspace.get(e.record, kinds[e.record_kind])) for e in moves]
+
+    def close(self) -> None:
+        """Release the lab."""
+        self.workspace.close()

@@ -1,0 +1,139 @@
+"""Making a lab: keys, root, policy."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from studbook.breeding.recipes import check_recipe
+from studbook.errors import RecordRefused, UsageError
+from studbook.files import read_file, write_new
+from studbook.lab.desk import default_keys, make_header
+from studbook.policy import default_policy
+from studbook.records import KeyGrant, Policy, Root, Zone, digest, read_struct, write_record
+from studbook.seal import KeyRing
+from studbook.workspace import Workspace
+
+__all__ = ["PIN", "found", "read_policy"]
+
+PIN = "root.sha256"
+_POLICY_LIMIT = 1 << 20
+
+
+class _Role(NamedTuple):
+    path: str
+    zone: Zone
+    kinds: tuple[str, ...]
+
+
+# One key signs for one zone. The people's keys are never needed by `round` or by a rollback.
+ROLES = (
+    _Role("people/policy", Zone.POLICY, ("root/1", "policy/1", "suites-lock/1")),
+    _Role("people/approval", Zone.REGISTRY, ("parent-approval/1",)),
+    _Role("people/promotion", Zone.RELEASE, ("champion-promotion/1",)),
+    _Role("process/registry", Zone.REGISTRY, ("source-manifest/1", "compatibility-report/1")),
+    _Role("process/candidate", Zone.CANDIDATE, ("lineage-template/1", "operator-receipt/1", "candidate-manifest/1")),
+    _Role(
+        "process/evaluation",
+        Zone.EVALUATION,
+        (
+            "floor-report/1",
+            "suite-manifest/1",
+            "contamination-receipt/1",
+            "runtime-smoke/1",
+            "scorecard/1",
+            "baseline-receipt/1",
+        ),
+    ),
+    _Role(
+        "process/decision",
+        Zone.DECISIONS,
+        ("failure-cluster/1", "viability-decision/1", "archive-record/1", "confirmation-record/1"),
+    ),
+    _Role(
+        "process/shadow",
+        Zone.RELEASE,
+        ("promotion-template/1", "admission-record/1", "release-record/1", "readiness-record/1"),
+    ),
+    _Role("process/rollback", Zone.RELEASE, ("rollback-record/1",)),
+    _Role("process/audit", Zone.AUDIT, ("ledger-entry/1", "checkpoint/1")),
+)
+
+
+def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = None) -> Path:
+    """Make a new lab with its keys, root and first policy.
+
+    Args:
+        path: Folder of the lab; must not exist, or be empty.
+        owner: Who answers for it.
+        keys: Folder for the private keys; beside the lab by default.
+        policy: The first policy; the default one otherwise.
+
+    Returns:
+        The folder of the keys.
+
+    Raises:
+        UsageError: if the folder is taken, or the keys would lie inside the lab.
+        NotAuthorised: if the key folder holds keys already.
+    """
+    ring = KeyRing((keys or default_keys(path)).absolute())
+    if ring.folder.is_relative_to(path.absolute()):
+        raise UsageError(
+            "keys must not lie inside the lab", where=ring.folder, advice="Name another folder: --keys DIR"
+        )
+    if path.exists() and any(path.iterdir()):
+        raise UsageError("exists and is not empty", where=path, advice="Choose a new folder for the lab.")
+    header = make_header(owner)
+    chosen = policy or default_policy(header)
+    for recipe in chosen.recipes:
+        check_recipe(recipe)
+    ring.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    grants = tuple(
+        KeyGrant(
+            key=ring.create(role.path).public,
+            owner=owner,
+            holder="person" if role.path.startswith("people/") else "process",
+            zone=role.zone,
+            kinds=role.kinds,
+        )
+        for role in ROLES
+    )
+    root = Root(header=header, lab=secrets.token_hex(32), root_version=1, keys=grants)
+    Workspace.create(path, ring, root)
+    write_new(ring.folder / PIN, f"{digest(root)}\n".encode())
+    workspace = Workspace(path, ring, writer=True)
+    try:
+        workspace.commit(chosen)
+    finally:
+        workspace.close()
+    return ring.folder
+
+
+def read_policy(path: Path, owner: str) -> Policy:
+    """A policy from a JSON file that names only what differs from the default.
+
+    Args:
+        path: JSON object; nested objects replace single fields of the default, lists replace whole lists.
+        owner: Owner of the lab.
+
+    Raises:
+        RecordRefused: if it is not JSON, or a field is unknown or out of range.
+    """
+    default = default_policy(make_header(owner))
+    try:
+        changes = msgspec.json.decode(read_file(path, _POLICY_LIMIT), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise RecordRefused(f"not a JSON object: {error}", where=path, advice="Mend the JSON.") from error
+    merged = msgspec.to_builtins(default)
+    for key, value in changes.items():
+        if key not in merged or key in ("header", "kind"):
+            raise RecordRefused(f"unknown field {key!r}", where=path, advice=f"Known: {', '.join(sorted(merged))}.")
+        merged[key] = merged[key] | value if isinstance(value, dict) and isinstance(merged[key], dict) else value
+    try:
+        policy = msgspec.convert(merged, Policy)
+    except msgspec.ValidationError as error:
+        raise RecordRefused(str(error), where=path, advice="Mend the named field.") from error
+    return read_struct(write_record(policy), Policy, path)

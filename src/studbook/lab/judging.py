@@ -1,0 +1,195 @@
+"""Smoke and scorecards of models, each made once; the failure cluster; the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from studbook.errors import OutOfOrder, OverBudget, StudbookError, UsageError
+from studbook.evaluation.contamination import compare_with_suites, parse_rows
+from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
+from studbook.executor import in_order
+from studbook.lab.desk import Desk
+from studbook.lab.sources import slice_of
+from studbook.lab.suites import of_role
+from studbook.records import (
+    CandidateManifest,
+    FailureCluster,
+    LineageTemplate,
+    OperatorReceipt,
+    RuntimeSmoke,
+    Scorecard,
+)
+from studbook.records.evaluation import Role
+from studbook.sandbox import Limits
+from studbook.viability import Contender
+
+__all__ = ["Card", "contender", "contenders", "declare_cluster", "evaluate", "smoke_all", "with_cards"]
+
+
+class Card(NamedTuple):
+    """A scorecard with its digest.
+
+    Attributes:
+        digest: Digest of the record.
+        card: The record.
+    """
+
+    digest: str
+    card: Scorecard
+
+
+def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
+    """Smoke every model once per evaluator; a model that cannot run has no smoke."""
+    evaluator = evaluator_sha256()
+    known = {s.artifact: s for _, s in desk.workspace.all(RuntimeSmoke) if s.evaluator == evaluator}
+    missing = [a for a in dict.fromkeys(artifacts) if a not in known]
+
+    def work(artifact: str) -> RuntimeSmoke | StudbookError:
+        try:
+            folder = desk.workspace.work_folder(f"smoke-{artifact[:16]}")
+            return smoke(desk.header, _subject(desk, artifact), folder, _limits(desk))
+        except StudbookError as error:
+            return error
+
+    for made in desk.progress.count("runtime smoke", in_order(work, missing), len(missing)):
+        if isinstance(made, StudbookError):
+            desk.progress.say(f"smoke failed: {made}")
+        else:
+            desk.workspace.commit(made)
+            known[made.artifact] = made
+    return {a: known[a] for a in artifacts if a in known}
+
+
+def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card]:
+    """Scorecards of some models on every suite of a role; one that exists already is not made again.
+
+    The cache key is artifact, suites and evaluator together, so an answer can never be another model's.
+
+    Raises:
+        OverBudget: if the policy's evaluations would not suffice.
+        StudbookError: any of its kinds, if a worker fails.
+    """
+    suites = of_role(desk, role)
+    wanted = tuple(s.digest for s in suites)
+    evaluator = evaluator_sha256()
+    known = {
+        c.artifact: Card(d, c)
+        for d, c in desk.workspace.all(Scorecard)
+        if c.role == role and c.evaluator == evaluator and tuple(r.suite for r in c.results) == wanted
+    }
+    missing = [a for a in dict.fromkeys(artifacts) if a not in known]
+    _check_budget(desk, len(missing) * sum(s.manifest.count for s in suites))
+    made = _score_missing(desk, missing, role, suites)
+    for card in desk.progress.count(f"evaluating on {role} suites", made, len(missing)):
+        known[card.artifact] = Card(desk.workspace.commit(card), card)
+    return {a: known[a] for a in dict.fromkeys(artifacts)}
+
+
+def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureCluster]:
+    """Show that the champion fails on a label, and bind what may be learned from and what judges the answer.
+
+    Args:
+        desk: The lab.
+        label: The cluster.
+        base: Digest of the parents' shared base; its data manifests hold the training slice.
+
+    Raises:
+        UsageError: if no suite has this label.
+        OutOfOrder: if the champion does not fail there, there is no training slice, or slice and suites overlap.
+    """
+    champion = desk.champion()
+    roles: tuple[Role, ...] = ("development", "selection", "sealed")
+    suites = [s for role in roles for s in of_role(desk, role)]
+    judging = [s for s in suites if s.manifest.cluster == label and s.manifest.dimension == "task"]
+    if not judging:
+        known = sorted({s.manifest.cluster for s in suites if s.manifest.dimension == "task"})
+        raise UsageError(f"no frozen suite has the label {label!r}", advice=f"Known labels: {', '.join(known)}.")
+    card = evaluate(desk, [champion], "development")[champion]
+    result = card.card.tasks()[label]
+    failed, of = len(result.correct) - result.right, len(result.correct)
+    least = desk.policy[1].gates.cluster_error
+    if of == 0 or failed / of < least:
+        raise OutOfOrder(
+            f"the champion fails {failed} of {of} items of {label}; the policy calls it a failure cluster from {least:.0%}",
+            advice="Choose a label it fails at: studbook show champion",
+            reason="order.cluster",
+        )
+    found = slice_of(desk, label, base)
+    if found is None:
+        raise OutOfOrder(
+            f"no registered data manifest of {desk.name_of(base)} holds a training slice for {label}",
+            advice="Register the founder together with its data.manifest.",
+        )
+    rows = parse_rows(desk.workspace.blob(found[1]), f"training slice {label}")
+    receipt = compare_with_suites(desk.header, found[1], rows, suites)
+    if not receipt.clean:
+        raise OutOfOrder(
+            f"{receipt.shared_prompts} suite prompts stand in the training slice of {label}",
+            advice="Take the shared rows out of the slice, or use other suites.",
+            reason="order.contamination",
+        )
+    cluster = FailureCluster(
+        header=desk.header,
+        label=label,
+        champion=champion,
+        evidence=card.digest,
+        failed=failed,
+        of=of,
+        data=found[0],
+        training_slice=found[1],
+        suites=tuple(s.digest for s in judging),
+        contamination=desk.workspace.commit(receipt),
+    )
+    return desk.workspace.commit(cluster), cluster
+
+
+def contender(desk: Desk, manifest: str, evaluator: str) -> Contender:
+    """A candidate's manifest, template, receipt and this evaluator's smoke, without scorecards."""
+    found = desk.workspace.get(manifest, CandidateManifest)
+    smokes = (s for _, s in desk.workspace.all(RuntimeSmoke) if s.evaluator == evaluator)
+    return Contender(
+        manifest=found,
+        smoke=next((s for s in smokes if s.artifact == found.artifact.sha256), None),
+        receipt=desk.workspace.get(found.receipt, OperatorReceipt),
+        template=desk.workspace.get(found.template, LineageTemplate),
+        development=None,
+        selection=None,
+    )
+
+
+def with_cards(found: Contender, development: Scorecard | None, selection: Scorecard | None) -> Contender:
+    """The same contender with its scorecards."""
+    return replace(found, development=development, selection=selection)
+
+
+def contenders(desk: Desk, manifests: Sequence[str]) -> list[Contender]:
+    """Everything the decision knows of some candidates, with the scorecards that exist."""
+    evaluator = evaluator_sha256()
+    cards = {(c.artifact, c.role): c for _, c in desk.workspace.all(Scorecard) if c.evaluator == evaluator}
+    field = [contender(desk, manifest, evaluator) for manifest in manifests]
+    return [with_cards(c, cards.get((c.artifact, "development")), cards.get((c.artifact, "selection"))) for c in field]
+
+
+def _score_missing(desk: Desk, missing: Sequence[str], role: Role, suites: Sequence[SuiteFile]) -> Iterator[Scorecard]:
+    def work(artifact: str) -> Scorecard:
+        folder = desk.workspace.work_folder(f"{role}-{artifact[:16]}")
+        return score(desk.header, _subject(desk, artifact), role, suites, folder, _limits(desk))
+
+    yield from in_order(work, missing)
+
+
+def _check_budget(desk: Desk, calls: int) -> None:
+    allowed = desk.policy[1].budget.evaluations
+    if calls > allowed:
+        raise OverBudget(f"{calls} model calls would be needed at once; the policy allows {allowed}")
+
+
+def _subject(desk: Desk, artifact: str) -> Subject:
+    return Subject(artifact, desk.workspace.blob_path(artifact), desk.model(artifact))
+
+
+def _limits(desk: Desk) -> Limits:
+    budget = desk.policy[1].budget
+    return Limits(seconds=budget.worker_seconds, memory_bytes=budget.worker_bytes, file_bytes=256 << 20)

@@ -1,0 +1,266 @@
+"""One breeding round: the blueprint, line for line.
+
+Every step is keyed by the digests of what it works on and looks in the ledger first, so a round that was cut short
+goes on where it stopped when it is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Any, NamedTuple
+
+from studbook.breeding.recipes import check_recipe, without_parent
+from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, UsageError
+from studbook.lab import breeding, channels, judging, sources
+from studbook.lab.breeding import Herd
+from studbook.lab.desk import Desk
+from studbook.records import (
+    BaselineReceipt,
+    BaselineRow,
+    CandidateManifest,
+    FailureCluster,
+    ModelSource,
+    ViabilityDecision,
+    digest,
+)
+from studbook.registry.approval import Selection
+from studbook.registry.compatibility import require
+from studbook.viability import Baseline, archive, decide, screen
+
+__all__ = ["Outcome", "breed_one", "conclude", "decide_only", "run_round"]
+
+
+class Outcome(NamedTuple):
+    """What a round came to.
+
+    Attributes:
+        decision: Digest of the ViabilityDecision.
+        record: The decision.
+        archive: Digest of the ArchiveRecord, if anything was archived.
+        released: Digest of the artifact now in shadow, or None.
+        held: Why a winner was not released, or empty.
+        baselines: The rows shown beside the winner or best candidate, if they were made.
+    """
+
+    decision: str
+    record: ViabilityDecision
+    archive: str | None
+    released: str | None
+    held: str
+    baselines: BaselineReceipt | None
+
+
+def run_round(
+    desk: Desk,
+    label: str,
+    recipes: Sequence[Mapping[str, Any]] | None = None,
+    parents: Sequence[str] | None = None,
+    ceiling: str | None = None,
+    today: date | None = None,
+) -> Outcome:
+    """Breed for one failure cluster, judge, and release to shadow or archive with reasons.
+
+    Args:
+        desk: The lab.
+        label: The failure cluster.
+        recipes: Operator records to try; the policy's by default.
+        parents: Names of the parents to use; every approved one by default.
+        ceiling: Name of a registered joint-training model to show as the ceiling; it is never a parent.
+        today: The day approvals must cover.
+
+    Raises:
+        StudbookError: any of its kinds, before any work, if parents do not fit or something is missing.
+    """
+    chosen = list(recipes if recipes is not None else desk.policy[1].recipes)
+    if not chosen:
+        raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
+    herd, cluster, selection = _start(desk, label, chosen, parents, today or date.today())
+    orders = breeding.plan(desk, herd, chosen)
+    candidates = breeding.breed_all(desk, orders)
+    decision, record = _judge(desk, cluster, candidates, selection)
+    baselines = _baselines(desk, herd, record, ceiling)
+    return conclude(desk, decision, record, baselines)
+
+
+def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[str] | None, today: date) -> Selection:
+    """The approved parents, or those of them that were named.
+
+    Raises:
+        OutOfOrder: if nobody is approved, or a named model is not; the reason is the first exclusion's.
+    """
+    selection = sources.select(desk, label, base, today)
+    if names is not None:
+        wanted = [desk.find_model(name) for name in names]
+        for artifact in wanted:
+            if artifact not in selection.parents:
+                reason = next((e.reason for e in selection.excluded if e.artifact == artifact), "is not registered")
+                raise OutOfOrder(
+                    f"{desk.name_of(artifact)} {reason}",
+                    advice=f"Approve it first: studbook approve {desk.name_of(artifact)} --as NAME",
+                    reason="order.approval",
+                )
+        return Selection(tuple(wanted), selection.excluded)
+    if not selection.parents:
+        reasons = "; ".join(f"{e.name} {e.reason}" for e in selection.excluded) or "nothing is registered"
+        raise OutOfOrder(
+            f"no approved parent for {label}: {reasons}",
+            advice="Register models and approve them: studbook approve NAME --as PERSON",
+            reason="order.approval",
+        )
+    return selection
+
+
+def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: BaselineReceipt | None) -> Outcome:
+    """Release the winner to shadow, or nothing; archive everybody else with reasons and scorecards."""
+    losers = archive(desk.header, record)
+    archived = desk.workspace.commit(losers) if losers.candidates else None
+    released, held = None, ""
+    if record.chosen is not None:
+        held = channels.release_to_shadow(desk, decision, record)
+        released = record.chosen if not held else None
+    return Outcome(decision, record, archived, released, held, baselines)
+
+
+def breed_one(desk: Desk, label: str, recipe: Mapping[str, Any], names: Sequence[str] | None) -> str:
+    """Breed one candidate for a cluster; the digest of its artifact."""
+    herd, _, _ = _start(desk, label, [recipe], names, date.today())
+    manifest = breeding.breed_all(desk, breeding.plan(desk, herd, [recipe]))[0]
+    return breeding.manifest_of(desk, manifest).artifact.sha256
+
+
+def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
+    """Judge candidates that exist against the champion as it is now; archive the losers, release nothing.
+
+    Raises:
+        UsageError: if a name is not a candidate's.
+    """
+    _, cluster, selection = _start(desk, label, [], None, date.today())
+    bred = {m.artifact.sha256: d for d, m in desk.candidates() if m.purpose == "candidate"}
+    artifacts = [desk.find_model(name) for name in names]
+    for name, artifact in zip(names, artifacts, strict=True):
+        if artifact not in bred:
+            raise UsageError(f"{name!r} was not bred here; parents stand as baselines by themselves")
+    decision, record = _judge(desk, cluster, [bred[a] for a in artifacts], selection)
+    losers = archive(desk.header, record)
+    archived = desk.workspace.commit(losers) if losers.candidates else None
+    held = "released by an act of its own: studbook release" if record.chosen else ""
+    return Outcome(decision, record, archived, None, held, None)
+
+
+def _start(
+    desk: Desk, label: str, recipes: Sequence[Mapping[str, Any]], names: Sequence[str] | None, today: date
+) -> tuple[Herd, FailureCluster, Selection]:
+    """Parents, compatibility and cluster: everything that can refuse, before any candidate is bred."""
+    for recipe in recipes:
+        check_recipe(recipe)
+    base = _shared_base(desk, label, names, today)
+    selection = select_approved_parents(desk, label, base, names, today)
+    herd, cluster = _prepare(desk, label, base, selection)
+    return herd, cluster, selection
+
+
+def _shared_base(desk: Desk, label: str, names: Sequence[str] | None, today: date) -> str:
+    """The base the parents declare; the champion where they declare none."""
+    champion = desk.champion()
+    registered = desk.sources()
+    chosen = (
+        [desk.find_model(n) for n in names] if names is not None else sources.select(desk, label, "", today).parents
+    )
+    for artifact in chosen:
+        source = registered[artifact][1].source if artifact in registered else None
+        if isinstance(source, ModelSource) and source.base is not None:
+            if source.base not in registered:
+                raise ParentsDoNotFit(
+                    f"{desk.name_of(artifact)} was tuned from {source.base[:12]}..., which is not registered",
+                    advice="Register its base model too.",
+                )
+            return source.base
+    return champion
+
+
+def _prepare(desk: Desk, label: str, base: str, selection: Selection) -> tuple[Herd, FailureCluster]:
+    slice_ = sources.slice_of(desk, label, base)
+    report_digest, report = sources.compare_parents(desk, base, selection.parents, slice_[1] if slice_ else None)
+    require(report)
+    cluster_digest, cluster = judging.declare_cluster(desk, label, base)
+    return Herd(cluster_digest, cluster.champion, base, selection.parents, report_digest), cluster
+
+
+def _judge(
+    desk: Desk, cluster: FailureCluster, candidates: Sequence[str], selection: Selection
+) -> tuple[str, ViabilityDecision]:
+    """Evaluate all, screen on development items, meet the finalists on selection items, decide."""
+    _, policy = desk.policy
+    _, lock = desk.suites_lock
+    artifacts = {m: desk.workspace.get(m, CandidateManifest).artifact.sha256 for m in candidates}
+    smokes = judging.smoke_all(desk, list(artifacts.values()))
+    able = [a for a in artifacts.values() if a in smokes and smokes[a].passed]
+    development = judging.evaluate(desk, [cluster.champion, *able], "development")[cluster.champion]
+    screened = screen(judging.contenders(desk, candidates), development.card, cluster, policy)
+    finalists = [artifacts[m] for m in screened]
+    judged = judging.evaluate(desk, [cluster.champion, *selection.parents, *finalists], "selection")
+    field = [
+        c if digest(c.manifest) in screened else replace(c, selection=None)
+        for c in judging.contenders(desk, candidates)
+    ]
+    record = decide(
+        header=desk.header,
+        policy=policy,
+        cluster=cluster,
+        suites=lock,
+        contenders=field,
+        champion_development=development.card,
+        champion_selection=judged[cluster.champion].card,
+        parents=[Baseline(p, desk.name_of(p), judged[p].card) for p in selection.parents],
+        excluded=selection.excluded,
+    )
+    return desk.workspace.commit(record), record
+
+
+def _baselines(desk: Desk, herd: Herd, record: ViabilityDecision, ceiling: str | None) -> BaselineReceipt | None:
+    """The joint-training ceiling and each parent left out, beside the winner or the best-screened candidate."""
+    ranked = sorted((s for s in record.standings if s.screen_rank), key=lambda s: s.screen_rank)
+    best = next((s for s in record.standings if s.artifact == record.chosen), ranked[0] if ranked else None)
+    if best is None:
+        return None
+    rows = [(f"candidate: {best.name}", best.artifact)]
+    if ceiling is not None:
+        rows.append((f"ceiling: {ceiling}", desk.find_model(ceiling)))
+    rows += _left_out(desk, herd, best.manifest)
+    cards = judging.evaluate(desk, [a for _, a in rows], "development")
+    receipt = BaselineReceipt(
+        header=desk.header,
+        candidate=best.artifact,
+        role="development",
+        rows=tuple(
+            BaselineRow(
+                label=label,
+                artifact=a,
+                scorecard=cards[a].digest,
+                joint_mean=round(cards[a].card.joint_mean, 9),
+            )
+            for label, a in rows
+        ),
+    )
+    desk.workspace.commit(receipt)
+    return receipt
+
+
+def _left_out(desk: Desk, herd: Herd, manifest: str) -> list[tuple[str, str]]:
+    """The same operator without each parent in turn: ablation rows, never eligible."""
+    template = breeding.template_of(desk, manifest)
+    if len(template.parents) < 3:
+        return []
+    rows = []
+    for index, parent in enumerate(template.parents):
+        rest = template.parents[:index] + template.parents[index + 1 :]
+        report, _ = sources.compare_parents(desk, template.base, rest, None)
+        without = herd._replace(parents=rest, compatibility=report)
+        recipe = without_parent(template.operator, index)
+        orders = breeding.plan(desk, without, [recipe], "ablation")
+        bred = breeding.breed_all(desk, orders, f"without {desk.name_of(parent)}")
+        artifact = breeding.manifest_of(desk, bred[0]).artifact.sha256
+        rows.append((f"without {desk.name_of(parent)}", artifact))
+    return rows

@@ -1,0 +1,169 @@
+"""Register, approve, compare: how a parent enters the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+
+from studbook.errors import UsageError
+from studbook.evaluation.contamination import parse_rows
+from studbook.lab.desk import Desk
+from studbook.records import (
+    CompatibilityReport,
+    DataSource,
+    LicenceSource,
+    ModelSource,
+    ParentApproval,
+    SourceManifest,
+    digest,
+)
+from studbook.registry.approval import Selection, select_approved_parents
+from studbook.registry.compatibility import Parent, compare
+from studbook.registry.sources import read_source
+
+__all__ = [
+    "ANCHOR_ROWS",
+    "approve",
+    "compare_parents",
+    "inherited_data",
+    "licence_of",
+    "register",
+    "select",
+    "slice_of",
+]
+
+# Rows of the training slice the interpolation barrier is measured on.
+ANCHOR_ROWS = 200
+
+
+def register(desk: Desk, path: Path, name: str | None = None) -> tuple[SourceManifest, ...]:
+    """Register what lies at a path: a founder folder, a model or a manifest.
+
+    Returns:
+        The manifests that are now in the ledger, the model's last.
+
+    Raises:
+        StudbookError: any of its kinds; nothing was registered then.
+    """
+    drafts = read_source(desk.header, path, name)
+    for draft in desk.progress.track(f"registering {path.name}", drafts):
+        desk.workspace.commit(draft.manifest, draft.blobs)
+    return tuple(draft.manifest for draft in drafts)
+
+
+def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: str, reason: str) -> ParentApproval:
+    """A person approves a registered model as a parent.
+
+    Raises:
+        UsageError: if there is no such registered model, or the day has passed.
+        NotAuthorised: if the person's key is not at hand.
+    """
+    artifact = desk.find_model(name)
+    sources = desk.sources()
+    if artifact not in sources:
+        raise UsageError(
+            f"{name!r} is a candidate, not a registered source", advice="Only registered sources are approved."
+        )
+    until = until or (date.today() + timedelta(days=365)).isoformat()
+    try:
+        passed = date.fromisoformat(until) < date.today()
+    except ValueError as error:
+        raise UsageError(f"{until!r} is not a day such as 2027-01-31", where="--until") from error
+    if passed:
+        raise UsageError(f"{until} has passed already", where="--until")
+    approval = ParentApproval(
+        header=desk.header,
+        artifact=artifact,
+        source=sources[artifact][0],
+        approved_by=person,
+        clusters=tuple(clusters) or ("*",),
+        until=until,
+        reason=reason,
+    )
+    desk.workspace.commit(approval, owner=person)
+    return approval
+
+
+def select(desk: Desk, cluster: str, base: str, today: date) -> Selection:
+    """The approved parents for a cluster, and everybody else with a reason."""
+    approvals = [approval for _, approval in desk.workspace.all(ParentApproval)]
+    return select_approved_parents(cluster, desk.sources(), approvals, base, today)
+
+
+def compare_parents(
+    desk: Desk, base: str, parents: Sequence[str], training_slice: str | None
+) -> tuple[str, CompatibilityReport]:
+    """Compare parents with their base and each other, and put the report into the ledger.
+
+    Args:
+        desk: The lab.
+        base: Digest of the shared base.
+        parents: Digests of the parents.
+        training_slice: Digest of the rows the barrier is measured on; none is measured without.
+
+    Returns:
+        Digest and report; a report that did not pass is a record too.
+    """
+    _, policy = desk.policy
+    rows = parse_rows(desk.workspace.blob(training_slice), "training slice")[:ANCHOR_ROWS] if training_slice else ()
+    report = compare(
+        desk.header,
+        policy,
+        _parent(desk, base),
+        [_parent(desk, p) for p in parents],
+        training_slice or digest([]),
+        [(row.prompt, row.expected) for row in rows],
+    )
+    return desk.workspace.commit(report), report
+
+
+def licence_of(desk: Desk, artifact: str) -> str | None:
+    """SPDX identifier on record for a registered model or candidate, or None."""
+    for _, candidate in desk.candidates():
+        if candidate.artifact.sha256 == artifact:
+            return candidate.licence
+    found = desk.sources().get(artifact)
+    if found is None or not isinstance(found[1].source, ModelSource) or found[1].source.licence is None:
+        return None
+    licence = desk.workspace.get(found[1].source.licence, SourceManifest).source
+    return licence.spdx if isinstance(licence, LicenceSource) else None
+
+
+def inherited_data(desk: Desk, parents: Sequence[str]) -> tuple[str, ...]:
+    """Digests of every data manifest the parents were trained on, each once."""
+    found: dict[str, None] = {}
+    sources = desk.sources()
+    bred = {c.artifact.sha256: c.data for _, c in desk.candidates()}
+    for parent in parents:
+        source = sources[parent][1].source if parent in sources else None
+        found |= dict.fromkeys(source.data if isinstance(source, ModelSource) else bred.get(parent, ()))
+    return tuple(found)
+
+
+def slice_of(desk: Desk, cluster: str, base: str) -> tuple[str, str] | None:
+    """The training slice for a cluster among the base's data manifests.
+
+    Returns:
+        Digest of the data manifest and of the slice, or None when no data manifest holds one.
+    """
+    for manifest in inherited_data(desk, [base]):
+        source = desk.workspace.get(manifest, SourceManifest).source
+        assert isinstance(source, DataSource)
+        for file in source.files:
+            if file.label == cluster:
+                return manifest, file.sha256
+    return None
+
+
+def _parent(desk: Desk, artifact: str) -> Parent:
+    found = desk.sources().get(artifact)
+    source = found[1].source if found else None
+    model = source if isinstance(source, ModelSource) else None
+    return Parent(
+        name=desk.name_of(artifact),
+        model=desk.model(artifact),
+        licence=licence_of(desk, artifact),
+        base=model.base if model else None,
+        trained=bool(model and model.trained_manifest),
+    )

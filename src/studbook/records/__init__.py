@@ -1,0 +1,199 @@
+"""Every noun of the lab is a record: a frozen struct, one family a file, written once as canonical JSON.
+
+``AnyRecord`` is the closed world: adding a kind means one struct and one line here. A kind and version that was
+shipped never changes; a new shape is a new version.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from studbook.records.authority import (
+    Budget,
+    Gates,
+    KeyGrant,
+    LicenceRule,
+    OperatorGrant,
+    Policy,
+    Reserve,
+    Root,
+    SuitesLock,
+    Utility,
+)
+from studbook.records.base import Basis, Blob, Digest, Header, JsonObject, Measure, Record, Rung, Zone, replace
+from studbook.records.breeding import (
+    CandidateManifest,
+    Expected,
+    InputDigest,
+    LineageTemplate,
+    OperatorReceipt,
+    WorkerLimits,
+)
+from studbook.records.decisions import (
+    ArchivedCandidate,
+    ArchiveRecord,
+    Comparison,
+    ConfirmationRecord,
+    Excluded,
+    FailureCluster,
+    NoOp,
+    Standing,
+    UtilityTerm,
+    ViabilityDecision,
+)
+from studbook.records.doors import canonical, decode_json, digest, read_struct, write_record
+from studbook.records.doors import read_record as _read_record
+from studbook.records.evaluation import (
+    Agreement,
+    BaselineReceipt,
+    BaselineRow,
+    ContaminationReceipt,
+    FloorReport,
+    FloorRow,
+    RuntimeSmoke,
+    Scorecard,
+    SuiteManifest,
+    SuiteResult,
+)
+from studbook.records.pedigree import Checkpoint, LedgerEntry
+from studbook.records.release import (
+    AdmissionRecord,
+    ChampionPromotion,
+    Gate,
+    PromotionTemplate,
+    ReadinessRecord,
+    ReleaseRecord,
+    RollbackRecord,
+    RollbackSet,
+)
+from studbook.records.sources import (
+    AdapterSource,
+    Check,
+    CompatibilityReport,
+    DataFile,
+    DataSource,
+    LicenceSource,
+    ModelSource,
+    ParentApproval,
+    SourceManifest,
+    TaskVectorPair,
+)
+
+AnyRecord = (
+    Root
+    | Policy
+    | SuitesLock
+    | SourceManifest
+    | ParentApproval
+    | CompatibilityReport
+    | LineageTemplate
+    | OperatorReceipt
+    | CandidateManifest
+    | FloorReport
+    | SuiteManifest
+    | ContaminationReceipt
+    | RuntimeSmoke
+    | Scorecard
+    | BaselineReceipt
+    | FailureCluster
+    | ViabilityDecision
+    | ArchiveRecord
+    | ConfirmationRecord
+    | PromotionTemplate
+    | AdmissionRecord
+    | ReleaseRecord
+    | ChampionPromotion
+    | RollbackRecord
+    | ReadinessRecord
+    | LedgerEntry
+    | Checkpoint
+)
+KINDS: dict[str, type[Record]] = {kind.kind(): kind for kind in get_args(AnyRecord)}
+
+
+def read_record(data: bytes, where: object = "") -> Record:
+    """Read one record of any known kind from canonical bytes.
+
+    Raises:
+        RecordRefused: if the bytes are not exactly one known record in canonical form.
+    """
+    record: Record = _read_record(data, AnyRecord, where)
+    return record
+
+
+__all__ = [
+    "KINDS",
+    "AdapterSource",
+    "AdmissionRecord",
+    "Agreement",
+    "AnyRecord",
+    "ArchiveRecord",
+    "ArchivedCandidate",
+    "BaselineReceipt",
+    "BaselineRow",
+    "Basis",
+    "Blob",
+    "Budget",
+    "CandidateManifest",
+    "ChampionPromotion",
+    "Check",
+    "Checkpoint",
+    "Comparison",
+    "CompatibilityReport",
+    "ConfirmationRecord",
+    "ContaminationReceipt",
+    "DataFile",
+    "DataSource",
+    "Digest",
+    "Excluded",
+    "Expected",
+    "FailureCluster",
+    "FloorReport",
+    "FloorRow",
+    "Gate",
+    "Gates",
+    "Header",
+    "InputDigest",
+    "JsonObject",
+    "KeyGrant",
+    "LedgerEntry",
+    "LicenceRule",
+    "LicenceSource",
+    "LineageTemplate",
+    "Measure",
+    "ModelSource",
+    "NoOp",
+    "OperatorGrant",
+    "OperatorReceipt",
+    "ParentApproval",
+    "Policy",
+    "PromotionTemplate",
+    "ReadinessRecord",
+    "Record",
+    "ReleaseRecord",
+    "Reserve",
+    "RollbackRecord",
+    "RollbackSet",
+    "Root",
+    "Rung",
+    "RuntimeSmoke",
+    "Scorecard",
+    "SourceManifest",
+    "Standing",
+    "SuiteManifest",
+    "SuiteResult",
+    "SuitesLock",
+    "TaskVectorPair",
+    "Utility",
+    "UtilityTerm",
+    "ViabilityDecision",
+    "WorkerLimits",
+    "Zone",
+    "canonical",
+    "decode_json",
+    "digest",
+    "read_record",
+    "read_struct",
+    "replace",
+    "write_record",
+]

@@ -1,0 +1,214 @@
+"""Who may do what: the root of keys, the policy and the lock on suites. All signed by people."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta, Struct
+
+from studbook.records.base import Digest, JsonObject, Name, Record, Text, Zone
+
+__all__ = [
+    "Budget",
+    "Gates",
+    "KeyGrant",
+    "LicenceRule",
+    "OperatorGrant",
+    "Policy",
+    "Reserve",
+    "Root",
+    "SuitesLock",
+    "Utility",
+]
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+
+class KeyGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One public key and what it may sign.
+
+    Attributes:
+        key: Ed25519 public key, 64 hex digits; it is its own identity.
+        owner: The person who answers for it.
+        holder: ``person`` keys are never needed by a running process.
+        zone: The one zone it signs for.
+        kinds: The kinds of record it signs there.
+    """
+
+    key: Digest
+    owner: Name
+    holder: Literal["person", "process"]
+    zone: Zone
+    kinds: tuple[Name, ...]
+
+
+class Root(Record, frozen=True, kw_only=True, tag="root/1"):
+    """The root of keys: which key may sign which kind of record in which zone.
+
+    Attributes:
+        lab: A random identity of this lab, 64 hex digits.
+        root_version: Counts up by one at every rotation.
+        keys: Every grant.
+    """
+
+    zone: ClassVar[Zone] = Zone.POLICY
+    lab: Digest
+    root_version: Annotated[int, Meta(ge=1)]
+    keys: tuple[KeyGrant, ...]
+
+
+class OperatorGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One operator the policy allows.
+
+    Attributes:
+        operator: Its tag, such as ``blend/1``.
+        status: Outputs of an ``offline`` operator may be bred and judged but never routed.
+        bounds: Lowest and highest value allowed for a numeric parameter (each element of a list counts).
+    """
+
+    operator: Name
+    status: Literal["offline", "routed"]
+    bounds: dict[str, tuple[float, float]]
+
+
+class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one round may use at most; enforced, not only recorded.
+
+    Attributes:
+        candidates: Candidates bred in a round.
+        evaluations: Model calls (items scored) spent on candidates in a round.
+        worker_seconds: Processor seconds of one worker.
+        worker_bytes: Address space of one worker in bytes.
+        output_bytes: Size of one candidate file in bytes.
+        relative_delta: Largest ||candidate - base|| / ||base|| a candidate may have (L2 over all tensors).
+    """
+
+    candidates: Annotated[int, Meta(ge=1, le=10_000)]
+    evaluations: Count
+    worker_seconds: Annotated[int, Meta(ge=1)]
+    worker_bytes: Count
+    output_bytes: Count
+    relative_delta: Annotated[float, Meta(gt=0.0)]
+
+
+class Gates(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The thresholds of the decision (JUDGEMENT section 2).
+
+    Attributes:
+        alpha: One-sided error rate of every test.
+        margin: Non-inferiority margin m on each protected task suite, as a share of items.
+        calibration_margin: Non-inferiority margin on the mean Brier score (0..2, lower is better).
+        practical_minimum: Smallest effect on the target worth promoting, as a share of items.
+        finalists: How many candidates, screened on development items, meet the selection suites.
+        cluster_error: Smallest share of target items the champion must fail for a cluster to exist.
+        maximum_bytes: Largest artifact in bytes.
+        sealed_openings: How often the sealed suites may be opened.
+    """
+
+    alpha: Annotated[float, Meta(gt=0.0, le=0.2)]
+    margin: Annotated[float, Meta(gt=0.0, le=0.5)]
+    calibration_margin: Annotated[float, Meta(gt=0.0, le=2.0)]
+    practical_minimum: Share
+    finalists: Annotated[int, Meta(ge=1, le=100)]
+    cluster_error: Share
+    maximum_bytes: Count
+    sealed_openings: Count
+
+
+class Utility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Weights of the net utility, in points of joint mean accuracy (1.0 = all items).
+
+    Attributes:
+        weights_version: Name of this set of weights.
+        accuracy: Weight of the paired gain in joint mean.
+        memory: Cost of doubling the decoded size.
+        compute: Cost of doubling the multiply-adds.
+        risk: Flat cost of any change of champion.
+        switching_threshold: The lower bound of net utility must exceed this.
+    """
+
+    weights_version: Name
+    accuracy: float
+    memory: float
+    compute: float
+    risk: float
+    switching_threshold: float
+
+
+class Reserve(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The storage that must stay free after a promotion and its way back are paid for.
+
+    Attributes:
+        capacity_bytes: Storage the channels may use.
+        minimum_bytes: What must remain.
+    """
+
+    capacity_bytes: Count
+    minimum_bytes: Count
+
+
+class LicenceRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One licence the policy accepts and how strict it is.
+
+    Attributes:
+        spdx: SPDX identifier.
+        strictness: Of several, the strictest is inherited; 0 is the most permissive.
+        combines_with: SPDX identifiers it may be combined with.
+    """
+
+    spdx: Name
+    strictness: Annotated[int, Meta(ge=0, le=100)]
+    combines_with: tuple[Name, ...]
+
+
+class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
+    """Everything a round may not decide for itself; one signed document.
+
+    Attributes:
+        name: What people call it.
+        policy_version: Counts up by one at every change.
+        operators: The allowlist.
+        recipes: The operator records a round tries, in order; each is checked against the allowlist.
+        budget: What a round may use.
+        gates: The thresholds of the decision.
+        utility: The weights of net utility.
+        reserve: Storage reserve.
+        licences: The licence table.
+        minimum_isolation: Measures every worker must have reached.
+        stages: The way to champion, in order.
+        protected: Clusters on which no candidate may be inferior to the champion.
+        notes: In plain words, what this policy is for.
+    """
+
+    zone: ClassVar[Zone] = Zone.POLICY
+    name: Name
+    policy_version: Annotated[int, Meta(ge=1)]
+    operators: tuple[OperatorGrant, ...]
+    recipes: tuple[JsonObject, ...]
+    budget: Budget
+    gates: Gates
+    utility: Utility
+    reserve: Reserve
+    licences: tuple[LicenceRule, ...]
+    minimum_isolation: tuple[Name, ...]
+    stages: tuple[Literal["shadow", "canary", "champion"], ...]
+    protected: tuple[Name, ...]
+    notes: Text
+
+
+class SuitesLock(Record, frozen=True, kw_only=True, tag="suites-lock/1"):
+    """The frozen suites that count, by digest; changing it starts a new lock signed by a person.
+
+    Attributes:
+        lock_version: Counts up by one.
+        suites: Digests of the SuiteManifest records.
+    """
+
+    zone: ClassVar[Zone] = Zone.POLICY
+    lock_version: Annotated[int, Meta(ge=1)]
+    suites: tuple[Digest, ...]
+
+    def references(self) -> tuple[str, ...]:
+        """The suite manifests."""
+        return self.suites

@@ -1,0 +1,55 @@
+"""The pedigree's own records: ledger entries and checkpoints. Here, and only here, are clock and host."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from studbook.records.base import Blob, Digest, Name, Record, Text, Zone
+
+__all__ = ["Checkpoint", "LedgerEntry"]
+
+
+class LedgerEntry(Record, frozen=True, kw_only=True, tag="ledger-entry/1"):
+    """One line of the ledger: that a record was accepted, when, where, and after which other.
+
+    Attributes:
+        sequence: Position, from 0.
+        previous: SHA-256 of the line before, without its newline; 64 zeros for the first.
+        time: UTC, ISO 8601 with microseconds.
+        host: Name of the machine.
+        record_zone: Zone of the record.
+        record_kind: Kind of the record.
+        record: Digest of the record.
+        envelope: SHA-256 and size of the envelope file.
+        blobs: Files of the store that entered with it.
+    """
+
+    zone: ClassVar[Zone] = Zone.AUDIT
+    sequence: Annotated[int, Meta(ge=0)]
+    previous: Digest
+    time: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z\Z")]
+    host: Text
+    record_zone: Zone
+    record_kind: Name
+    record: Digest
+    envelope: Blob
+    blobs: tuple[Blob, ...]
+
+
+class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint/1"):
+    """How long the ledger is; what stands before this point was acknowledged and may never be missing.
+
+    Attributes:
+        lab: Identity of the lab.
+        entries: Number of entries.
+        length: Bytes of the ledger file.
+        head: SHA-256 of the last line, without its newline; 64 zeros for an empty ledger.
+    """
+
+    zone: ClassVar[Zone] = Zone.AUDIT
+    lab: Digest
+    entries: Annotated[int, Meta(ge=0)]
+    length: Annotated[int, Meta(ge=0)]
+    head: Digest

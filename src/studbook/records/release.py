@@ -1,0 +1,207 @@
+"""What went out, who let it, and how it comes back."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta, Struct
+
+from studbook.records.base import Digest, Name, Record, Rung, Text, Zone
+from studbook.records.sources import Check
+
+__all__ = [
+    "AdmissionRecord",
+    "ChampionPromotion",
+    "Channel",
+    "Gate",
+    "PromotionTemplate",
+    "ReadinessRecord",
+    "ReleaseRecord",
+    "RollbackRecord",
+    "RollbackSet",
+]
+
+Channel = Literal["shadow", "canary", "champion"]
+
+
+class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One gate before a stage.
+
+    Attributes:
+        name: What it asks.
+        status: passed, pending or failed; nothing is admitted while one is pending or failed.
+        evidence: Digest of the record that settles it; null while it is pending.
+        satisfied_by: Who may settle it: a key's zone, or ``person``.
+        detail: In words.
+    """
+
+    name: Name
+    status: Literal["passed", "pending", "failed"]
+    evidence: Digest | None
+    satisfied_by: Name
+    detail: Text
+
+
+class PromotionTemplate(Record, frozen=True, kw_only=True, tag="promotion-template/1"):
+    """Readiness of one candidate for one stage.
+
+    Attributes:
+        stage: The channel it is for.
+        artifact: Digest of the candidate.
+        manifest: Digest of its CandidateManifest.
+        decision: Digest of the ViabilityDecision.
+        gates: Every gate.
+    """
+
+    zone: ClassVar[Zone] = Zone.RELEASE
+    stage: Channel
+    artifact: Digest
+    manifest: Digest
+    decision: Digest
+    gates: tuple[Gate, ...]
+
+    def subjects(self) -> tuple[str, ...]:
+        """The candidate."""
+        return (self.artifact,)
+
+    def references(self) -> tuple[str, ...]:
+        """Manifest, decision and evidence of every gate."""
+        return (self.manifest, self.decision, *(g.evidence for g in self.gates if g.evidence))
+
+    @property
+    def open_gates(self) -> tuple[Gate, ...]:
+        """The gates that are not passed."""
+        return tuple(g for g in self.gates if g.status != "passed")
+
+
+class AdmissionRecord(Record, frozen=True, kw_only=True, tag="admission-record/1"):
+    """A candidate whose every gate passed, admitted to the channels.
+
+    Attributes:
+        artifact: Digest of the candidate.
+        template: Digest of the PromotionTemplate.
+        claim: The rung of the gate ladder it may claim.
+    """
+
+    zone: ClassVar[Zone] = Zone.RELEASE
+    artifact: Digest
+    template: Digest
+    claim: Rung
+
+    def subjects(self) -> tuple[str, ...]:
+        """The candidate."""
+        return (self.artifact,)
+
+    def references(self) -> tuple[str, ...]:
+        """The template."""
+        return (self.template,)
+
+
+class RollbackSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What has to be put back to undo a move.
+
+    Attributes:
+        artifact: Digest of what the channel pointed at before; null when it was empty.
+        record: Digest of the record that had put it there.
+    """
+
+    artifact: Digest | None
+    record: Digest | None
+
+
+class ReleaseRecord(Record, frozen=True, kw_only=True, tag="release-record/1"):
+    """A channel below champion moves; may be signed by a running process.
+
+    Attributes:
+        channel: ``shadow``.
+        artifact: Digest of what it points at now.
+        admission: Digest of the AdmissionRecord.
+        rollback: The way back.
+    """
+
+    zone: ClassVar[Zone] = Zone.RELEASE
+    channel: Literal["shadow"]
+    artifact: Digest
+    admission: Digest
+    rollback: RollbackSet
+
+    def subjects(self) -> tuple[str, ...]:
+        """The artifact."""
+        return (self.artifact,)
+
+    def references(self) -> tuple[str, ...]:
+        """Admission and the record before."""
+        return tuple(d for d in (self.admission, self.rollback.record) if d)
+
+
+class ChampionPromotion(Record, frozen=True, kw_only=True, tag="champion-promotion/1"):
+    """The champion changes: an explicit act of a person's key.
+
+    Attributes:
+        basis: ``first`` installs an approved source where there was no champion; ``promotion`` follows shadow.
+        artifact: Digest of the new champion.
+        evidence: Digest of the PromotionTemplate for champion, or of the ParentApproval for ``first``.
+        promoted_by: The person.
+        reason: Why.
+        rollback: The way back.
+    """
+
+    zone: ClassVar[Zone] = Zone.RELEASE
+    basis: Literal["first", "promotion"]
+    artifact: Digest
+    evidence: Digest
+    promoted_by: Name
+    reason: Text
+    rollback: RollbackSet
+
+    def subjects(self) -> tuple[str, ...]:
+        """The new champion."""
+        return (self.artifact,)
+
+    def references(self) -> tuple[str, ...]:
+        """Evidence and the record before."""
+        return tuple(d for d in (self.evidence, self.rollback.record) if d)
+
+
+class RollbackRecord(Record, frozen=True, kw_only=True, tag="rollback-record/1"):
+    """A channel goes back to what it pointed at before.
+
+    Attributes:
+        channel: The channel.
+        artifact: Digest of what it points at now.
+        undone: Digest of the record that is undone.
+        restored: Digest of the record whose state is restored; null when the channel is emptied.
+        reason: Why.
+    """
+
+    zone: ClassVar[Zone] = Zone.RELEASE
+    channel: Channel
+    artifact: Digest | None
+    undone: Digest
+    restored: Digest | None
+    reason: Text
+
+    def subjects(self) -> tuple[str, ...]:
+        """The restored artifact."""
+        return (self.artifact,) if self.artifact else ()
+
+    def references(self) -> tuple[str, ...]:
+        """The record undone and the one restored."""
+        return tuple(d for d in (self.undone, self.restored) if d)
+
+
+class ReadinessRecord(Record, frozen=True, kw_only=True, tag="readiness-record/1"):
+    """The five exit criteria run over the whole lab.
+
+    Attributes:
+        entries: Ledger entries it speaks about.
+        head: Digest of the last of them.
+        criteria: reproduce, reject, explain, verify, rollback: one row each.
+        ready: All hold.
+    """
+
+    zone: ClassVar[Zone] = Zone.RELEASE
+    entries: Annotated[int, Meta(ge=0)]
+    head: Digest
+    criteria: tuple[Check, ...]
+    ready: bool

@@ -1,0 +1,225 @@
+"""Whether parents fit together: shapes and tokenizers first, then licences, then the geometry of their task vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studbook.errors import ParentsDoNotFit
+from studbook.models.forward import Forward
+from studbook.models.slm import Slm, parse_slm
+from studbook.models.slm_writer import write_slm
+from studbook.policy import inherited_licence
+from studbook.records import Check, CompatibilityReport, Header, Measure, Policy, TaskVectorPair
+from studbook.tensors.reductions import dot, sum_of_squares
+
+__all__ = ["Parent", "Rows", "compare", "require"]
+
+Rows = Sequence[tuple[str, str]]
+
+
+class Parent(NamedTuple):
+    """A model to be combined.
+
+    Attributes:
+        name: What people call it.
+        model: The model.
+        licence: SPDX identifier on record, or None.
+        base: Digest of its declared base, or None.
+        trained: Whether a trained-source manifest names its tensors.
+    """
+
+    name: str
+    model: Slm
+    licence: str | None
+    base: str | None
+    trained: bool
+
+
+def compare(
+    header: Header, policy: Policy, base: Parent, parents: Sequence[Parent], anchor: str, rows: Rows
+) -> CompatibilityReport:
+    """Compare parents with their base and with each other.
+
+    Args:
+        header: Record header.
+        policy: Its licence table and ceilings apply.
+        base: The shared base.
+        parents: The parents, in order.
+        anchor: Digest of the rows.
+        rows: (prompt, answer) pairs from the training slice, for the interpolation barrier; never suite items.
+    """
+    checks = tuple(check(policy, base, parents) for check in _CHECKS)
+    passed = all(c.passed for c in checks)
+    pairs = _geometry(base.model, parents, rows) if passed else ()
+    return CompatibilityReport(
+        header=header,
+        base=base.model.sha256,
+        parents=tuple(p.model.sha256 for p in parents),
+        checks=checks,
+        pairs=pairs,
+        anchor=anchor,
+        passed=passed,
+    )
+
+
+def require(report: CompatibilityReport) -> None:
+    """Refuse unless every check passed.
+
+    Raises:
+        ParentsDoNotFit: naming the first check that failed and the first difference.
+    """
+    for check in report.checks:
+        if not check.passed:
+            raise ParentsDoNotFit(f"{check.name}: {check.detail}", reason=f"parents.{check.name}")
+
+
+def _quantisation(_policy: Policy, base: Parent, parents: Sequence[Parent]) -> Check:
+    for parent in (base, *parents):
+        if parent.model.label != "f32":
+            stored = f"{parent.name} is stored as {parent.model.label}"
+            detail = f"{stored}; merging quantised weights is refused: use its f32 source"
+            return Check(name="quantisation", passed=False, detail=detail)
+    return Check(name="quantisation", passed=True, detail="all are f32")
+
+
+def _tokenizer(_policy: Policy, base: Parent, parents: Sequence[Parent]) -> Check:
+    for parent in parents:
+        if parent.model.tokenizer_sha256 != base.model.tokenizer_sha256:
+            detail = (
+                f"{parent.name} has tokenizer {parent.model.tokenizer_sha256[:12]} "
+                f"({parent.model.shape.vocab_size} tokens), {base.name} has {base.model.tokenizer_sha256[:12]} "
+                f"({base.model.shape.vocab_size} tokens); leave it out of the parents"
+            )
+            return Check(name="tokenizer", passed=False, detail=detail)
+    return Check(name="tokenizer", passed=True, detail="all sections are equal")
+
+
+def _layout(_policy: Policy, base: Parent, parents: Sequence[Parent]) -> Check:
+    expected = base.model.shape.tensors()
+    for parent in parents:
+        found = {spec.name: spec.dims for spec in parent.model.shape.tensors()}
+        for spec in expected:
+            if found.get(spec.name) != spec.dims:
+                detail = (
+                    f"{parent.name}: {spec.name} is {found.get(spec.name, 'absent')}, in {base.name} it is {spec.dims}; "
+                    "leave it out of the parents"
+                )
+                return Check(name="layout", passed=False, detail=detail)
+        if parent.model.layout_sha256 != base.model.layout_sha256 or parent.model.shape != base.model.shape:
+            detail = f"{parent.name} differs from {base.name} in {_shape_difference(base.model, parent.model)}"
+            return Check(name="layout", passed=False, detail=detail)
+    return Check(name="layout", passed=True, detail=f"{len(expected)} tensors of equal shape")
+
+
+def _adapter(_policy: Policy, base: Parent, parents: Sequence[Parent]) -> Check:
+    for parent in parents:
+        if parent.base != base.model.sha256:
+            stated = f"names {parent.base[:12]} as its base" if parent.base else "names no base"
+            detail = f"{parent.name} {stated}; task vectors need {base.name} ({base.model.sha256[:12]})"
+            return Check(name="adapter", passed=False, detail=detail)
+    return Check(
+        name="adapter", passed=True, detail=f"every parent was tuned from {base.name}, no adapters are stacked"
+    )
+
+
+def _envelope(policy: Policy, base: Parent, parents: Sequence[Parent]) -> Check:
+    largest = max((base, *parents), key=lambda p: p.model.size)
+    ok = largest.model.size <= policy.gates.maximum_bytes
+    detail = f"largest is {largest.name} with {largest.model.size} bytes; {policy.gates.maximum_bytes} are allowed"
+    return Check(name="resource-envelope", passed=ok, detail=detail)
+
+
+def _licence(policy: Policy, _base: Parent, parents: Sequence[Parent]) -> Check:
+    for parent in parents:
+        if parent.licence is None:
+            detail = f"{parent.name} has no licence on record; register it together with its licence.manifest"
+            return Check(name="licence", passed=False, detail=detail)
+    try:
+        strictest = inherited_licence(policy, [p.licence for p in parents if p.licence])
+    except ParentsDoNotFit as error:
+        return Check(name="licence", passed=False, detail=error.message)
+    return Check(name="licence", passed=True, detail=f"the child inherits {strictest}")
+
+
+def _provenance(_policy: Policy, _base: Parent, parents: Sequence[Parent]) -> Check:
+    for parent in parents:
+        if not parent.trained:
+            detail = f"{parent.name} has no trained-source manifest; register it together with its source.manifest"
+            return Check(name="provenance", passed=False, detail=detail)
+    return Check(name="provenance", passed=True, detail="every parent's tensors are named by a trained-source manifest")
+
+
+_CHECKS: tuple[Callable[[Policy, Parent, Sequence[Parent]], Check], ...] = (
+    _quantisation,
+    _tokenizer,
+    _layout,
+    _adapter,
+    _envelope,
+    _licence,
+    _provenance,
+)
+
+
+def _shape_difference(base: Slm, parent: Slm) -> str:
+    for field in base.shape.__dataclass_fields__:
+        if getattr(base.shape, field) != getattr(parent.shape, field):
+            return f"{field}: {getattr(parent.shape, field)} against {getattr(base.shape, field)}"
+    return "its layout digest"
+
+
+def _geometry(base: Slm, parents: Sequence[Parent], rows: Rows) -> tuple[TaskVectorPair, ...]:
+    names = [spec.name for spec in base.shape.tensors()]
+    deltas = [{n: _delta(p.model, base, n) for n in names} for p in parents]
+    norms = [math.sqrt(math.fsum(sum_of_squares(d[n]) for n in names)) for d in deltas]
+    ends = [_loss(p.model, rows) for p in parents]
+    pairs = []
+    for i, j in combinations(range(len(parents)), 2):
+        product = math.fsum(dot(deltas[i][n], deltas[j][n]) for n in names)
+        barrier = _loss(_midpoint(parents[i].model, parents[j].model), rows) - (ends[i] + ends[j]) / 2
+        pairs.append(
+            TaskVectorPair(
+                first=parents[i].model.sha256,
+                second=parents[j].model.sha256,
+                cosine=_measure(product / max(norms[i] * norms[j], 1e-30), "ratio", "dot over norms, f64 fixed blocks"),
+                sign_conflict=_measure(_conflict(deltas[i], deltas[j]), "share", "opposite signs where both moved"),
+                barrier=_measure(barrier, "nats-per-token", f"midpoint minus mean of ends on {len(rows)} rows"),
+            )
+        )
+    return tuple(pairs)
+
+
+def _delta(parent: Slm, base: Slm, name: str) -> NDArray[np.float32]:
+    return (parent.dense(name) - base.dense(name)).reshape(-1)
+
+
+def _conflict(first: Mapping[str, NDArray[np.float32]], second: Mapping[str, NDArray[np.float32]]) -> float:
+    both = opposite = 0
+    for name, a in first.items():
+        b = second[name]
+        both += int(np.count_nonzero((a != 0) & (b != 0)))
+        opposite += int(np.count_nonzero(((a > 0) & (b < 0)) | ((a < 0) & (b > 0))))
+    return opposite / both if both else 0.0
+
+
+def _midpoint(first: Slm, second: Slm) -> Slm:
+    half = np.float32(0.5)
+    tensors = {s.name: half * first.dense(s.name) + half * second.dense(s.name) for s in first.shape.tensors()}
+    return parse_slm(write_slm(first.shape, first.tokenizer, tensors), "midpoint")
+
+
+def _loss(model: Slm, rows: Rows) -> float:
+    """Mean negative log-likelihood of the answers, nats per answer token."""
+    encode = model.tokenizer.encode
+    pairs = [(encode(p, bos=True, eos=False), encode(a, bos=False, eos=True)) for p, a in rows]
+    scores = Forward(model).score(pairs)
+    return -math.fsum(float(v) for v in scores.loglik) / max(1, sum(len(a) for _, a in pairs))
+
+
+def _measure(value: float, unit: str, method: str) -> Measure:
+    return Measure(value=round(value, 6), unit=unit, basis="observed", method=method)

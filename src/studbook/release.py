@@ -1,0 +1,276 @@
+"""Gates, admission and channels as a pure state machine: records in, records or refusals out, no I/O.
+
+The rules:
+
+1. A candidate enters a channel only with every gate of its template passed.
+2. Shadow needs an admission; champion needs to have been in shadow and a person's signature.
+3. The first champion is an approved source: there has to be something to beat.
+4. Every move names its way back, and a rollback goes exactly there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, get_args
+
+from studbook.errors import ClaimRefused, OutOfOrder, OutsideAllowlist
+from studbook.records import (
+    AdmissionRecord,
+    CandidateManifest,
+    ChampionPromotion,
+    Gate,
+    Header,
+    Policy,
+    PromotionTemplate,
+    Record,
+    ReleaseRecord,
+    RollbackRecord,
+    RollbackSet,
+    Rung,
+)
+from studbook.records.release import Channel
+
+__all__ = [
+    "ChannelState",
+    "admit",
+    "champion_template",
+    "channel_state",
+    "check_claim",
+    "check_stage",
+    "first_champion",
+    "gate",
+    "promote",
+    "roll_back",
+    "to_shadow",
+]
+
+CANARY_REFUSAL = "the canary stage is not built in this version, and it is never simulated"
+
+
+class ChannelState(NamedTuple):
+    """What a channel points at.
+
+    Attributes:
+        artifact: Digest, or None when it is empty.
+        record: Digest of the last move of this channel, or None.
+        way_back: What a rollback would restore, or None when nothing was ever released.
+    """
+
+    artifact: str | None
+    record: str | None
+    way_back: RollbackSet | None
+
+
+def channel_state(moves: Iterable[tuple[str, Record]]) -> dict[str, ChannelState]:
+    """Replay every move of the ledger.
+
+    Args:
+        moves: Digest and record of every ReleaseRecord, ChampionPromotion and RollbackRecord, oldest first.
+
+    Returns:
+        The state of ``shadow``, ``canary`` and ``champion``.
+
+    Raises:
+        OutOfOrder: if a move does not start from the state the moves before it left.
+    """
+    state: dict[str, ChannelState] = dict.fromkeys(get_args(Channel), ChannelState(None, None, None))
+    history: dict[str, ChannelState] = {}
+    for digest, move in moves:
+        if isinstance(move, ReleaseRecord | ChampionPromotion):
+            channel: Channel = move.channel if isinstance(move, ReleaseRecord) else "champion"
+            _must_follow(state[channel], move.rollback.record, digest)
+            state[channel] = ChannelState(move.artifact, digest, move.rollback)
+        elif isinstance(move, RollbackRecord):
+            channel = move.channel
+            _must_follow(state[channel], move.undone, digest)
+            before = history.get(move.restored or "", ChannelState(None, None, None))
+            if before.artifact != move.artifact:
+                raise OutOfOrder(f"rollback {digest[:16]}... restores what was never there", reason="order.rollback")
+            state[channel] = ChannelState(move.artifact, digest, before.way_back)
+        history[digest] = state[channel]
+    return state
+
+
+def check_stage(policy: Policy, stage: str) -> None:
+    """Refuse a stage that does not exist yet or that the policy does not list.
+
+    Raises:
+        OutOfOrder: for canary, which is not built.
+        OutsideAllowlist: if the policy's way to champion does not include it.
+    """
+    if stage == "canary":
+        raise OutOfOrder(
+            CANARY_REFUSAL, advice="Release to shadow; promote with a person's key.", reason="order.canary"
+        )
+    if stage not in policy.stages:
+        raise OutsideAllowlist(f"policy {policy.name} has no stage {stage!r}", where="policy: stages")
+
+
+def gate(name: str, passed: bool | None, evidence: str | None, satisfied_by: str, detail: str) -> Gate:
+    """One gate; ``passed`` None means pending."""
+    status = {True: "passed", False: "failed", None: "pending"}[passed]
+    return Gate(name=name, status=status, evidence=evidence, satisfied_by=satisfied_by, detail=detail)  # type: ignore[arg-type]
+
+
+def check_claim(claim: Rung, evidence: Mapping[Rung, bool]) -> None:
+    """Refuse a claim above the highest rung whose evidence, and that of every rung below, exists.
+
+    Args:
+        claim: The rung claimed.
+        evidence: Rung -> whether its evidence exists.
+
+    Raises:
+        ClaimRefused: naming the first rung without evidence.
+    """
+    for rung in Rung:
+        if rung.height > claim.height:
+            return
+        if not evidence.get(rung, False):
+            raise ClaimRefused(f"claims {claim.value}, but there is no evidence for {rung.value}")
+
+
+def admit(header: Header, template: PromotionTemplate, template_digest: str, claim: Rung) -> AdmissionRecord:
+    """Admit a candidate whose every gate passed.
+
+    Raises:
+        OutOfOrder: naming the first gate that is pending or failed.
+    """
+    if template.open_gates:
+        first = template.open_gates[0]
+        raise OutOfOrder(
+            f"gate {first.name} is {first.status}: {first.detail}",
+            advice=f"It can be settled by: {first.satisfied_by}.",
+            reason="order.gate",
+        )
+    return AdmissionRecord(header=header, artifact=template.artifact, template=template_digest, claim=claim)
+
+
+def to_shadow(header: Header, admission: AdmissionRecord, admission_digest: str, shadow: ChannelState) -> ReleaseRecord:
+    """Point shadow at an admitted candidate."""
+    back = RollbackSet(artifact=shadow.artifact, record=shadow.record)
+    return ReleaseRecord(
+        header=header, channel="shadow", artifact=admission.artifact, admission=admission_digest, rollback=back
+    )
+
+
+def champion_template(
+    header: Header,
+    manifest: CandidateManifest,
+    manifest_digest: str,
+    decision: str,
+    state: Mapping[str, ChannelState],
+    person: str,
+) -> PromotionTemplate:
+    """The gates between shadow and champion; the person's own signature is the last of them.
+
+    Args:
+        header: Record header.
+        manifest: The candidate's manifest.
+        manifest_digest: Its digest.
+        decision: Digest of the decision that sent it to shadow.
+        state: The channels.
+        person: Who signs the promotion.
+    """
+    shadow, champion = state["shadow"], state["champion"]
+    here = shadow.artifact == manifest.artifact.sha256
+    gates = (
+        gate(
+            "shadow",
+            here,
+            shadow.record if here else None,
+            "release",
+            "is what shadow points at" if here else "is not in shadow",
+        ),
+        gate(
+            "way-back",
+            champion.record is not None,
+            champion.record,
+            "release",
+            "a champion stands to go back to" if champion.record else "there is no champion to go back to",
+        ),
+        gate("person", True, None, "person", f"{person} signs the promotion"),
+    )
+    return PromotionTemplate(
+        header=header,
+        stage="champion",
+        artifact=manifest.artifact.sha256,
+        manifest=manifest_digest,
+        decision=decision,
+        gates=gates,
+    )
+
+
+def promote(
+    header: Header, template: PromotionTemplate, evidence: str, person: str, reason: str, champion: ChannelState
+) -> ChampionPromotion:
+    """Make what stands in shadow the champion.
+
+    Raises:
+        OutOfOrder: if a gate is not passed.
+    """
+    if template.open_gates:
+        first = template.open_gates[0]
+        raise OutOfOrder(
+            f"gate {first.name} is {first.status}: the candidate {first.detail}",
+            advice="A candidate goes to shadow first: studbook round CLUSTER.",
+            reason="order.gate",
+        )
+    return ChampionPromotion(
+        header=header,
+        basis="promotion",
+        artifact=template.artifact,
+        evidence=evidence,
+        promoted_by=person,
+        reason=reason,
+        rollback=RollbackSet(artifact=champion.artifact, record=champion.record),
+    )
+
+
+def first_champion(
+    header: Header, artifact: str, approval: str, person: str, reason: str, champion: ChannelState
+) -> ChampionPromotion:
+    """Install the deployed model where no champion ever was.
+
+    Raises:
+        OutOfOrder: if the channel was ever used.
+    """
+    if champion.record is not None or champion.artifact is not None:
+        raise OutOfOrder(
+            "there is a champion already; only a candidate that passed shadow may replace it",
+            advice="Offer the model as an approved parent, or roll back.",
+            reason="order.champion",
+        )
+    return ChampionPromotion(
+        header=header,
+        basis="first",
+        artifact=artifact,
+        evidence=approval,
+        promoted_by=person,
+        reason=reason,
+        rollback=RollbackSet(artifact=None, record=champion.record),
+    )
+
+
+def roll_back(header: Header, channel: str, state: ChannelState, reason: str) -> RollbackRecord:
+    """Undo the last move of a channel.
+
+    Raises:
+        OutOfOrder: if there is nothing to undo, or undoing would leave no champion.
+    """
+    if state.record is None or state.way_back is None:
+        raise OutOfOrder(f"{channel} was never moved, so there is nothing to undo", reason="order.rollback")
+    if channel == "champion" and state.way_back.artifact is None:
+        raise OutOfOrder("this is the first champion; there is nothing before it", reason="order.rollback")
+    return RollbackRecord(
+        header=header,
+        channel=channel,  # type: ignore[arg-type]
+        artifact=state.way_back.artifact,
+        undone=state.record,
+        restored=state.way_back.record,
+        reason=reason,
+    )
+
+
+def _must_follow(state: ChannelState, named: str | None, digest: str) -> None:
+    if state.record != named:
+        raise OutOfOrder(f"move {digest[:16]}... does not start from the state before it", reason="order.channel")

@@ -1,0 +1,168 @@
+"""Step 5, the winner's one look at the sealed suites; and what becomes of everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec.structs import replace
+
+from studbook.errors import OutOfOrder, OverBudget
+from studbook.records import (
+    ArchivedCandidate,
+    ArchiveRecord,
+    Check,
+    Comparison,
+    ConfirmationRecord,
+    FailureCluster,
+    Header,
+    Policy,
+    Scorecard,
+    Standing,
+    ViabilityDecision,
+    digest,
+)
+from studbook.statistics import mcnemar
+from studbook.viability.comparisons import joint_gain, no_data, no_worse, superior, target
+from studbook.viability.contenders import check_labels
+from studbook.viability.evidence import card_checks, check_evaluator, require
+from studbook.viability.gates import failed
+from studbook.viability.words import p_value, points
+
+__all__ = ["archive", "confirm"]
+
+
+def confirm(
+    *,
+    header: Header,
+    policy: Policy,
+    decision: ViabilityDecision,
+    cluster: FailureCluster,
+    opening: int,
+    champion_card: Scorecard,
+    candidate_card: Scorecard,
+) -> ConfirmationRecord:
+    """Confirm the single winner on sealed items: superior on the target, and joint mean shown above the champion's.
+
+    One question was asked of one candidate, so McNemar's p value meets alpha as it is. Every protected suite is shown
+    beside it. A void scorecard of the winner is recorded as not passed: the opening is spent.
+
+    Args:
+        header: Header of the record.
+        policy: The policy of the decision.
+        decision: The decision to be confirmed.
+        cluster: Its failure cluster.
+        opening: Which opening of the sealed suites this is, from 1.
+        champion_card: The champion's scorecard on sealed items.
+        candidate_card: The winner's.
+
+    Raises:
+        OutOfOrder: if there is no winner, the records are not the decision's, the champion's scorecard is void, or
+            evaluators differ.
+        OverBudget: if the policy allows no further opening.
+    """
+    _check_decision(policy, decision, cluster, opening)
+    require(champion_card, decision.champion, "sealed", champion_card)
+    check_labels(champion_card, policy, cluster)
+    check_evaluator((champion_card, candidate_card))
+    checks = card_checks(candidate_card, str(decision.chosen), "sealed", champion_card)
+    comparisons = _comparisons(policy, cluster, champion_card, candidate_card, failed(checks))
+    return ConfirmationRecord(
+        header=header,
+        decision=digest(decision),
+        candidate=str(decision.chosen),
+        opening=opening,
+        of=policy.gates.sealed_openings,
+        champion_card=digest(champion_card),
+        candidate_card=digest(candidate_card),
+        comparisons=comparisons,
+        passed=all(c.passed for c in comparisons if c.test == "superiority"),
+    )
+
+
+def archive(
+    header: Header, decision: ViabilityDecision, confirmation: ConfirmationRecord | None = None
+) -> ArchiveRecord:
+    """Everybody the decision did not promote, with reasons and scorecards.
+
+    Args:
+        header: Header of the record.
+        decision: The decision.
+        confirmation: Where the winner failed on sealed items it is archived too.
+
+    Raises:
+        OutOfOrder: if the confirmation belongs to another decision.
+    """
+    if confirmation is not None and confirmation.decision != digest(decision):
+        raise OutOfOrder("the confirmation belongs to another decision", where="confirmation-record: decision")
+    refuted = confirmation is not None and not confirmation.passed
+    rows = [
+        _archived(s, s.action, s.reasons)
+        for s in decision.standings
+        if s.action == "archive" or s.action == "quarantine"
+    ]
+    if confirmation is not None and refuted:
+        winner = next(s for s in decision.standings if s.action == "promote-to-shadow")
+        rows.append(_archived(winner, "archive", _refuted(confirmation), confirmation.candidate_card))
+    return ArchiveRecord(header=header, decision=digest(decision), candidates=tuple(rows))
+
+
+def _check_decision(policy: Policy, decision: ViabilityDecision, cluster: FailureCluster, opening: int) -> None:
+    if decision.action != "promote-to-shadow" or decision.chosen is None:
+        raise OutOfOrder(
+            "the decision is to do nothing, so there is no winner to confirm",
+            where="viability-decision: action",
+            advice="Keep the sealed suites closed; confirm only a decision that promotes.",
+        )
+    if decision.policy != digest(policy) or decision.cluster != digest(cluster):
+        raise OutOfOrder(
+            "policy or failure cluster are not the ones the decision was made under",
+            where="viability-decision: policy, cluster",
+            advice="Confirm with the records the decision cites.",
+        )
+    if not 1 <= opening <= policy.gates.sealed_openings:
+        raise OverBudget(
+            f"opening {opening} of {policy.gates.sealed_openings} sealed openings",
+            where=f"policy {policy.name}: gates.sealed_openings",
+            advice="Freeze new sealed suites; the policy's owner signs the new lock.",
+        )
+
+
+def _comparisons(
+    policy: Policy, cluster: FailureCluster, champion: Scorecard, candidate: Scorecard, broken: Sequence[Check]
+) -> tuple[Comparison, ...]:
+    gates, label = policy.gates, cluster.label
+    if broken:
+        why = f"{broken[0].name}: {broken[0].detail}"
+        asked = ((label, gates.alpha), ("joint-mean", 0.0))
+        return tuple(no_data("superiority", champion.artifact, on, limit, why).row for on, limit in asked)
+    pair = target(candidate, champion, label)
+    p = mcnemar(pair.wins, pair.losses)
+    shown = [replace(finding.row, test="shown") for finding in no_worse(candidate, champion, policy)]
+    return (
+        superior(pair, champion.artifact, label, gates, p, 1, minimum=0.0).row,
+        joint_gain(candidate, champion, "the champion", policy, "superiority").row,
+        *shown,
+    )
+
+
+def _refuted(confirmation: ConfirmationRecord) -> tuple[str, ...]:
+    return tuple(
+        f"not confirmed on sealed items: {c.on} {points(c.difference)}, lower bound {points(c.lower, 2)}, "
+        f"{p_value(c.p_value)} ({c.method})"[:4000]
+        for c in confirmation.comparisons
+        if c.test == "superiority" and not c.passed
+    )
+
+
+def _archived(
+    standing: Standing, action: Literal["archive", "quarantine"], reasons: tuple[str, ...], *more: str
+) -> ArchivedCandidate:
+    cards = (standing.development, standing.selection, *more)
+    return ArchivedCandidate(
+        manifest=standing.manifest,
+        artifact=standing.artifact,
+        action=action,
+        reasons=reasons,
+        scorecards=tuple(card for card in cards if card is not None),
+    )

@@ -1,0 +1,167 @@
+"""Who stands in a round: contenders, baselines, and the terms that are the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from studbook.errors import OutOfOrder, OutsideAllowlist
+from studbook.records import (
+    CandidateManifest,
+    FailureCluster,
+    LineageTemplate,
+    OperatorReceipt,
+    Policy,
+    RuntimeSmoke,
+    Scorecard,
+    SuitesLock,
+    digest,
+)
+from studbook.viability.evidence import check_evaluator, require
+
+__all__ = ["Baseline", "Contender", "Round", "check_contenders", "check_labels", "check_screening"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One candidate with everything that is known about it.
+
+    Attributes:
+        manifest: Its manifest.
+        smoke: Its runtime smoke, if it got that far.
+        receipt: Its operator receipt.
+        template: The lineage template declared before the run.
+        development: Its scorecard on development items, if it got that far.
+        selection: Its scorecard on selection items; read for finalists only.
+    """
+
+    manifest: CandidateManifest
+    smoke: RuntimeSmoke | None
+    receipt: OperatorReceipt
+    template: LineageTemplate
+    development: Scorecard | None
+    selection: Scorecard | None
+
+    @property
+    def artifact(self) -> str:
+        """Digest of the candidate's file."""
+        return self.manifest.artifact.sha256
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A parent that has to be beaten.
+
+    Attributes:
+        artifact: Its digest.
+        name: What people call it.
+        card: Its scorecard on selection items.
+    """
+
+    artifact: str
+    name: str
+    card: Scorecard
+
+
+@dataclass(frozen=True)
+class Round:
+    """What every candidate of one round is judged by.
+
+    Attributes:
+        policy: The policy in force.
+        cluster: The failure cluster the round was started for.
+        development: The champion's scorecard on development items.
+        selection: The champion's scorecard on selection items.
+        parents: The parents as baselines.
+    """
+
+    policy: Policy
+    cluster: FailureCluster
+    development: Scorecard
+    selection: Scorecard
+    parents: tuple[Baseline, ...]
+
+    @property
+    def champion(self) -> str:
+        """Digest of the champion."""
+        return self.cluster.champion
+
+    def check(self, suites: SuitesLock, contenders: Sequence[Contender]) -> None:
+        """Refuse a round whose reference points cannot carry a comparison.
+
+        Raises:
+            OutsideAllowlist: if the policy protects no cluster.
+            OutOfOrder: if a scorecard of the champion or a parent is void or of other suites, if evaluators differ,
+                if a suite is not in the lock, or if a candidate is offered twice.
+        """
+        _check_champion(self.development, self.policy, self.cluster)
+        check_evaluator((self.development, self.selection, *(p.card for p in self.parents)))
+        require(self.selection, self.champion, "selection", self.selection)
+        check_labels(self.selection, self.policy, self.cluster)
+        for parent in self.parents:
+            require(parent.card, parent.artifact, "selection", self.selection)
+        _check_lock(suites, self)
+        check_contenders(contenders, self.development)
+
+
+def check_contenders(contenders: Sequence[Contender], development: Scorecard) -> None:
+    """Refuse contenders that no decision could be recomputed from.
+
+    Raises:
+        OutOfOrder: if one stands in the list twice, or was scored by another evaluator than the champion.
+    """
+    manifests = [digest(contender.manifest) for contender in contenders]
+    if twice := next((m for m in manifests if manifests.count(m) > 1), None):
+        raise OutOfOrder(f"candidate {twice} is offered twice", where="contenders", advice="Offer each manifest once.")
+    check_evaluator((development, *(card for c in contenders for card in (c.development, c.selection))))
+
+
+def check_screening(
+    contenders: Sequence[Contender], development: Scorecard, cluster: FailureCluster, policy: Policy
+) -> None:
+    """The part of `Round.check` that holds before anybody met the selection suites.
+
+    Raises:
+        OutsideAllowlist, OutOfOrder: as `Round.check`.
+    """
+    _check_champion(development, policy, cluster)
+    check_contenders(contenders, development)
+
+
+def _check_champion(development: Scorecard, policy: Policy, cluster: FailureCluster) -> None:
+    if not policy.protected:
+        raise OutsideAllowlist(
+            "the policy protects no cluster, so every loss would be allowed",
+            where=f"policy {policy.name}: protected",
+            advice="Name the clusters on which no candidate may be inferior; the policy's owner signs the change.",
+            reason="policy.protected",
+        )
+    require(development, cluster.champion, "development", development)
+    check_labels(development, policy, cluster)
+
+
+def check_labels(card: Scorecard, policy: Policy, cluster: FailureCluster) -> None:
+    """Refuse a scorecard of the champion without exactly one task suite for every label that gates.
+
+    Raises:
+        OutOfOrder: naming the label, or the missing calibration suite (not needed on development items).
+    """
+    labels = [r.cluster for r in card.results if r.dimension == "task"]
+    missing = [label for label in (*policy.protected, cluster.label) if labels.count(label) != 1]
+    if missing:
+        raise OutOfOrder(
+            f"{labels.count(missing[0])} {card.role} task suites have the label {missing[0]}; exactly one is needed",
+            where="scorecard: results",
+            advice=_FREEZE,
+        )
+    if card.role != "development" and not any(r.dimension == "calibration" for r in card.results):
+        raise OutOfOrder(f"there is no {card.role} suite for calibration", where="scorecard: results", advice=_FREEZE)
+
+
+def _check_lock(suites: SuitesLock, circle: Round) -> None:
+    used = {r.suite for card in (circle.development, circle.selection) for r in card.results}
+    if loose := sorted((used | set(circle.cluster.suites)) - set(suites.suites)):
+        raise OutOfOrder(f"suite {loose[0]} is not in the suites lock", where="suites-lock: suites", advice=_FREEZE)
+
+
+_FREEZE = "Freeze the suite, have its lock signed, and evaluate champion, parents and candidates on it."

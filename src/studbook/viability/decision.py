@@ -1,0 +1,95 @@
+"""The decision: candidates against the champion, their parents and doing nothing.
+
+A pure function of records, so replaying the ledger gives the same bytes under any hash seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from studbook.records import (
+    Excluded,
+    FailureCluster,
+    Header,
+    NoOp,
+    Policy,
+    Scorecard,
+    SuitesLock,
+    ViabilityDecision,
+    digest,
+)
+from studbook.viability.contenders import Baseline, Contender, Round
+from studbook.viability.explanation import assumptions, best_parent, why_doing_nothing, why_it_lost, why_it_won
+from studbook.viability.standings import Judged, judge, losing_action, standing
+
+__all__ = ["decide", "weigh"]
+
+
+def decide(
+    *,
+    header: Header,
+    policy: Policy,
+    cluster: FailureCluster,
+    suites: SuitesLock,
+    contenders: Sequence[Contender],
+    champion_development: Scorecard,
+    champion_selection: Scorecard,
+    parents: Sequence[Baseline],
+    excluded: Sequence[Excluded],
+) -> ViabilityDecision:
+    """Choose one candidate for shadow, or nothing; everybody else is archived or quarantined with reasons.
+
+    1. Hard gates: a failure quarantines (integrity) or archives.
+    2. Non-inferiority to the champion on every protected suite, calibration included.
+    3. Superiority on the target for finalists, who were screened on development items; every parent is beaten.
+    4. Net utility above the switching threshold, and the storage reserve kept; else doing nothing wins.
+
+    Args:
+        header: Header of the record.
+        policy: The policy in force.
+        cluster: The failure cluster the round was started for.
+        suites: The suites lock in force.
+        contenders: Every candidate, in the order they were bred.
+        champion_development: The champion's scorecard on development items.
+        champion_selection: The champion's scorecard on selection items.
+        parents: Every parent that was offered, as a baseline.
+        excluded: Registered models that were not offered, for the record.
+
+    Raises:
+        OutsideAllowlist: if the policy protects no cluster.
+        OutOfOrder: if a scorecard of the champion or a parent is void, evaluators differ, a suite is not in the lock,
+            or a candidate is offered twice.
+    """
+    circle = Round(policy, cluster, champion_development, champion_selection, tuple(parents))
+    circle.check(suites, contenders)
+    judged = judge(contenders, circle)
+    winner = weigh(judged)
+    best = best_parent(circle)
+    return ViabilityDecision(
+        header=header,
+        cluster=digest(cluster),
+        policy=digest(policy),
+        suites=digest(suites),
+        champion=circle.champion,
+        champion_cards=(digest(champion_development), digest(champion_selection)),
+        parents=tuple(parent.artifact for parent in parents),
+        parent_cards=tuple(digest(parent.card) for parent in parents),
+        excluded=tuple(excluded),
+        standings=tuple(
+            standing(j, "promote-to-shadow", why_it_won(j), policy.protected)
+            if j is winner
+            else standing(j, losing_action(j), why_it_lost(j, winner), policy.protected)
+            for j in judged
+        ),
+        action="promote-to-shadow" if winner else "no-op",
+        chosen=winner.contender.artifact if winner else None,
+        best_parent=best.artifact if best else None,
+        no_op=NoOp(chosen=winner is None, reasons=why_doing_nothing(judged, winner, circle)),
+        assumptions=assumptions(judged, winner, circle),
+    )
+
+
+def weigh(judged: Sequence[Judged]) -> Judged | None:
+    """Of those that nothing stopped the one worth most, of equals the lowest digest; None is doing nothing."""
+    passed = [j for j in judged if j.passed]
+    return min(passed, key=lambda j: (-j.trial.worth.net if j.trial else 0.0, j.contender.artifact), default=None)

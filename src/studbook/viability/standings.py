@@ -1,0 +1,238 @@
+"""How far each candidate came: gates, screen, comparisons and worth, and what stopped it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from studbook.records import Check, Scorecard, Standing, digest
+from studbook.records.decisions import Action
+from studbook.statistics import holm, mcnemar
+from studbook.viability.comparisons import Finding, joint_gain, no_data, no_worse, superior, target, worst_skill
+from studbook.viability.contenders import Baseline, Contender, Round
+from studbook.viability.gates import failed, gate_in_round, selection_gate, tampered
+from studbook.viability.screening import Place, joint_mean, ranking
+from studbook.viability.words import percent
+from studbook.viability.worth import Worth, worth
+
+__all__ = ["Judged", "Trial", "judge", "losing_action", "standing"]
+
+NO_WORTH = Worth((), 0.0, ())
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the selection suites said about one finalist.
+
+    Attributes:
+        checks: Whether its selection scorecard is evidence.
+        findings: Every answered question, gating and shown.
+        worth: Its net utility.
+    """
+
+    checks: tuple[Check, ...]
+    findings: tuple[Finding, ...]
+    worth: Worth
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A candidate with everything found out about it.
+
+    Attributes:
+        contender: The candidate.
+        manifest: Digest of its manifest.
+        gates: Hard gates.
+        rank: Place on development items, from 1; 0 when it was not ranked.
+        trial: What the selection suites said, for finalists.
+        stopped: Why it never met the selection suites; empty for finalists.
+    """
+
+    contender: Contender
+    manifest: str
+    gates: tuple[Check, ...]
+    rank: int
+    trial: Trial | None
+    stopped: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.contender.manifest.name
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Gates, and for a finalist the checks of its selection scorecard."""
+        return (*self.gates, *(self.trial.checks if self.trial else ()))
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every answered question."""
+        return self.trial.findings if self.trial else ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether it met the selection suites and nothing stopped it."""
+        return self.trial is not None and not self.reasons
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What stopped it, in the order of the rules; empty when nothing did."""
+        broken = tuple(f"{check.name}: {check.detail}" for check in failed(self.checks))
+        lost = tuple(f.words for f in self.findings if f.row.test != "shown" and not f.row.passed)
+        return (*broken, *self.stopped, *lost)
+
+    def finding(self, test: str, on: str) -> Finding | None:
+        """The first answer to one kind of question, if it was asked and there was data."""
+        return next((f for f in self.findings if f.row.test == test and f.row.on == on and f.row.items), None)
+
+
+def judge(contenders: Sequence[Contender], circle: Round) -> tuple[Judged, ...]:
+    """Steps 1 to 4 for every candidate, in the order given.
+
+    Gates first; who passes is ranked on development items; the policy's number of finalists is tried on selection
+    items, with Holm's correction over all of them.
+    """
+    gates = {
+        digest(c.manifest): gate_in_round(c, circle.development, circle.cluster, circle.policy) for c in contenders
+    }
+    by_manifest = {digest(c.manifest): c for c in contenders}
+    places = ranking([by_manifest[m] for m, g in gates.items() if not failed(g)], circle.development, circle.policy)
+    finalists = [place.manifest for place in places[: circle.policy.gates.finalists]]
+    trials = _trials({m: by_manifest[m] for m in finalists}, circle)
+    ranks = {place.manifest: rank for rank, place in enumerate(places, start=1)}
+    return tuple(
+        Judged(
+            contender=contender,
+            manifest=manifest,
+            gates=gates[manifest],
+            rank=ranks.get(manifest, 0),
+            trial=trials.get(manifest),
+            stopped=()
+            if manifest in trials or failed(gates[manifest])
+            else _unranked(manifest, places, by_manifest, circle),
+        )
+        for manifest, contender in by_manifest.items()
+    )
+
+
+def _unranked(
+    manifest: str, places: Sequence[Place], by_manifest: dict[str, Contender], circle: Round
+) -> tuple[str, ...]:
+    for rank, place in enumerate(places, start=1):
+        if place.manifest == manifest:
+            return (
+                f"place {rank} of {len(places)} on development items (joint mean {percent(-place.loss)}, "
+                f"{place.shortfalls} protected clusters below the margin); "
+                f"{circle.policy.gates.finalists} finalists meet the selection suites",
+            )
+        if place.artifact == by_manifest[manifest].artifact:
+            twin = by_manifest[place.manifest].manifest.name
+            return (f"the same bytes as {twin} by another recipe; one of them is judged",)
+    return ("not ranked on development items",)
+
+
+def _trials(finalists: dict[str, Contender], circle: Round) -> dict[str, Trial]:
+    checks = {m: selection_gate(c, circle.selection, circle.cluster.label, circle.policy) for m, c in finalists.items()}
+    usable = {m: c.selection for m, c in finalists.items() if c.selection and _comparable(checks[m])}
+    p_values = [_p_value(usable.get(m), circle) for m in finalists]
+    adjusted = dict(zip(finalists, holm(p_values), strict=True))
+    out = {}
+    for manifest, contender in finalists.items():
+        card = usable.get(manifest)
+        if card is None:
+            out[manifest] = Trial(checks[manifest], (_untried(circle, checks[manifest]),), NO_WORTH)
+        else:
+            out[manifest] = _trial(contender, card, checks[manifest], circle, adjusted[manifest], len(finalists))
+    return out
+
+
+def _comparable(checks: Sequence[Check]) -> bool:
+    # A suite below its pass mark was measured, so its numbers are shown; a void scorecard has none.
+    return all(check.name == "pass-mark" for check in failed(checks))
+
+
+def _p_value(card: Scorecard | None, circle: Round) -> float:
+    if card is None:
+        return 1.0
+    pair = target(card, circle.selection, circle.cluster.label)
+    return mcnemar(pair.wins, pair.losses)
+
+
+def _untried(circle: Round, checks: Sequence[Check]) -> Finding:
+    why = failed(checks)[0].detail
+    return no_data("superiority", circle.champion, circle.cluster.label, circle.policy.gates.alpha, why)
+
+
+def _trial(
+    contender: Contender, card: Scorecard, checks: tuple[Check, ...], circle: Round, adjusted: float, family: int
+) -> Trial:
+    policy, champion, label = circle.policy, circle.selection, circle.cluster.label
+    value = worth(card, champion, contender.manifest.artifact.size, policy)
+    findings = [
+        *no_worse(card, champion, policy),
+        superior(
+            target(card, champion, label),
+            champion.artifact,
+            label,
+            policy.gates,
+            adjusted,
+            family,
+            minimum=policy.gates.practical_minimum,
+        ),
+        *_against_parents(contender, card, circle),
+        *value.findings,
+    ]
+    return Trial(checks, tuple(findings), value)
+
+
+def _against_parents(contender: Contender, card: Scorecard, circle: Round) -> list[Finding]:
+    policy, parents = circle.policy, list(circle.parents)
+    known = {parent.artifact for parent in parents}
+    if circle.champion in contender.template.parents and circle.champion not in known:
+        parents.append(Baseline(circle.champion, "champion", circle.selection))
+    findings = []
+    for parent in parents:
+        name = f"the parent {parent.name}"
+        findings.append(joint_gain(card, parent.card, name, policy, "parent"))
+        findings.append(worst_skill(card, parent.card, name, policy.protected, policy.gates.alpha))
+    for absent in sorted(set(contender.template.parents) - known - {circle.champion}):
+        findings.append(
+            no_data("parent", absent, "joint-mean", 0.0, f"parent {absent} was not evaluated as a baseline")
+        )
+    return findings
+
+
+def standing(judged: Judged, action: Action, reasons: Sequence[str], protected: Sequence[str]) -> Standing:
+    """The record of one candidate.
+
+    Args:
+        judged: What was found out.
+        action: What becomes of it.
+        reasons: Why, in plain words.
+        protected: Labels the joint mean is taken over.
+    """
+    contender, trial = judged.contender, judged.trial
+    development, selection = contender.development, contender.selection if trial else None
+    return Standing(
+        manifest=judged.manifest,
+        artifact=contender.artifact,
+        name=judged.name,
+        family=contender.manifest.family,
+        gates=judged.checks,
+        screen_rank=judged.rank,
+        screen_mean=joint_mean(development, protected) if development and judged.rank else 0.0,
+        development=digest(development) if development else None,
+        selection=digest(selection) if selection else None,
+        comparisons=tuple(finding.row for finding in judged.findings),
+        utility=trial.worth.terms if trial else (),
+        net_utility=trial.worth.net if trial else 0.0,
+        action=action,
+        reasons=tuple(reason[:4000] for reason in reasons),
+    )
+
+
+def losing_action(judged: Judged) -> Literal["archive", "quarantine"]:
+    """Quarantine where integrity failed, archive where only merit did."""
+    return "quarantine" if tampered(judged.checks) else "archive"

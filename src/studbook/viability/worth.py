@@ -1,0 +1,131 @@
+"""Step 4: is a change of champion worth what it costs, and is there room for it and its way back?"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from studbook.records import Policy, Scorecard, UtilityTerm, digest
+from studbook.statistics import Estimate, Paired
+from studbook.viability.comparisons import Finding, joint, no_data, row
+from studbook.viability.words import points, settle, told_apart
+
+__all__ = ["BYTES", "DECODED_BYTES", "MULTIPLY_ADDS", "Worth", "ratio", "worth"]
+
+BYTES = "bytes"
+"""Unit of the cost measure that holds the file's size."""
+DECODED_BYTES = "decoded-bytes"
+"""Unit of the cost measure that holds the size of the tensors once decoded."""
+MULTIPLY_ADDS = "multiply-adds"
+"""Unit of the cost measure that holds the multiply-adds of these suites."""
+
+
+class Worth(NamedTuple):
+    """What a candidate is worth against the champion.
+
+    Attributes:
+        terms: The terms of the lower bound of its net utility.
+        net: Their sum; 0 when it could not be computed.
+        findings: Net utility against the switching threshold, and the storage reserve.
+    """
+
+    terms: tuple[UtilityTerm, ...]
+    net: float
+    findings: tuple[Finding, ...]
+
+
+def worth(candidate: Scorecard, champion: Scorecard, candidate_bytes: int, policy: Policy) -> Worth:
+    """Net utility and reserve of one candidate; doing nothing has gain 0 and cost 0.
+
+    net = accuracy x lower bound of the paired gain in joint mean - memory x max(0, log2 of the ratio of decoded bytes)
+    - compute x log2 of the ratio of multiply-adds - risk, in shares of items; it has to exceed the switching threshold.
+
+    Args:
+        candidate: The candidate's scorecard on selection items.
+        champion: The champion's.
+        candidate_bytes: Size of the candidate's file.
+        policy: The policy in force.
+    """
+    memory, compute = ratio(candidate, champion, DECODED_BYTES), ratio(candidate, champion, MULTIPLY_ADDS)
+    reserve = _reserve(champion, candidate_bytes, policy)
+    if memory is None or compute is None:
+        why = "decoded bytes and multiply-adds of candidate and champion were not measured once each by one method"
+        missing = no_data("utility", champion.artifact, "net-utility", policy.utility.switching_threshold, why)
+        return Worth((), 0.0, (missing, reserve))
+    pair, gain = joint(candidate, champion, policy.protected, policy.gates.alpha)
+    terms = _terms(gain.lower, memory, compute, policy, digest(candidate))
+    net = settle(math.fsum(term.contribution for term in terms))
+    return Worth(terms, net, (_net_utility(pair, gain, net, champion.artifact, policy), reserve))
+
+
+def ratio(candidate: Scorecard, champion: Scorecard, unit: str) -> float | None:
+    """Candidate's cost over the champion's in one unit; None unless both were measured once, by the same method."""
+    mine = [m for m in candidate.cost if m.unit == unit]
+    theirs = [m for m in champion.cost if m.unit == unit]
+    if len(mine) != 1 or len(theirs) != 1 or mine[0].method != theirs[0].method or mine[0].basis != theirs[0].basis:
+        return None
+    first, second = mine[0].value, theirs[0].value
+    return first / second if 0.0 < first < math.inf and 0.0 < second < math.inf else None
+
+
+def _terms(lower: float, memory: float, compute: float, policy: Policy, card: str) -> tuple[UtilityTerm, ...]:
+    weights = policy.utility
+    quantities = (
+        ("joint-mean-gain-lower-bound", weights.accuracy, lower, 1.0),
+        ("memory-doublings", weights.memory, max(0.0, math.log2(memory)), -1.0),
+        ("compute-doublings", weights.compute, math.log2(compute), -1.0),
+        ("risk-of-a-change", weights.risk, 1.0, -1.0),
+    )
+    return tuple(
+        UtilityTerm(
+            name=name,
+            weight=weight,
+            quantity=settle(quantity),
+            contribution=settle(sign * weight * quantity),
+            scorecard=card,
+        )
+        for name, weight, quantity, sign in quantities
+    )
+
+
+def _net_utility(pair: Paired, gain: Estimate, net: float, champion: str, policy: Policy) -> Finding:
+    threshold, weight = policy.utility.switching_threshold, policy.utility.accuracy
+    costs = net - weight * gain.lower
+    estimate = Estimate(weight * gain.value + costs, net, weight * gain.upper + costs)
+    finding = row(
+        "utility",
+        champion,
+        "net-utility",
+        pair,
+        estimate,
+        threshold=threshold,
+        passed=net > threshold,
+        method=f"weights {policy.utility.weights_version}: accuracy x joint-mean gain - memory x max(0, log2 ratio of "
+        "decoded bytes) - compute x log2 ratio of multiply-adds - risk; the lower bound has to exceed the threshold",
+    )
+    found, needed = told_apart(net, threshold)
+    return Finding(
+        finding,
+        f"net utility lower bound {found}, switching threshold {needed} (joint mean {points(gain.value)}, "
+        f"lower bound {points(gain.lower)}; costs {points(costs)})",
+    )
+
+
+def _reserve(champion: Scorecard, candidate_bytes: int, policy: Policy) -> Finding:
+    sizes = [m.value for m in champion.cost if m.unit == BYTES]
+    minimum = policy.reserve.minimum_bytes
+    if len(sizes) != 1 or not 0.0 < sizes[0] < math.inf:
+        return no_data("utility", champion.artifact, "storage-reserve", minimum, "the champion's size was not measured")
+    # The way back is the champion as it stands, kept as a copy of its own.
+    left = policy.reserve.capacity_bytes - (2 * int(sizes[0]) + candidate_bytes)
+    finding = row(
+        "utility",
+        champion.artifact,
+        "storage-reserve",
+        Paired(0, 0, 0),
+        Estimate(float(left), float(left), float(left)),
+        threshold=float(minimum),
+        passed=left >= minimum,
+        method="bytes left of the capacity after champion, candidate and the way back (a copy of the champion)",
+    )
+    return Finding(finding, f"{left:,} bytes would stay free, the policy demands {minimum:,}")

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from studbook.records import Agreement, Blob, Check, Expected, InputDigest, WorkerLimits
+from studbook.viability import gate
+
+NAN = float("nan")
+OTHER = "f" * 64
+
+
+def failing(world: Any, contender: Any) -> list[str]:
+    checks = gate(contender, world.card(world.champion, "development"), world.policy)
+    return [check.name for check in checks if not check.passed]
+
+
+def expected(**changes: Any) -> Expected:
+    fields = {"layout_sha256": OTHER, "tokenizer_sha256": OTHER, "label": "f32", "size_bytes": 1}
+    return Expected(**{**fields, "delta_norm": 10.0, "relative_delta": 0.5, **changes})
+
+
+def limits(**changes: int) -> WorkerLimits:
+    return WorkerLimits(**{"seconds": 1, "memory_bytes": 1, "output_bytes": 1, **changes})
+
+
+def test_a_sound_candidate_passes_every_gate(world: Any, good: Any) -> None:
+    assert failing(world, world.contender("sound", good)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("integrity/bindings", {"manifest": {"receipt": OTHER}}),
+        ("integrity/bindings", {"manifest": {"template": OTHER}}),
+        ("integrity/bindings", {"receipt": {"template": OTHER}}),
+        ("integrity/bindings", {"receipt": {"operator": {"operator": "blend/1", "weights": [0.4, 0.6]}}}),
+        ("integrity/bindings", {"receipt": {"numeric_contract": OTHER}}),
+        ("integrity/bindings", {"template": {"policy": OTHER}}),
+        ("integrity/inputs", {"receipt": {"inputs": (InputDigest(role="base", before=OTHER, after=OTHER),)}}),
+        ("integrity/output", {"manifest": {"checks": ()}}),
+        ("integrity/output", {"manifest": {"checks": (Check(name="size", passed=False, detail="1 byte more"),)}}),
+        ("integrity/operator", {"template": {"operator": {"operator": "slerp/1", "t": 0.5}}}),
+        ("integrity/operator", {"template": {"operator": {"operator": "blend/1", "weights": [1.5, -0.5]}}}),
+        ("integrity/breeding-isolation", {"receipt": {"isolation": ("no-keys",)}}),
+        ("integrity/development-isolation", {"development_card": {"isolation": ()}}),
+        ("integrity/delta", {"receipt": {"delta_norm": 10.5}}),
+        ("mutation-budget", {"template": {"expected": expected(relative_delta=1.6)}}),
+        ("resources", {"template": {"limits": limits(seconds=10_000)}}),
+        ("resources", {"template": {"limits": limits(memory_bytes=1 << 50)}}),
+        ("licence", {"manifest": {"licence": "GPL-3.0-only"}}),
+        ("compatibility", {"template": {"compatibility": None}}),
+        ("family", {"manifest": {"family": "blend+prune"}}),
+        ("purpose", {"template": {"purpose": "ablation"}}),
+        ("purpose", {"manifest": {"purpose": "ablation"}}),
+        ("smoke", {"smoke": {"passed": False}}),
+        ("smoke", {"smoke": {"finite": False}}),
+        ("smoke", {"smoke": {"deterministic": False}}),
+        ("smoke", {"smoke": {"artifact": OTHER}}),
+        ("integrity/development-owner", {"development_card": {"artifact": OTHER}}),
+        ("integrity/development-owner", {"development_card": {"role": "selection"}}),
+        ("evidence/development-evaluator", {"development_card": {"evaluator": OTHER}}),
+        ("integrity/development-suites", {"development_card": {"results": {"rot": {"suite": OTHER}}}}),
+        ("integrity/development-suites", {"development_card": {"results": {"rot": {"items_before": OTHER}}}}),
+        ("integrity/development-items", {"development_card": {"results": {"rot": {"items_after": OTHER}}}}),
+        ("integrity/development-calls", {"development_card": {"results": {"srt": {"actual_calls": 999}}}}),
+        (
+            "integrity/development-calls",
+            {"development_card": {"results": {"srt": {"actual_calls": 500, "expected_calls": 500}}}},
+        ),
+        ("integrity/development-results", {"development_card": {"results": {"rot": {"correct": "1" * 999}}}}),
+        ("integrity/development-results", {"development_card": {"results": {"rot": {"brier_micro": ()}}}}),
+        (
+            "integrity/development-results",
+            {"development_card": {"results": {"rot": {"brier_micro": (2_000_001,) * 1000}}}},
+        ),
+        ("integrity/development-results", {"development_card": {"results": {"rot": {"loglik_micro": (1,) * 1000}}}}),
+        ("integrity/development-agreement", {"development_card": {"agreement": Agreement(sampled=32, agreed=31)}}),
+        ("integrity/development-agreement", {"development_card": {"agreement": Agreement(sampled=0, agreed=0)}}),
+        ("evidence/development", {"development_card": {"results": {"rot": {"verdict": "error"}}}}),
+        ("evidence/development", {"development_card": {"results": {"mixture": {"verdict": "no-data"}}}}),
+    ],
+)
+def test_one_broken_thing_fails_its_gate(world: Any, good: Any, name: str, told: dict[str, Any]) -> None:
+    assert name in failing(world, world.contender("broken", good, **told))
+
+
+def test_a_measured_change_that_is_no_number_fails(world: Any, good: Any) -> None:
+    sound = world.contender("nan", good)
+    names = failing(world, dataclasses.replace(sound, receipt=replace(sound.receipt, delta_norm=NAN)))
+    assert names == ["integrity/bindings", "integrity/delta"]
+
+
+def test_a_declared_change_that_is_no_number_fails(world: Any, good: Any) -> None:
+    sound = world.contender("nan", good)
+    template = replace(sound.template, expected=expected(relative_delta=NAN, delta_norm=NAN))
+    names = failing(world, dataclasses.replace(sound, template=template))
+    assert {"integrity/bindings", "integrity/delta", "mutation-budget"} <= set(names)
+
+
+def test_an_input_that_changed_during_the_run_fails(world: Any, good: Any) -> None:
+    sound = world.contender("raced", good)
+    first, *rest = sound.receipt.inputs
+    receipt = replace(sound.receipt, inputs=(replace(first, after=OTHER), *rest))
+    assert "integrity/inputs" in failing(world, dataclasses.replace(sound, receipt=receipt))
+
+
+def test_parents_in_another_order_are_not_the_declared_ones(world: Any, good: Any) -> None:
+    sound = world.contender("swapped", good)
+    base, first, second = sound.receipt.inputs
+    receipt = replace(sound.receipt, inputs=(base, second, first))
+    assert "integrity/inputs" in failing(world, dataclasses.replace(sound, receipt=receipt))
+
+
+def test_a_file_larger_than_the_ceiling_fails(world: Any, good: Any) -> None:
+    sound = world.contender("large", good)
+    ceiling = world.policy.gates.maximum_bytes
+    for size, passes in ((ceiling, True), (ceiling + 1, False), (0, False)):
+        manifest = replace(sound.manifest, artifact=Blob(sha256=sound.artifact, size=size))
+        names = failing(world, dataclasses.replace(sound, manifest=manifest))
+        assert ("resources" not in names) is passes
+
+
+def test_one_parent_needs_no_compatibility_report(world: Any, good: Any) -> None:
+    alone = {"parents": (world.parent,), "compatibility": None}
+    assert failing(world, world.contender("mutant", good, template=alone)) == []
+
+
+def test_what_was_never_smoked_or_scored_fails(world: Any, good: Any) -> None:
+    bare = dataclasses.replace(world.contender("bare", good), smoke=None, development=None)
+    assert failing(world, bare) == ["smoke", "evidence/development"]
+
+
+def test_the_champion_itself_is_told_apart_from_a_candidate(world: Any) -> None:
+    twin = world.contender("twin", artifact=world.champion)
+    checks = gate(twin, world.card(world.champion, "development"), world.policy)
+    assert [c.detail for c in checks if not c.passed] == ["identical to the champion"]
+
+
+def test_a_run_cut_short_is_no_sign_of_tampering(world: Any, good: Any) -> None:
+    cut = {
+        "results": {
+            "rot": {"verdict": "error", "correct": "", "loglik_micro": (), "brier_micro": (), "actual_calls": 3}
+        },
+        "agreement": Agreement(sampled=0, agreed=0),
+    }
+    assert failing(world, world.contender("cut", good, development_card=cut)) == ["evidence/development"]

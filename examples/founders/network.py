@@ -7,6 +7,7 @@ container, rows = output dimension, so that a trained network is written without
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ __all__ = ["BOS", "EOS", "PAD", "SHAPE", "Network", "encode_batch"]
 BOS, EOS, PAD = 256, 257, 258
 """Special ids of the byte tokenizer; ids 0 to 255 are bytes."""
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 260,
     "hidden_size": 64,
     "layer_count": 3,
@@ -64,14 +65,14 @@ class Network(nn.Module):
     def __init__(self, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        hidden, ffn = int(SHAPE["hidden_size"]), int(SHAPE["ffn_size"])
-        self.layers = int(SHAPE["layer_count"])
+        hidden, ffn = SHAPE["hidden_size"], SHAPE["ffn_size"]
+        self.layers = SHAPE["layer_count"]
 
         def matrix(rows: int, columns: int, scale: float) -> Tensor:
             return torch.randn(rows, columns, generator=generator) * scale
 
         self.weights: dict[str, nn.Parameter] = {}
-        self._add("tok_embeddings", matrix(int(SHAPE["vocab_size"]), hidden, EMBEDDING_STD))
+        self._add("tok_embeddings", matrix(SHAPE["vocab_size"], hidden, EMBEDDING_STD))
         for layer in range(self.layers):
             stem = f"layers.{layer}"
             self._add(f"{stem}.attn_norm", torch.ones(hidden))
@@ -104,7 +105,7 @@ class Network(nn.Module):
 
     def _attend(self, stem: str, inner: Tensor) -> Tensor:
         rows, tokens, hidden = inner.shape
-        heads, width = int(SHAPE["head_count"]), int(SHAPE["head_dim"])
+        heads, width = SHAPE["head_count"], SHAPE["head_dim"]
         query, key, value = (
             (inner @ self.weights[f"{stem}.{name}.weight"].T).view(rows, tokens, heads, width).transpose(1, 2)
             for name in ("wq", "wk", "wv")
@@ -145,12 +146,12 @@ class Network(nn.Module):
 
 
 def _rms(state: Tensor, gain: Tensor) -> Tensor:
-    return state * torch.rsqrt(state.square().mean(-1, keepdim=True) + float(SHAPE["rms_norm_epsilon"])) * gain
+    return state * torch.rsqrt(state.square().mean(-1, keepdim=True) + SHAPE["rms_norm_epsilon"]) * gain
 
 
 def _rotation() -> tuple[Tensor, Tensor]:
     """Return cosine and sine tables, f32 (context, head_dim / 2), of position * theta^(-2i / head_dim)."""
-    width = int(SHAPE["head_dim"])
-    rates = float(SHAPE["rope_theta"]) ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angles = torch.arange(int(SHAPE["max_context"]), dtype=torch.float64)[:, None] * rates
+    width = SHAPE["head_dim"]
+    rates = SHAPE["rope_theta"] ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.arange(SHAPE["max_context"], dtype=torch.float64)[:, None] * rates
     return angles.cos().float(), angles.sin().float()

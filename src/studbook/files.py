@@ -45,10 +45,11 @@ def read_file(path: Path, limit: int) -> bytes:
         raise UsageError("no such file", where=path, reason="file.missing") from error
     except OSError as error:
         raise BytesLie(f"cannot be opened as a regular file: {error.strerror}", where=path) from error
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise BytesLie("is not a regular file", where=path, reason="file.type")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise BytesLie("is not a regular file", where=path, reason="file.type")
         if status.st_size > limit:
             raise OverBudget(f"{status.st_size} bytes; at most {limit} are read", where=path, reason="file.size")
         data = file.read(limit + 1)

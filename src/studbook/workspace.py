@@ -10,8 +10,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -47,12 +47,17 @@ class Workspace:
 
     Raises:
         UsageError: if the folder is not a lab.
+        DigestDiffers: if it is one, but its ledger is gone.
         Busy: if another process is writing.
         StudbookError: any of its kinds, if ledger or root do not verify.
     """
 
     def __init__(self, path: Path, keys: KeyRing, *, writer: bool) -> None:
-        if not (path / "audit" / "ledger.jsonl").is_file():
+        ledger = path / "audit" / "ledger.jsonl"
+        if not ledger.is_file():
+            if (path / MARKER).exists():
+                advice = "Restore the audit folder from a backup; without it nothing here can be verified."
+                raise DigestDiffers("is missing, or not a regular file", where=ledger, advice=advice)
             raise UsageError("is not a lab", where=path, advice=f"Make one: studbook init {path}")
         self.path = path
         self.keys = keys
@@ -253,7 +258,7 @@ class Workspace:
             sequence=len(self.ledger.entries),
             previous=self.ledger.head,
             time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            host="".join(c for c in socket.gethostname() if c.isprintable())[:255],
+            host="".join(c for c in platform.node() if c.isprintable())[:255],
             record_zone=record.zone,
             record_kind=record.kind(),
             record=digest,

@@ -94,7 +94,7 @@ def test_layout_identity_is_names_and_dims_and_nothing_else(make_shape: Make) ->
     shape = make_shape()
     raw = b""
     for spec in shape.tensors():
-        padded = (list(spec.dims) + [0, 0, 0])[:4]
+        padded = [*spec.dims, 0, 0, 0][:4]
         raw += fnv1a64(spec.name).to_bytes(8, "little") + len(spec.dims).to_bytes(4, "little")
         raw += b"".join(dim.to_bytes(4, "little") for dim in padded)
     assert shape.layout_sha256() == hashlib.sha256(raw).hexdigest()

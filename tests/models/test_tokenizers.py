@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +69,7 @@ def test_merging_equals_a_rescan_after_every_merge(data: st.DataObject) -> None:
     ids = list(text.encode())
     table = {(left, right): (rank, output) for left, right, output, rank in merges}
     while True:
-        found = [(*table[pair], at) for at, pair in enumerate(zip(ids, ids[1:], strict=False)) if pair in table]
+        found = [(*table[pair], at) for at, pair in enumerate(pairwise(ids)) if pair in table]
         if not found:
             break
         _, output, at = min(found, key=lambda f: (f[0], f[2]))

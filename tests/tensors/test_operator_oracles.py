@@ -300,6 +300,7 @@ def stored(row: np.ndarray, top: int) -> np.ndarray:
 
 
 wide = values | st.sampled_from([3.4e38, -3.39e38, 1e-44, -7e-45, 1.2e-38, 1e30]).map(F)
+subnormal = st.integers(-40, 40).map(lambda units: F(units * 2.0**-149))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
@@ -308,7 +309,8 @@ wide = values | st.sampled_from([3.4e38, -3.39e38, 1e-44, -7e-45, 1.2e-38, 1e30]
 @given(data=st.data())
 def test_what_is_read_back_from_a_quantised_file_stays_below_the_bound(dtype, top, data):
     shapes = {"a": (3, 12), "b": (2, 96), "c": (34,)}
-    tensors = {n: data.draw(hnp.arrays(np.float32, d, elements=wide)) for n, d in shapes.items()}
+    elements = data.draw(st.sampled_from([wide, subnormal]))
+    tensors = {n: data.draw(hnp.arrays(np.float32, d, elements=elements)) for n, d in shapes.items()}
     source = ArraySource(name_of(0), tensors)
     operator, inputs = Quantise(dtype=dtype), Inputs(base=source, parents=(source,))
     blocks = {"a": 12, "b": 96 if dtype == "q8_0" else 32, "c": 34}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = ["commands"]
 
 NO_OP, HELD, WRONG = 20, 21, 22
 _RECIPE_LIMIT = 1 << 20
+_PLAIN_WIDTH = 120
 
 
 class Session:
@@ -29,7 +31,9 @@ class Session:
 
     def __init__(self, lab: Path, keys: Path | None, as_json: bool) -> None:
         self.path, self.keys, self.as_json = lab, keys, as_json
-        self.out = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+        # A terminal says how wide it is; a file or pipe gets room for the widest table.
+        width = None if sys.stdout.isatty() else _PLAIN_WIDTH
+        self.out = Console(highlight=False, markup=False, emoji=False, width=width)
         self.progress = Shown(Console(stderr=True, highlight=False, markup=False, emoji=False))
 
     def open(self, *, writer: bool = True) -> Lab:

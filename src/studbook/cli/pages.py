@@ -133,8 +133,9 @@ def decision(outcome: Outcome, name: Namer) -> Page:
     """After `round` and `decide`."""
 
     def page(out: Console) -> None:
-        for table in candidates_table(outcome.record, name):
+        for table in candidates_table(outcome, name):
             out.print(table)
+            out.print()
         for text in explain(outcome, name):
             out.print(text, soft_wrap=True)
 

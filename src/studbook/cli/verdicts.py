@@ -1,8 +1,8 @@
-"""A decision in plain words: the table of candidates, and why."""
+"""A decision in plain words: the table of candidates against champion and no-op, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.table import Table
 
@@ -12,81 +12,93 @@ from studbook.records import Comparison, Standing, ViabilityDecision
 __all__ = ["candidates_table", "explain"]
 
 Namer = Callable[[str], str]
-_MARKS = {"promote-to-shadow": "promote", "archive": "archive", "quarantine": "quarantine", "no-op": "no-op"}
 
 
-def candidates_table(record: ViabilityDecision, name: Namer) -> Iterator[Table]:
-    """Candidates against champion and no-op on development items; finalists a skill with intervals on selection items."""
-    table = Table(box=None, pad_edge=False, title_justify="left", title="candidates, screened on development items")
-    for column in ("candidate", "mean", "rank", "verdict", "first reason"):
-        table.add_column(column, justify="right" if column in ("mean", "rank") else "left", overflow="fold")
+def candidates_table(outcome: Outcome, name: Namer) -> Iterator[Table]:
+    """Every candidate on development items; finalists a skill, with intervals, on selection items."""
+    record = outcome.record
+    yield _screened(record)
+    finalists = [s for s in record.standings if s.comparisons]
+    if finalists:
+        yield _by_skill(outcome, finalists)
+        yield _against_parents(record, finalists, name)
+
+
+def _screened(record: ViabilityDecision) -> Table:
+    table = _table("Screened on development items")
+    for column in ("candidate", "mean", "place", "verdict"):
+        table.add_column(column, justify="right" if column in ("mean", "place") else "left", no_wrap=True)
+    table.add_column("why", overflow="fold")
     for standing in record.standings:
-        rank = str(standing.screen_rank) if standing.screen_rank else "-"
+        place = str(standing.screen_rank) if standing.screen_rank else "-"
         mean = f"{standing.screen_mean:.1%}" if standing.development else "-"
-        table.add_row(
-            standing.name, mean, rank, _MARKS[standing.action], standing.reasons[0] if standing.reasons else ""
-        )
-    no_op = "chosen" if record.no_op.chosen else "not chosen"
-    table.add_row("no-op", "", "-", no_op, record.no_op.reasons[0] if record.no_op.reasons else "")
-    yield table
-    for standing in record.standings:
-        if standing.comparisons:
-            yield _finalist(standing, record, name)
-
-
-def _finalist(standing: Standing, record: ViabilityDecision, name: Namer) -> Table:
-    title = f"finalist {standing.name}, selection items, differences with one-sided bounds"
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for column in ("against", "on", "items", "difference", "interval", "needs", "holds"):
-        table.add_column(column, justify="left" if column in ("against", "on") else "right")
-    for row in standing.comparisons:
-        table.add_row(_other(row, record, name), row.on, str(row.items), *_figures(row))
+        table.add_row(standing.name, mean, place, standing.action, next(iter(standing.reasons), ""))
+    verdict = "chosen" if record.no_op.chosen else "not chosen"
+    table.add_row("no-op", "", "-", verdict, next(iter(record.no_op.reasons), ""))
     return table
 
 
-def _other(row: Comparison, record: ViabilityDecision, name: Namer) -> str:
-    kind = {"non-inferiority": "not worse", "superiority": "target", "parent": "parent", "utility": "utility"}
-    who = "champion" if row.against == record.champion else name(row.against)
-    return f"{who} ({kind.get(row.test, 'shown')})"
+def _by_skill(outcome: Outcome, finalists: Sequence[Standing]) -> Table:
+    """Gain over the champion a skill, percentage points, with 90 % intervals (two one-sided 95 % bounds)."""
+    table = _table(
+        "Finalists on selection items: gain over the champion in points, 90 % interval; NO marks a failed gate"
+    )
+    for column in ("skill", "champion", "no-op", *(s.name for s in finalists)):
+        table.add_column(column, justify="left" if column == "skill" else "right", no_wrap=True)
+    tasks = outcome.champion.tasks()
+    for cluster, result in tasks.items():
+        gains = [_gain(s, "non-inferiority", cluster) for s in finalists]
+        table.add_row(cluster, f"{result.mean:.1%}", "0", *gains)
+    for test, on in (("superiority", None), ("utility", "net-utility")):
+        cells = [_gain(s, test, on) for s in finalists]
+        label = "target" if test == "superiority" else "net utility"
+        table.add_row(label, "", "0", *cells)
+    table.add_row("verdict", "", "chosen" if outcome.record.no_op.chosen else "", *(s.action for s in finalists))
+    return table
 
 
-def _figures(row: Comparison) -> tuple[str, str, str, str]:
-    scale, unit = (1.0, "") if row.on == "calibration" else (100.0, " pp")
-    interval = f"{row.lower * scale:+.2f} .. {row.upper * scale:+.2f}"
-    if row.test == "shown":
-        needs, holds = "", ""
-    elif row.test == "superiority":
-        needs, holds = f"p <= {row.threshold:.3g}, is {row.p_value:.2g}", _holds(row)
-    else:
-        needs, holds = f"> {row.threshold * scale:+.2f}{unit}", _holds(row)
-    return f"{row.difference * scale:+.2f}{unit}", interval, needs, holds
+def _against_parents(record: ViabilityDecision, finalists: Sequence[Standing], name: Namer) -> Table:
+    table = _table("The same against every parent: joint mean (gate), and the worst skill of either (shown)")
+    for column in ("parent", *(s.name for s in finalists)):
+        table.add_column(column, justify="left" if column == "parent" else "right", no_wrap=True)
+    for parent in record.parents:
+        table.add_row(f"{name(parent)}, mean", *(_gain(s, "parent", "joint-mean", parent) for s in finalists))
+        table.add_row(f"{name(parent)}, worst", *(_gain(s, "shown", "worst-skill", parent) for s in finalists))
+    return table
 
 
-def _holds(row: Comparison) -> str:
-    return "yes" if row.passed else "NO"
+def _gain(standing: Standing, test: str, on: str | None, against: str | None = None) -> str:
+    for row in standing.comparisons:
+        if row.test == test and on in (None, row.on) and against in (None, row.against):
+            return _figures(row)
+    return "-"
+
+
+def _figures(row: Comparison) -> str:
+    mark = "" if row.passed or row.test == "shown" else " NO"
+    return f"{row.difference * 100:+.1f} [{row.lower * 100:+.1f}, {row.upper * 100:+.1f}]{mark}"
 
 
 def explain(outcome: Outcome, name: Namer) -> Iterator[str]:
     """The decision, the numbers behind it, what was assumed, and the rows shown beside it."""
     record = outcome.record
-    for excluded in record.excluded:
-        yield f"not a parent: {excluded.name} {excluded.reason}"
-    if outcome.baselines is not None:
-        yield "beside it, development items (shown, never promoted):"
-        for row in outcome.baselines.rows:
-            yield f"  {row.label:<32} {row.joint_mean:.1%}"
     if record.chosen is None:
-        yield "decision: no-op; the champion stays"
-        for reason in record.no_op.reasons:
-            yield f"  {reason}"
+        yield "Decision: no-op; the champion stays."
+        yield from (f"  - {reason}" for reason in record.no_op.reasons)
     else:
         winner = next(s for s in record.standings if s.artifact == record.chosen)
-        yield f"decision: promote {winner.name} to shadow"
-        for reason in winner.reasons:
-            yield f"  {reason}"
-        yield f"  in shadow: {outcome.released}" if outcome.released else f"  held back: {outcome.held}"
-    if record.best_parent:
-        yield f"best parent: {name(record.best_parent)}"
-    for assumption in record.assumptions:
-        yield f"  assumes: {assumption}"
-    yield f"decision record: {outcome.decision}"
+        where = "in shadow now" if outcome.released else f"held back: {outcome.held}"
+        yield f"Decision: promote {winner.name} to shadow ({where})."
+        yield from (f"  - {reason}" for reason in winner.reasons)
+    if outcome.baselines is not None:
+        yield "Beside it, joint mean on development items (shown, never promoted):"
+        yield from (f"  {row.joint_mean:6.1%}  {row.label}" for row in outcome.baselines.rows)
+    yield "Not offered as parents:" if record.excluded else "Every registered model was offered as a parent."
+    yield from (f"  - {excluded.name} {excluded.reason}" for excluded in record.excluded)
+    yield "Assumptions:"
+    yield from (f"  - {assumption}" for assumption in record.assumptions)
+    yield f"Decision record: {outcome.decision}"
+
+
+def _table(title: str) -> Table:
+    return Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold", header_style="")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studbook.errors import DigestDiffers
-from studbook.evaluation.suites import items_sha256, parse_items
+from studbook.evaluation.suites import items_sha256, known_items
 from studbook.files import read_file
 from studbook.models.forward import Forward
 from studbook.models.slm import Slm, read_slm
@@ -49,7 +49,7 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
     for path in job["suites"]:
         data = read_file(Path(path), _ITEMS_LIMIT)
         pairs = []
-        for item in parse_items(data, path):
+        for item in known_items(data, path):
             prompt = model.tokenizer.encode(item.prompt, bos=True, eos=False)
             pairs.append((prompt, model.tokenizer.encode(item.expected, bos=False, eos=True)))
         scores = forward.score(pairs, batch=BATCH)

@@ -122,7 +122,7 @@ def score(
     scoring, generating = folder / "score", folder / "generate"
     scoring.mkdir()
     generating.mkdir()
-    job = _job(subject, suites=[str(s.path) for s in suites])
+    job = _job(subject, suites=[str(s.path.absolute()) for s in suites])
     answer = run_worker("studbook.evaluation.score_worker", job, scoring, limits)
     results = tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
     return Scorecard(

@@ -10,6 +10,7 @@ import inspect
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import msgspec
 from msgspec import Meta, Struct
 
 from studbook.errors import BytesLie, ManifestRefused, OutOfOrder
@@ -21,7 +22,16 @@ from studbook.records import Blob, FloorReport, Header, SuiteManifest, canonical
 from studbook.records.base import Name, Text
 from studbook.statistics import minimum_detectable
 
-__all__ = ["DISAGREEMENT", "Item", "SuiteFolder", "freeze", "items_sha256", "parse_items", "read_suite_folder"]
+__all__ = [
+    "DISAGREEMENT",
+    "Item",
+    "SuiteFolder",
+    "freeze",
+    "items_sha256",
+    "known_items",
+    "parse_items",
+    "read_suite_folder",
+]
 
 # The disagreement between two related models that the minimum detectable effect is stated for.
 DISAGREEMENT = 0.14
@@ -47,6 +57,9 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True):
     prompt: Text
     expected: Annotated[str, Meta(min_length=1, max_length=4000)]
     perturbation: Name
+
+
+_ITEMS = msgspec.json.Decoder(Item, strict=True)
 
 
 class SuiteFolder(NamedTuple):
@@ -84,6 +97,18 @@ def parse_items(data: bytes, where: object = "") -> tuple[Item, ...]:
     if len({item.id for item in items}) != len(items):
         raise BytesLie("two items share an id", where=where, reason="suite.duplicate")
     return items
+
+
+def known_items(data: bytes, where: object = "") -> tuple[Item, ...]:
+    """Every item of an items file that was checked line by line when its suite was frozen.
+
+    Raises:
+        BytesLie: if a line is not an item.
+    """
+    try:
+        return tuple(_ITEMS.decode_lines(data))
+    except msgspec.DecodeError as error:
+        raise BytesLie(f"is not the items file that was frozen: {error}", where=where) from error
 
 
 def read_suite_folder(path: Path) -> SuiteFolder:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from studbook.errors import StudbookError
 from studbook.executor import in_order
@@ -23,6 +24,7 @@ from studbook.records import (
     FailureCluster,
     LedgerEntry,
     ReadinessRecord,
+    Record,
     Rung,
     Scorecard,
     SourceManifest,
@@ -40,7 +42,7 @@ __all__ = ["Problem", "Verification", "readiness", "replay", "verify"]
 _LIMIT = 1 << 30
 
 
-class Problem(NamedTuple):
+class Problem(Struct, frozen=True):
     """One thing that is wrong.
 
     Attributes:
@@ -52,7 +54,7 @@ class Problem(NamedTuple):
     what: str
 
 
-class Verification(NamedTuple):
+class Verification(Struct, frozen=True):
     """What verify found.
 
     Attributes:
@@ -76,11 +78,12 @@ class Verification(NamedTuple):
 def verify(desk: Desk) -> Verification:
     """Check every file of an opened lab against the ledger, and every record against the records it cites."""
     counted = [0, 0]
+    records: dict[str, Record] = {}
     problems = [
         *_check_pin(desk),
         *_check_tail(desk),
-        *_check_files(desk, counted),
-        *_check_order(desk),
+        *_check_files(desk, counted, records),
+        *_check_order(desk, records),
     ]
     if not problems:
         problems += [*_check_aliases(desk), *_check_claims(desk), *_check_decisions(desk)]
@@ -139,30 +142,38 @@ def _check_tail(desk: Desk) -> Iterator[Problem]:
         yield Problem(str(ledger.path), f"{ledger.torn} bytes behind the last entry are not a whole entry")
 
 
-def _check_files(desk: Desk, counted: list[int]) -> Iterator[Problem]:
+def _check_files(desk: Desk, counted: list[int], records: dict[str, Record]) -> Iterator[Problem]:
     workspace = desk.workspace
     expected = workspace.expected_files()
     ledger = workspace.ledger
     known = {*expected, ledger.path, ledger.checkpoint_path}
     known |= {workspace.alias_path(name) for name, state in desk.channels().items() if state.record}
     envelopes = {workspace.record_path(e): e for e in ledger.entries}
+    check = partial(_check_file, desk, expected, envelopes, counted, records)
     for path in desk.progress.track("verifying files", sorted(expected)):
-        yield from _attempt(path, partial(_check_file, desk, path, expected[path], envelopes.get(path), counted))
+        yield from _attempt(path, partial(check, path))
     for path in _walk(workspace.path):
         if path not in known:
             yield Problem(str(path), "is not in the ledger; a lab holds nothing else")
 
 
-def _check_file(desk: Desk, path: Path, expected: str, entry: LedgerEntry | None, counted: list[int]) -> None:
+def _check_file(
+    desk: Desk,
+    expected: Mapping[Path, str],
+    envelopes: Mapping[Path, LedgerEntry],
+    counted: list[int],
+    records: dict[str, Record],
+    path: Path,
+) -> None:
     data = read_file(path, _LIMIT)
     if path.name == "studbook.json" and data != marker_bytes(desk.workspace.root.lab):
         raise StudbookError("is not this lab's marker")
-    if hashlib.sha256(data).hexdigest() != expected:
+    if hashlib.sha256(data).hexdigest() != expected[path]:
         raise StudbookError("is not the file that was recorded: its digest differs")
     counted[0] += 1
     counted[1] += len(data)
-    if entry is not None:
-        desk.workspace.sealed(entry)
+    if entry := envelopes.get(path):
+        records[entry.record] = desk.workspace.sealed(entry).record
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -177,17 +188,14 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _check_order(desk: Desk) -> Iterator[Problem]:
+def _check_order(desk: Desk, records: Mapping[str, Record]) -> Iterator[Problem]:
+    """Every record cites only what entered before it."""
     seen: set[str] = set()
     for entry in desk.workspace.ledger.entries:
-        path = desk.workspace.record_path(entry)
-
-        def check(entry: LedgerEntry = entry) -> None:
-            for cited in desk.workspace.sealed(entry).record.references():
-                if cited not in seen:
-                    raise StudbookError(f"cites {cited[:16]}..., which no entry before it holds")
-
-        yield from _attempt(path, check)
+        cited = records[entry.record].references() if entry.record in records else ()
+        if missing := [d for d in cited if d not in seen]:
+            path = desk.workspace.record_path(entry)
+            yield Problem(str(path), f"cites {missing[0][:16]}..., which no entry before it holds")
         seen.add(entry.record)
 
 

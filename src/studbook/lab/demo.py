@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from studbook.errors import UsageError
 from studbook.lab.founding import read_policy
@@ -21,7 +23,7 @@ PARENTS = ("rev-srt", "cap-rot", "dup-odd", "brk")
 CLUSTER = "rot"
 
 
-class DemoReport(NamedTuple):
+class DemoReport(Struct, frozen=True):
     """What the demo did.
 
     Attributes:

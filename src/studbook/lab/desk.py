@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,16 +27,30 @@ from studbook.records import (
     SuitesLock,
 )
 from studbook.release import ChannelState, channel_state
+from studbook.sandbox import Limits
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace
 
 __all__ = ["Desk", "default_keys", "environment_class", "make_header"]
 
 
+# Per-item results of the largest suites, as JSON.
+_ANSWER_BYTES = 256 << 20
+
+
+@cache
 def environment_class() -> str:
     """The class of machine results may depend on: interpreter, numpy and platform; never a host name."""
     python = f"{platform.python_implementation().lower()}-{sys.version_info.major}.{sys.version_info.minor}"
-    return f"{python} numpy-{version('numpy')} {sys.platform}-{platform.machine()}"
+    return f"{python} numpy-{version('numpy')} {sys.platform}-{platform.machine()}{_vector_unit()}"
+
+
+def _vector_unit() -> str:
+    """The widest vector instructions, where the system says so: matrix products may round differently with others."""
+    with suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text().split()
+        return next((f"-{unit}" for unit in ("avx512f", "avx2", "asimd") if unit in flags), "")
+    return ""
 
 
 def make_header(owner: str) -> Header:
@@ -189,6 +205,11 @@ class Desk:
         kinds: dict[str, type[Record]] = {k.kind(): k for k in (ReleaseRecord, ChampionPromotion, RollbackRecord)}
         moves = [e for e in self.workspace.ledger.entries if e.record_kind in kinds]
         return [(e.record, self.workspace.get(e.record, kinds[e.record_kind])) for e in moves]
+
+    def worker_limits(self) -> Limits:
+        """What a worker that measures may use, from the policy's budget."""
+        budget = self.policy[1].budget
+        return Limits(seconds=budget.worker_seconds, memory_bytes=budget.worker_bytes, file_bytes=_ANSWER_BYTES)
 
     def close(self) -> None:
         """Release the lab."""

@@ -22,7 +22,6 @@ from studbook.records import (
     Scorecard,
 )
 from studbook.records.evaluation import Role
-from studbook.sandbox import Limits
 from studbook.viability import Contender
 
 __all__ = ["Card", "contender", "contenders", "declare_cluster", "evaluate", "smoke_all", "with_cards"]
@@ -49,7 +48,7 @@ def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
     def work(artifact: str) -> RuntimeSmoke | StudbookError:
         try:
             folder = desk.workspace.work_folder(f"smoke-{artifact[:16]}")
-            return smoke(desk.header, _subject(desk, artifact), folder, _limits(desk))
+            return smoke(desk.header, _subject(desk, artifact), folder, desk.worker_limits())
         except StudbookError as error:
             return error
 
@@ -175,7 +174,7 @@ def contenders(desk: Desk, manifests: Sequence[str]) -> list[Contender]:
 def _score_missing(desk: Desk, missing: Sequence[str], role: Role, suites: Sequence[SuiteFile]) -> Iterator[Scorecard]:
     def work(artifact: str) -> Scorecard:
         folder = desk.workspace.work_folder(f"{role}-{artifact[:16]}")
-        return score(desk.header, _subject(desk, artifact), role, suites, folder, _limits(desk))
+        return score(desk.header, _subject(desk, artifact), role, suites, folder, desk.worker_limits())
 
     yield from in_order(work, missing)
 
@@ -188,8 +187,3 @@ def _check_budget(desk: Desk, calls: int) -> None:
 
 def _subject(desk: Desk, artifact: str) -> Subject:
     return Subject(artifact, desk.workspace.blob_path(artifact), desk.model(artifact))
-
-
-def _limits(desk: Desk) -> Limits:
-    budget = desk.policy[1].budget
-    return Limits(seconds=budget.worker_seconds, memory_bytes=budget.worker_bytes, file_bytes=256 << 20)

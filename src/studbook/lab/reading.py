@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from studbook.errors import UsageError
 from studbook.evaluation.scorecards import evaluator_sha256
@@ -19,7 +20,7 @@ from studbook.tensors.reductions import sum_of_squares
 __all__ = ["Ancestor", "difference", "lineage", "listing", "show"]
 
 
-class Ancestor(NamedTuple):
+class Ancestor(Struct, frozen=True):
     """One model of a pedigree.
 
     Attributes:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from studbook.breeding.recipes import check_recipe, without_parent
 from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, UsageError
@@ -22,6 +24,7 @@ from studbook.records import (
     CandidateManifest,
     FailureCluster,
     ModelSource,
+    Scorecard,
     ViabilityDecision,
     digest,
 )
@@ -32,7 +35,7 @@ from studbook.viability import Baseline, archive, decide, screen
 __all__ = ["Outcome", "breed_one", "conclude", "decide_only", "run_round"]
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True):
     """What a round came to.
 
     Attributes:
@@ -42,6 +45,7 @@ class Outcome(NamedTuple):
         released: Digest of the artifact now in shadow, or None.
         held: Why a winner was not released, or empty.
         baselines: The rows shown beside the winner or best candidate, if they were made.
+        champion: The champion's scorecard on selection items.
     """
 
     decision: str
@@ -50,6 +54,7 @@ class Outcome(NamedTuple):
     released: str | None
     held: str
     baselines: BaselineReceipt | None
+    champion: Scorecard
 
 
 def run_round(
@@ -120,7 +125,7 @@ def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: Ba
     if record.chosen is not None:
         held = channels.release_to_shadow(desk, decision, record)
         released = record.chosen if not held else None
-    return Outcome(decision, record, archived, released, held, baselines)
+    return Outcome(decision, record, archived, released, held, baselines, _champion_card(desk, record))
 
 
 def breed_one(desk: Desk, label: str, recipe: Mapping[str, Any], names: Sequence[str] | None) -> str:
@@ -146,7 +151,7 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
     losers = archive(desk.header, record)
     archived = desk.workspace.commit(losers) if losers.candidates else None
     held = "released by an act of its own: studbook release" if record.chosen else ""
-    return Outcome(decision, record, archived, None, held, None)
+    return Outcome(decision, record, archived, None, held, None, _champion_card(desk, record))
 
 
 def _start(
@@ -159,6 +164,11 @@ def _start(
     selection = select_approved_parents(desk, label, base, names, today)
     herd, cluster = _prepare(desk, label, base, selection)
     return herd, cluster, selection
+
+
+def _champion_card(desk: Desk, record: ViabilityDecision) -> Scorecard:
+    cards = [desk.workspace.get(d, Scorecard) for d in record.champion_cards]
+    return next(c for c in cards if c.role == "selection")
 
 
 def _shared_base(desk: Desk, label: str, names: Sequence[str] | None, today: date) -> str:
@@ -256,8 +266,8 @@ def _left_out(desk: Desk, herd: Herd, manifest: str) -> list[tuple[str, str]]:
     rows = []
     for index, parent in enumerate(template.parents):
         rest = template.parents[:index] + template.parents[index + 1 :]
-        report, _ = sources.compare_parents(desk, template.base, rest, None)
-        without = herd._replace(parents=rest, compatibility=report)
+        # What holds for all parents holds for all but one, so the report of the round covers them.
+        without = herd._replace(parents=rest)
         recipe = without_parent(template.operator, index)
         orders = breeding.plan(desk, without, [recipe], "ablation")
         bred = breeding.breed_all(desk, orders, f"without {desk.name_of(parent)}")

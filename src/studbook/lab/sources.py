@@ -19,7 +19,7 @@ from studbook.records import (
     digest,
 )
 from studbook.registry.approval import Selection, select_approved_parents
-from studbook.registry.compatibility import Parent, compare
+from studbook.registry.compatibility import Parent, check_all, compare
 from studbook.registry.sources import read_source
 
 __all__ = [
@@ -107,13 +107,21 @@ def compare_parents(
     """
     _, policy = desk.policy
     rows = parse_rows(desk.workspace.blob(training_slice), "training slice")[:ANCHOR_ROWS] if training_slice else ()
+    shared, herd, anchor = _parent(desk, base), [_parent(desk, p) for p in parents], training_slice or digest([])
+    checks = check_all(policy, shared, herd)
+    for found, known in desk.workspace.all(CompatibilityReport):
+        same = (known.base, known.parents, known.anchor, known.checks) == (base, tuple(parents), anchor, checks)
+        if same and known.header == desk.header:
+            return found, known
     report = compare(
         desk.header,
         policy,
-        _parent(desk, base),
-        [_parent(desk, p) for p in parents],
-        training_slice or digest([]),
+        shared,
+        herd,
+        anchor,
         [(row.prompt, row.expected) for row in rows],
+        desk.workspace.work_folder("geometry"),
+        desk.worker_limits(),
     )
     return desk.workspace.commit(report), report
 
@@ -163,6 +171,7 @@ def _parent(desk: Desk, artifact: str) -> Parent:
     return Parent(
         name=desk.name_of(artifact),
         model=desk.model(artifact),
+        path=desk.workspace.blob_path(artifact),
         licence=licence_of(desk, artifact),
         base=model.base if model else None,
         trained=bool(model and model.trained_manifest),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from studbook.errors import OutOfOrder, UsageError
 from studbook.evaluation.scorecards import SuiteFile
-from studbook.evaluation.suites import freeze, parse_items, read_suite_folder
+from studbook.evaluation.suites import freeze, known_items, read_suite_folder
 from studbook.lab.desk import Desk
 from studbook.records import SuiteManifest, SuitesLock, digest
 from studbook.records.evaluation import Role
@@ -27,7 +27,7 @@ def of_role(desk: Desk, role: Role) -> tuple[SuiteFile, ...]:
         manifest = desk.workspace.get(suite, SuiteManifest)
         if manifest.role == role:
             path = desk.workspace.blob_path(manifest.items.sha256)
-            items = parse_items(desk.workspace.blob(manifest.items.sha256), path)
+            items = known_items(desk.workspace.blob(manifest.items.sha256), path)
             found.append(SuiteFile(suite, manifest, path, items))
     if not found:
         raise OutOfOrder(f"no {role} suite is frozen", advice="Freeze some: studbook suite freeze FOLDER ...")

@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from studbook.models.tokenizers import (
@@ -50,8 +50,8 @@ class BpeTokenizer:
 
     words: tuple[bytes, ...]
     merges: tuple[Merge, ...]
-    _section: bytes
-    _ranks: Mapping[tuple[int, int], Merge]
+    _section: bytes = field(repr=False)
+    _ranks: Mapping[tuple[int, int], Merge] = field(repr=False, compare=False)
 
     @classmethod
     def build(cls, words: Sequence[bytes], merges: Sequence[tuple[int, int, int, int]]) -> BpeTokenizer:

@@ -24,7 +24,7 @@ from studbook.models.rules import SlmRule, refusal
 from studbook.models.shape import OUTPUT, SlmShape
 from studbook.models.slm_layout import MAX_FILE_BYTES, Entry, check_spans, parse_directory, parse_header
 from studbook.models.slm_writer import assemble_slm, write_slm
-from studbook.models.stored import Dtype, StoredTensor
+from studbook.models.stored import StoredTensor
 from studbook.models.tokenizers import ByteTokenizer
 
 __all__ = ["MAX_FILE_BYTES", "Slm", "SlmRule", "assemble_slm", "parse_slm", "read_slm", "write_slm"]
@@ -143,6 +143,6 @@ def _tensors(data: bytes, shape: SlmShape, entries: Mapping[str, Entry], where: 
         entry = entries[spec.name]
         payload = view[entry.byte_offset : entry.byte_offset + entry.byte_length]
         scales = view[entry.scale_offset : entry.scale_offset + entry.scale_length]
-        tensors[spec.name] = StoredTensor(Dtype(entry.dtype), entry.dims, payload, scales, entry.block)
+        tensors[spec.name] = StoredTensor(entry.dtype, entry.dims, payload, scales, entry.block)
         tensors[spec.name].check_values(where, spec.name)
     return tensors

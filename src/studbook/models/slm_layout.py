@@ -22,6 +22,7 @@ __all__ = [
     "ENTRY",
     "HEADER",
     "MAX_FILE_BYTES",
+    "TIED",
     "Entry",
     "Header",
     "align",

@@ -20,11 +20,15 @@ __all__ = [
     "FIRST_WORD",
     "MAX_DECODED_BYTES",
     "PAD",
+    "SPECIAL",
     "UNK",
     "ByteTokenizer",
     "Tokenizer",
     "TokenizerRule",
     "byte_ids",
+    "check_head",
+    "framed",
+    "refused",
     "text_of",
 ]
 

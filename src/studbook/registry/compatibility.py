@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from studbook.errors import ParentsDoNotFit
-from studbook.models.forward import Forward
-from studbook.models.slm import Slm, parse_slm
-from studbook.models.slm_writer import write_slm
+from studbook.models.slm import Slm
 from studbook.policy import inherited_licence
 from studbook.records import Check, CompatibilityReport, Header, Measure, Policy, TaskVectorPair
-from studbook.tensors.reductions import dot, sum_of_squares
+from studbook.sandbox import Limits, run_worker
 
-__all__ = ["Parent", "Rows", "compare", "require"]
+__all__ = ["Parent", "Rows", "check_all", "compare", "require"]
 
 Rows = Sequence[tuple[str, str]]
 
@@ -29,6 +23,7 @@ class Parent(NamedTuple):
     Attributes:
         name: What people call it.
         model: The model.
+        path: Its file in the store.
         licence: SPDX identifier on record, or None.
         base: Digest of its declared base, or None.
         trained: Whether a trained-source manifest names its tensors.
@@ -36,13 +31,26 @@ class Parent(NamedTuple):
 
     name: str
     model: Slm
+    path: Path
     licence: str | None
     base: str | None
     trained: bool
 
 
+def check_all(policy: Policy, base: Parent, parents: Sequence[Parent]) -> tuple[Check, ...]:
+    """Every check that needs no arithmetic on weights, in a fixed order."""
+    return tuple(check(policy, base, parents) for check in _CHECKS)
+
+
 def compare(
-    header: Header, policy: Policy, base: Parent, parents: Sequence[Parent], anchor: str, rows: Rows
+    header: Header,
+    policy: Policy,
+    base: Parent,
+    parents: Sequence[Parent],
+    anchor: str,
+    rows: Rows,
+    folder: Path,
+    limits: Limits,
 ) -> CompatibilityReport:
     """Compare parents with their base and with each other.
 
@@ -53,10 +61,12 @@ def compare(
         parents: The parents, in order.
         anchor: Digest of the rows.
         rows: (prompt, answer) pairs from the training slice, for the interpolation barrier; never suite items.
+        folder: An empty folder for the worker that measures the geometry.
+        limits: What that worker may use.
     """
-    checks = tuple(check(policy, base, parents) for check in _CHECKS)
+    checks = check_all(policy, base, parents)
     passed = all(c.passed for c in checks)
-    pairs = _geometry(base.model, parents, rows) if passed else ()
+    pairs = _geometry(base, parents, rows, folder, limits) if passed else ()
     return CompatibilityReport(
         header=header,
         base=base.model.sha256,
@@ -173,52 +183,22 @@ def _shape_difference(base: Slm, parent: Slm) -> str:
     return "its layout digest"
 
 
-def _geometry(base: Slm, parents: Sequence[Parent], rows: Rows) -> tuple[TaskVectorPair, ...]:
-    names = [spec.name for spec in base.shape.tensors()]
-    deltas = [{n: _delta(p.model, base, n) for n in names} for p in parents]
-    norms = [math.sqrt(math.fsum(sum_of_squares(d[n]) for n in names)) for d in deltas]
-    ends = [_loss(p.model, rows) for p in parents]
-    pairs = []
-    for i, j in combinations(range(len(parents)), 2):
-        product = math.fsum(dot(deltas[i][n], deltas[j][n]) for n in names)
-        barrier = _loss(_midpoint(parents[i].model, parents[j].model), rows) - (ends[i] + ends[j]) / 2
-        pairs.append(
-            TaskVectorPair(
-                first=parents[i].model.sha256,
-                second=parents[j].model.sha256,
-                cosine=_measure(product / max(norms[i] * norms[j], 1e-30), "ratio", "dot over norms, f64 fixed blocks"),
-                sign_conflict=_measure(_conflict(deltas[i], deltas[j]), "share", "opposite signs where both moved"),
-                barrier=_measure(barrier, "nats-per-token", f"midpoint minus mean of ends on {len(rows)} rows"),
-            )
+def _geometry(
+    base: Parent, parents: Sequence[Parent], rows: Rows, folder: Path, limits: Limits
+) -> tuple[TaskVectorPair, ...]:
+    """Every pair of task vectors, measured in a worker: one thread, so that equal parents give equal numbers."""
+    job = {"base": str(base.path.absolute()), "parents": [str(p.path.absolute()) for p in parents], "rows": list(rows)}
+    answer = run_worker("studbook.registry.geometry_worker", job, folder, limits)
+    return tuple(
+        TaskVectorPair(
+            first=parents[pair["first"]].model.sha256,
+            second=parents[pair["second"]].model.sha256,
+            cosine=_measure(pair["cosine"], "ratio", "dot over norms, f64 fixed blocks"),
+            sign_conflict=_measure(pair["conflict"], "share", "opposite signs where both moved"),
+            barrier=_measure(pair["barrier"], "nats-per-token", f"midpoint minus mean of ends on {len(rows)} rows"),
         )
-    return tuple(pairs)
-
-
-def _delta(parent: Slm, base: Slm, name: str) -> NDArray[np.float32]:
-    return (parent.dense(name) - base.dense(name)).reshape(-1)
-
-
-def _conflict(first: Mapping[str, NDArray[np.float32]], second: Mapping[str, NDArray[np.float32]]) -> float:
-    both = opposite = 0
-    for name, a in first.items():
-        b = second[name]
-        both += int(np.count_nonzero((a != 0) & (b != 0)))
-        opposite += int(np.count_nonzero(((a > 0) & (b < 0)) | ((a < 0) & (b > 0))))
-    return opposite / both if both else 0.0
-
-
-def _midpoint(first: Slm, second: Slm) -> Slm:
-    half = np.float32(0.5)
-    tensors = {s.name: half * first.dense(s.name) + half * second.dense(s.name) for s in first.shape.tensors()}
-    return parse_slm(write_slm(first.shape, first.tokenizer, tensors), "midpoint")
-
-
-def _loss(model: Slm, rows: Rows) -> float:
-    """Mean negative log-likelihood of the answers, nats per answer token."""
-    encode = model.tokenizer.encode
-    pairs = [(encode(p, bos=True, eos=False), encode(a, bos=False, eos=True)) for p, a in rows]
-    scores = Forward(model).score(pairs)
-    return -math.fsum(float(v) for v in scores.loglik) / max(1, sum(len(a) for _, a in pairs))
+        for pair in answer["pairs"]
+    )
 
 
 def _measure(value: float, unit: str, method: str) -> Measure:

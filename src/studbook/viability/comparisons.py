@@ -22,7 +22,7 @@ from studbook.statistics import (
     unpaired_bounds,
 )
 from studbook.viability.screening import joint_mean
-from studbook.viability.words import brier, p_value, percent, points, settle, told_apart
+from studbook.viability.words import brier, counted, p_value, percent, points, settle, told_apart
 
 __all__ = ["Finding", "joint", "joint_gain", "no_data", "no_worse", "row", "superior", "target", "worst_skill"]
 
@@ -66,7 +66,7 @@ def row(
         difference=settle(estimate.value),
         lower=settle(estimate.lower),
         upper=settle(estimate.upper),
-        p_value=settle(p),
+        p_value=p,  # from integers, rounded once: equal everywhere as it is
         threshold=settle(threshold),
         passed=passed,
         method=method,
@@ -180,7 +180,7 @@ def superior(
         passed=settle(adjusted) <= gates.alpha and settle(estimate.value) >= minimum,
         p=p,
         method="exact one-sided McNemar, p = P(Bin(wins + losses, 1/2) >= wins); "
-        f"{adjusted:.6f} after Holm over {family} questions; and a difference of at least {points(minimum)}; "
+        f"{adjusted:.3g} after Holm over {counted(family, 'question')}; and a difference of at least {points(minimum)}; "
         f"bounds: {_paired_method(pair)}",
     )
     return Finding(
@@ -219,7 +219,7 @@ def joint_gain(
         estimate,
         threshold=0.0,
         passed=settle(estimate.lower) > 0.0,
-        method=f"unweighted mean of the paired differences of {len(policy.protected)} protected suites, variance "
+        method=f"unweighted mean of the paired differences of {counted(len(policy.protected), 'protected suite')}, variance "
         "sum var_k / K^2; lower bound above 0",
     )
     mine, theirs = joint_mean(candidate, policy.protected), joint_mean(other, policy.protected)

@@ -9,7 +9,7 @@ from studbook.statistics import minimum_detectable
 from studbook.viability.contenders import Baseline, Round
 from studbook.viability.screening import joint_mean
 from studbook.viability.standings import Judged
-from studbook.viability.words import percent, points, told_apart
+from studbook.viability.words import counted, percent, points, told_apart
 
 __all__ = ["assumptions", "best_parent", "why_doing_nothing", "why_it_lost", "why_it_won"]
 
@@ -27,10 +27,10 @@ def why_it_won(winner: Judged) -> tuple[str, ...]:
     """The numbers of the candidate that is promoted."""
     shown = [f.words for f in winner.findings if f.row.test in ("superiority", "parent", "utility")]
     held = [f.row for f in winner.findings if f.row.test == "non-inferiority"]
-    worst = min(held, key=lambda r: (r.lower - r.threshold, r.on))
+    worst = min((r for r in held if r.on != "calibration"), key=lambda r: (r.lower - r.threshold, r.on))
     kept = (
         f"no worse than the champion on all {len(held)} protected suites; the closest is {worst.on} with a lower bound "
-        f"of {worst.lower:+.4f} where {worst.threshold:+.4f} is allowed"
+        f"of {points(worst.lower)} where {points(worst.threshold)} is allowed"
     )
     return (*shown, kept, *_better_worst_skills(winner))
 
@@ -52,7 +52,7 @@ def why_doing_nothing(judged: Sequence[Judged], winner: Judged | None, circle: R
     if not judged:
         return ("no candidate was bred, so there is nothing to compare with the champion",)
     tried = [j for j in judged if j.trial is not None]
-    opening = f"none of {len(judged)} candidates passed; {len(tried)} met the selection suites"
+    opening = f"none of {counted(len(judged), 'candidate')} passed; {len(tried)} met the selection suites"
     return (opening, *_best_gain(tried, circle), *_best_worth(tried, circle), *_each(judged), *_parent_itself(circle))
 
 
@@ -97,8 +97,9 @@ def assumptions(judged: Sequence[Judged], winner: Judged | None, circle: Round) 
     """What would have to hold for the decision to be right, and what could not have been seen."""
     gates, family = circle.policy.gates, sum(j.trial is not None for j in judged)
     return (
-        f"every test is one-sided at alpha {gates.alpha:g}; Holm's family is {family} questions ({family} finalists x "
-        "1 target); non-inferiority is not corrected for the number of suites, because all of them have to hold",
+        f"every test is one-sided at alpha {gates.alpha:g}; Holm's family is {counted(family, 'question')} "
+        f"({counted(family, 'finalist')} x 1 target); "
+        "non-inferiority is not corrected for the number of suites, because all of them have to hold",
         _detectable(circle),
         "items are independent of each other, and every suite counts the same in the joint mean",
         "the suites stand for the work: synthetic items say nothing about text of another kind",

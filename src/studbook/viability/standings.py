@@ -13,7 +13,7 @@ from studbook.viability.comparisons import Finding, joint_gain, no_data, no_wors
 from studbook.viability.contenders import Baseline, Contender, Round
 from studbook.viability.gates import failed, gate_in_round, selection_gate, tampered
 from studbook.viability.screening import Place, joint_mean, ranking
-from studbook.viability.words import percent
+from studbook.viability.words import counted, percent
 from studbook.viability.worth import Worth, worth
 
 __all__ = ["Judged", "Trial", "judge", "losing_action", "standing"]
@@ -124,8 +124,8 @@ def _unranked(
         if place.manifest == manifest:
             return (
                 f"place {rank} of {len(places)} on development items (joint mean {percent(-place.loss)}, "
-                f"{place.shortfalls} protected clusters below the margin); "
-                f"{circle.policy.gates.finalists} finalists meet the selection suites",
+                f"{counted(place.shortfalls, 'protected cluster')} below the margin); the policy lets "
+                f"{counted(circle.policy.gates.finalists, 'finalist')} meet the selection suites",
             )
         if place.artifact == by_manifest[manifest].artifact:
             twin = by_manifest[place.manifest].manifest.name

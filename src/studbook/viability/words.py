@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["brier", "p_value", "percent", "points", "settle", "told_apart"]
+__all__ = ["brier", "counted", "p_value", "percent", "points", "settle", "told_apart"]
 
 
 def settle(value: float) -> float:
@@ -36,3 +36,8 @@ def p_value(value: float) -> str:
 def brier(score: float) -> str:
     """A mean Brier score or a difference of two: ``0.312``."""
     return f"{round(score, 3) + 0.0:.3f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: ``1 finalist``, ``3 finalists``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

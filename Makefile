@@ -1,0 +1,131 @@
+# One word a task. Nothing has to be activated: every recipe names the interpreter it uses.
+# Needs make, Python >= 3.11 with venv and pip; no compiler, no root. `make` alone lists the tasks.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test check proof founders suites docs schemas lock clean
+
+# The first interpreter that is new enough; choose another with `make demo PYTHON=python3.12`.
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+TRAIN := .venv-train
+PY := $(VENV)/bin/python
+CORE := $(VENV)/.core
+TEST := $(VENV)/.test
+CHECK := $(VENV)/.check
+TRAINED := $(TRAIN)/.train
+LOCKED := requirements/build.txt requirements/core.txt
+
+# Wheels only (no compiler), exactly the locked bytes; modules are compiled when they are first used, not all at once.
+INSTALL = -m pip install --disable-pip-version-check --no-input --no-compile --only-binary :all: --require-hashes $(QUIET)
+PROJECT = -m pip install --disable-pip-version-check --no-input --quiet --no-deps --no-build-isolation --editable .
+
+test check proof founders docs schemas suites: QUIET := --quiet
+
+help:
+	@echo 'make venv      create .venv with the locked core'
+	@echo 'make demo      two whole breeding rounds in ./demo, from a fresh clone in about two minutes'
+	@echo 'make test      the tests (without long studies)'
+	@echo 'make check     ruff, mypy, import contracts, house tests, generated pages and schemas up to date'
+	@echo 'make proof     everything long: kills, studies, seeds; figures go to docs/proof/'
+	@echo 'make founders  train the shipped founders again (installs torch into .venv-train) and compare'
+	@echo 'make suites    compare the shipped suites with what their seed gives'
+	@echo 'make docs      write the generated pages below docs/'
+	@echo 'make schemas   write schemas/ from the records'
+	@echo 'make lock      resolve requirements/*.txt again (needs uv; UPGRADE=--upgrade takes newer versions)'
+	@echo 'make clean     delete ./demo, caches and environments'
+
+venv: $(CORE)
+
+demo: $(CORE)
+	@if [ -e demo ] && [ ! -f demo/lab/studbook.json ] && [ ! -d demo/keys ]; then \
+		echo './demo was not made by the demo; move it away first' >&2; exit 1; fi
+	@rm -rf demo
+	@$(VENV)/bin/studbook demo demo
+
+test: $(TEST)
+	@mkdir -p build
+	$(PY) -m pytest -q -m 'not proof and not train' --junitxml=build/tests.xml
+
+check: $(CHECK)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict src tools
+	$(VENV)/bin/lint-imports --no-cache
+	$(PY) -m pytest -q tests/house
+	$(PY) tools/schemas.py --check
+	$(PY) tools/docs.py --check
+	$(PY) tools/operator_docs.py --check
+
+proof: $(TEST) $(TRAINED)
+	$(PY) -m pytest -q -m proof
+	$(TRAIN)/bin/python -m pytest -q -m train
+	$(TRAIN)/bin/python benchmarks/studies/founders.py
+
+founders: $(TRAINED)
+	$(TRAIN)/bin/python examples/founders/train.py
+
+suites: $(CORE)
+	$(PY) examples/founders/suites.py --check
+
+docs: $(CORE)
+	$(PY) tools/docs.py
+	$(PY) tools/operator_docs.py
+
+schemas: $(CORE)
+	$(PY) tools/schemas.py
+
+# Exact versions with hashes and without any index address, one resolution for every platform and Python >= 3.11.
+UV ?= uv
+RESOLVE = $(UV) pip compile --quiet --no-config --python-version 3.11 --no-header --no-emit-index-url \
+	--no-emit-find-links $(UPGRADE)
+HASHED = $(RESOLVE) --universal --fork-strategy fewest --generate-hashes
+# The macOS build of torch names the fewest packages: what the GPU builds add, torch pins itself.
+UNHASHED = MACOSX_DEPLOYMENT_TARGET=14.0 $(RESOLVE) --python-platform aarch64-apple-darwin --no-annotate
+
+lock:
+	@mkdir -p build
+	$(HASHED) requirements/build.in -o requirements/build.txt
+	$(HASHED) -c requirements/build.txt pyproject.toml -o requirements/core.txt
+	$(HASHED) -c requirements/build.txt -c requirements/core.txt pyproject.toml --group test -o requirements/test.txt
+	$(HASHED) -c requirements/build.txt -c requirements/test.txt pyproject.toml --group check -o requirements/check.txt
+	$(UNHASHED) -c requirements/test.txt requirements/train.in -o build/train.txt
+	(grep '^#' requirements/train.in; grep -v '^#' build/train.txt) > requirements/train.txt
+
+# Environments. A stamp file says that a lock was installed, so running a task again costs nothing.
+$(VENV)/bin/python $(TRAIN)/bin/python:
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed, with venv and pip' >&2; exit 1; }
+	@echo 'creating $(@D:/bin=) with $(PYTHON)'
+	@$(PYTHON) -m venv $(@D:/bin=)
+
+$(CORE): $(LOCKED) pyproject.toml | $(PY)
+	@echo 'installing the locked core: numpy, numba, msgspec, cryptography, click, rich (about 80 MB)'
+	@$(PY) $(INSTALL) -r requirements/build.txt -r requirements/core.txt
+	@$(PY) $(PROJECT)
+	@touch $@
+
+$(TEST): requirements/test.txt $(CORE)
+	@echo 'installing the locked test tools: pytest, hypothesis, scipy'
+	@$(PY) $(INSTALL) -r requirements/test.txt
+	@touch $@
+
+$(CHECK): requirements/check.txt $(TEST)
+	@echo 'installing the locked checkers: ruff, mypy, import-linter'
+	@$(PY) $(INSTALL) -r requirements/check.txt
+	@touch $@
+
+$(TRAINED): requirements/train.txt requirements/test.txt $(LOCKED) pyproject.toml | $(TRAIN)/bin/python
+	@echo 'installing torch and the test tools into $(TRAIN)'
+	@$(TRAIN)/bin/python $(INSTALL) -r requirements/build.txt -r requirements/test.txt
+	@$(TRAIN)/bin/python -m pip install --disable-pip-version-check --no-input --quiet -r requirements/train.txt
+	@$(TRAIN)/bin/python $(PROJECT)
+	@touch $@
+
+clean:
+	@if [ -f demo/lab/studbook.json ] || [ -d demo/keys ]; then rm -rf demo; fi
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(VENV) $(TRAIN)
+	find src tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

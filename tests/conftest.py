@@ -1,0 +1,13 @@
+"""What every test shares: one thread for linear algebra, and the small lab's fixtures."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Workers pin this themselves; a test that calls one in its own process needs it before numpy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+sys.path.append(str(Path(__file__).parent))
+
+pytest_plugins = ["lab_fixtures"]

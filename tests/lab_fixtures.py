@@ -1,0 +1,252 @@
+"""A whole lab that is made in seconds: the shipped founders, two of them as parents, and suites of two dozen items.
+
+The suites are cut from the shipped ones and the gates are loosened, so that one round promotes and the next is a
+no-op. What the small lab shows is that records, files and channels hold; what it decides says nothing about models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import msgspec
+import pytest
+
+from studbook.errors import StudbookError
+from studbook.lab import Lab
+from studbook.lab.demo import examples_folder
+from studbook.lab.founding import read_policy
+from studbook.records import Policy
+from studbook.sandbox import Limits
+
+PERSON = "ann"
+CLUSTER = "rot"
+PARENTS = ("cap-rot", "dup-odd")
+PROTECTED = ("cap", "rot", "dup")
+ROLES = ("development", "selection", "sealed")
+# Two dozen items from here are enough to tell this child from both parents at the loosened alpha.
+FIRST, ITEMS = 172, 24
+BLEND = {"operator": "blend/1", "weights": "uniform"}
+PRUNE = {"operator": "prune/1", "fraction": 0.5, "scope": "global", "skip": []}
+POLICY: dict[str, Any] = {
+    "name": "small-lab",
+    "notes": "Loosened gates for suites of two dozen items.",
+    "protected": list(PROTECTED),
+    "recipes": [BLEND, PRUNE],
+    "gates": {"alpha": 0.2, "margin": 0.5, "calibration_margin": 2.0, "practical_minimum": 0.0, "finalists": 2},
+    "utility": {"risk": 0.0, "switching_threshold": 0.0},
+}
+
+Change = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+
+
+class Place(NamedTuple):
+    """Where a lab lies.
+
+    Attributes:
+        path: Its folder.
+        keys: The folder of its keys.
+    """
+
+    path: Path
+    keys: Path
+
+    def open(self, *, writer: bool = True) -> Lab:
+        """Open it."""
+        return Lab(self.path, self.keys, writer=writer)
+
+    def copy(self, folder: Path) -> Place:
+        """The same lab in another folder, cache left out."""
+        target = Place(folder / "lab", folder / "keys")
+        shutil.copytree(self.path, target.path, symlinks=True, ignore=_cache_of(self.path))
+        shutil.copytree(self.keys, target.keys, symlinks=True)
+        return target
+
+
+def founder(name: str) -> Path:
+    """Folder of a shipped founder."""
+    return examples_folder() / "founders" / name
+
+
+def small_policy(folder: Path, **changes: Any) -> Policy:
+    """The policy of the small lab, with changes."""
+    path = folder / "policy.json"
+    path.write_text(json.dumps(POLICY | changes))
+    return read_policy(path, PERSON)
+
+
+def write_suite(folder: Path, items: Sequence[dict[str, Any]], **settings: object) -> Path:
+    """A suite folder whose manifest fits its items; the folder is named after the suite."""
+    lines = b"".join(msgspec.json.encode(item, order="sorted") + b"\n" for item in items)
+    fields: dict[str, object] = {
+        "manifest_version": 1,
+        "kind": "suite",
+        "name": "selection-rot",
+        "role": "selection",
+        "dimension": "task",
+        "cluster": CLUSTER,
+        "scorer": "exact-match",
+        "licence": "CC0-1.0",
+        "items": len(items),
+        "items_sha256": hashlib.sha256(lines).hexdigest(),
+        "max_new_tokens": 12,
+    }
+    fields |= settings
+    path = folder / str(fields["name"])
+    path.mkdir(parents=True)
+    (path / "items.jsonl").write_bytes(lines)
+    (path / "suite.manifest").write_text("".join(f"{key}={value}\n" for key, value in fields.items()))
+    return path
+
+
+def shipped_items(role: str, cluster: str) -> list[dict[str, Any]]:
+    """The items the small lab takes from a shipped suite."""
+    path = examples_folder() / "suites" / role / f"{role}-{cluster}" / "items.jsonl"
+    items = [json.loads(line) for line in path.read_text().splitlines()]
+    return items[:: len(items) // ITEMS] if cluster == "calibration" else items[FIRST : FIRST + ITEMS]
+
+
+def small_suites(folder: Path) -> Path:
+    """Every suite of the small lab, in one folder."""
+    for role in ROLES:
+        for cluster in PROTECTED:
+            items = shipped_items(role, cluster)
+            write_suite(folder / role, items, name=f"{role}-{cluster}", role=role, cluster=cluster)
+        write_suite(
+            folder / role,
+            shipped_items(role, "calibration"),
+            name=f"{role}-calibration",
+            role=role,
+            dimension="calibration",
+            cluster="mixture",
+            scorer="proper-scores",
+        )
+    return folder
+
+
+def prepare(folder: Path) -> Place:
+    """A lab up to just before its first round: sources registered and approved, suites frozen, the base champion."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = Place(folder / "lab", folder / "keys")
+    Lab.init(place.path, PERSON, place.keys, small_policy(folder))
+    with place.open() as lab:
+        for name in ("base", *PARENTS):
+            lab.register(founder(name))
+            lab.approve(name, PERSON, reason="shipped founder")
+        lab.suites.freeze([small_suites(folder / "suites")], PERSON)
+        lab.release("base", "champion", PERSON, "the deployed generalist")
+    return place
+
+
+@contextmanager
+def workers_in_process() -> Iterator[None]:
+    """Call the workers' functions directly instead of starting a process for each: the same answers, sooner."""
+
+    def run(module: str, job: dict[str, Any], folder: Path, _limits: Limits) -> dict[str, Any]:
+        worker = importlib.import_module(module)
+        answer: dict[str, Any] = json.loads(json.dumps(worker.work(json.loads(json.dumps(job)), folder)))
+        return answer
+
+    callers = [n for n, m in list(sys.modules.items()) if n.startswith("studbook.") and hasattr(m, "run_worker")]
+    with ExitStack() as patches:
+        for name in callers:
+            patches.enter_context(patch(f"{name}.run_worker", run))
+        yield
+
+
+def live(place: Place) -> None:
+    """A whole life: a round that promotes, the promotion, a no-op round, readiness, and a rollback."""
+    with place.open() as lab:
+        first = lab.round(CLUSTER)
+        assert first.released is not None, first.record.no_op.reasons
+        lab.release(first.released, "champion", PERSON, "won the first round")
+        second = lab.round(CLUSTER)
+        assert second.record.action == "no-op"
+        assert lab.ready().ready
+        lab.rollback("champion", "the way back is tested")
+
+
+def problems(place: Place) -> list[str]:
+    """Every file that opening or verifying a lab complains about; a refusal to open counts with its place."""
+    try:
+        with place.open(writer=False) as lab:
+            return [problem.where for problem in lab.verify().problems]
+    except StudbookError as error:
+        return [error.where or str(error)]
+
+
+def run_cli(place: Place, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """One command of the command line in a process of its own."""
+    command = [sys.executable, "-m", "studbook", "--lab", str(place.path), "--keys", str(place.keys), *arguments]
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("STUDBOOK")}
+    return subprocess.run(
+        command, capture_output=True, text=True, env=inherited | environment, timeout=300, check=False
+    )
+
+
+def lab_files(place: Place) -> list[Path]:
+    """Every file of a lab outside its cache, sorted."""
+    cache = place.path / "cache"
+    return sorted(p for p in place.path.rglob("*") if p.is_file() and not p.is_relative_to(cache))
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Replace a file's bytes whatever its mode says, the way an intruder would."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def _cache_of(lab: Path) -> Callable[[str, list[str]], list[str]]:
+    return lambda folder, names: [n for n in names if n == "cache" and Path(folder) == lab]
+
+
+@pytest.fixture(scope="session")
+def prepared_lab(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The small lab just before its first round; read it, or copy it."""
+    with workers_in_process():
+        return prepare(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="session")
+def lived_lab(prepared_lab: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The small lab after a whole life; read it, or copy it."""
+    place = prepared_lab.copy(tmp_path_factory.mktemp("lived"))
+    with workers_in_process():
+        live(place)
+    return place
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """Workers run inside the test's process."""
+    with workers_in_process():
+        yield
+
+
+@pytest.fixture
+def new_lab(prepared_lab: Place, tmp_path: Path) -> Place:
+    """A copy of the prepared lab to change."""
+    return prepared_lab.copy(tmp_path / "new")
+
+
+@pytest.fixture
+def old_lab(lived_lab: Place, tmp_path: Path) -> Place:
+    """A copy of the lived lab to change."""
+    return lived_lab.copy(tmp_path / "old")
+
+
+@pytest.fixture
+def opened(new_lab: Place) -> Iterator[Lab]:
+    """A copy of the prepared lab, opened for writing; workers run inside the test's process."""
+    with workers_in_process(), new_lab.open() as lab:
+        yield lab

@@ -41,6 +41,7 @@ from studbook.records import (
     WorkerLimits,
     canonical,
     digest,
+    replace,
 )
 from studbook.records.evaluation import Role
 from studbook.statistics import holm, mcnemar, paired_bounds, paired_counts, wilson
@@ -110,6 +111,67 @@ COST = tuple(
     for unit in ("bytes", "decoded-bytes", "multiply-adds")
 )
 
+TEMPLATE = LineageTemplate(
+    header=HEADER,
+    purpose="candidate",
+    cluster=digest(CLUSTER),
+    policy=digest(POLICY),
+    compatibility=None,
+    base=CHAMPION,
+    parents=(CHAMPION,),
+    operator={"operator": "mutation/1", "strength": 0.01},
+    recipe_sha256=sha("recipe"),
+    numeric_contract=sha("contract"),
+    limits=WorkerLimits(seconds=1, memory_bytes=1, output_bytes=1),
+    expected=Expected(
+        layout_sha256=sha("layout"),
+        tokenizer_sha256=sha("tokenizer"),
+        label="f32",
+        size_bytes=1_000_000,
+        delta_norm=1.0,
+        relative_delta=0.1,
+    ),
+)
+RECEIPT = OperatorReceipt(
+    header=HEADER,
+    template=digest(TEMPLATE),
+    operator=TEMPLATE.operator,
+    inputs=tuple(InputDigest(role=role, before=CHAMPION, after=CHAMPION) for role in ("base", "parent")),
+    numeric_contract=TEMPLATE.numeric_contract,
+    isolation=POLICY.minimum_isolation,
+    output=Blob(sha256=CHAMPION, size=1_000_000),
+    delta_norm=1.0,
+    reproducibility="exact",
+)
+MANIFEST = CandidateManifest(
+    header=HEADER,
+    name="candidate",
+    artifact=RECEIPT.output,
+    family="mutation",
+    purpose="candidate",
+    template=digest(TEMPLATE),
+    receipt=digest(RECEIPT),
+    checks=(Check(name="layout", passed=True, detail="equal"),),
+    licence="CC0-1.0",
+    data=(),
+    claim=Rung.STRUCTURAL,
+    unsupported=(),
+    trade_offs=(),
+    fallback=CHAMPION,
+)
+SMOKE = RuntimeSmoke(
+    header=HEADER,
+    artifact=CHAMPION,
+    evaluator=EVALUATOR,
+    prompts=sha("prompts"),
+    outputs_sha256=sha("outputs"),
+    tokens=1,
+    finite=True,
+    deterministic=True,
+    passed=True,
+    detail="simulated",
+)
+
 
 def result(role: Role, kind: str, bits: str) -> SuiteResult:
     """One suite's results; the scores beside the bits carry nothing."""
@@ -148,71 +210,12 @@ def card(artifact: str, role: Role, bits: str) -> Scorecard:
 def contender(name: str, development: str, selection: str) -> Contender:
     """A candidate without a flaw in its papers: only its answers differ."""
     file = Blob(sha256=sha(name), size=1_000_000)
-    template = LineageTemplate(
-        header=HEADER,
-        purpose="candidate",
-        cluster=digest(CLUSTER),
-        policy=digest(POLICY),
-        compatibility=None,
-        base=CHAMPION,
-        parents=(CHAMPION,),
-        operator={"operator": "mutation/1", "strength": 0.01},
-        recipe_sha256=sha(name + " recipe"),
-        numeric_contract=sha("contract"),
-        limits=WorkerLimits(seconds=1, memory_bytes=1, output_bytes=1),
-        expected=Expected(
-            layout_sha256=sha("layout"),
-            tokenizer_sha256=sha("tokenizer"),
-            label="f32",
-            size_bytes=1_000_000,
-            delta_norm=1.0,
-            relative_delta=0.1,
-        ),
-    )
-    receipt = OperatorReceipt(
-        header=HEADER,
-        template=digest(template),
-        operator=template.operator,
-        inputs=tuple(InputDigest(role=role, before=CHAMPION, after=CHAMPION) for role in ("base", "parent")),
-        numeric_contract=template.numeric_contract,
-        isolation=POLICY.minimum_isolation,
-        output=file,
-        delta_norm=1.0,
-        reproducibility="exact",
-    )
-    manifest = CandidateManifest(
-        header=HEADER,
-        name=name,
-        artifact=file,
-        family="mutation",
-        purpose="candidate",
-        template=digest(template),
-        receipt=digest(receipt),
-        checks=(Check(name="layout", passed=True, detail="equal"),),
-        licence="CC0-1.0",
-        data=(),
-        claim=Rung.STRUCTURAL,
-        unsupported=(),
-        trade_offs=(),
-        fallback=CHAMPION,
-    )
-    smoke = RuntimeSmoke(
-        header=HEADER,
-        artifact=file.sha256,
-        evaluator=EVALUATOR,
-        prompts=sha("prompts"),
-        outputs_sha256=sha("outputs"),
-        tokens=1,
-        finite=True,
-        deterministic=True,
-        passed=True,
-        detail="simulated",
-    )
+    receipt = replace(RECEIPT, output=file)
     return Contender(
-        manifest=manifest,
-        smoke=smoke,
+        manifest=replace(MANIFEST, name=name, artifact=file, receipt=digest(receipt)),
+        smoke=replace(SMOKE, artifact=file.sha256),
         receipt=receipt,
-        template=template,
+        template=TEMPLATE,
         development=card(file.sha256, "development", development),
         selection=card(file.sha256, "selection", selection),
     )

@@ -159,18 +159,17 @@ def rows_of_skill(rng: random.Random, skill: str, split: str, count: int) -> Ite
 def perturb(rng: random.Random, row: Row, family: str) -> Row:
     """Return the row with a prompt that looks different and asks the same; the expected answer stays.
 
-    ``case`` turns each letter of the prompt into a capital with probability 1/3, at least one; ``white-space`` adds one
-    to three spaces at one or more of three places (front, middle, before ``>``); ``distractor`` puts a random word of
-    two to five letters and ``; `` in front.
+    ``case`` turns one letter of the prompt into a capital; ``white-space`` adds one space at one of three places (front,
+    middle, before ``>``); ``distractor`` puts a random word of two to five letters and ``; `` in front.
 
     Raises:
         ValueError: The family is unknown.
     """
     match family:
         case "case":
-            prompt = _capitals(rng, row.prompt)
+            prompt = _capital(rng, row.prompt)
         case "white-space":
-            prompt = _spaces(rng, row.prompt)
+            prompt = _space(rng, row.prompt)
         case "distractor":
             prompt = "".join(_pick(rng, _LETTERS) for _ in range(2 + _below(rng, 4))) + "; " + row.prompt
         case _:
@@ -215,14 +214,14 @@ def _brackets(rng: random.Random, length: int) -> str:
             return text
 
 
-def _capitals(rng: random.Random, prompt: str) -> str:
+def _capital(rng: random.Random, prompt: str) -> str:
     letters = [place for place, sign in enumerate(prompt) if sign.isalpha()]
-    chosen = {place for place in letters if rng.random() < 1 / 3} or {letters[_below(rng, len(letters))]}
-    return "".join(sign.upper() if place in chosen else sign for place, sign in enumerate(prompt))
+    chosen = letters[_below(rng, len(letters))]
+    return prompt[:chosen] + prompt[chosen].upper() + prompt[chosen + 1 :]
 
 
-def _spaces(rng: random.Random, prompt: str) -> str:
+def _space(rng: random.Random, prompt: str) -> str:
     skill, argument = prompt.rstrip(">").split(" ")
-    places = 1 + _below(rng, 7)  # a bit a place, never zero: front, middle, end
-    front, middle, end = (" " * (1 + _below(rng, 3)) if places >> bit & 1 else "" for bit in range(3))
+    place = _below(rng, 3)
+    front, middle, end = (" " if place == spot else "" for spot in range(3))
     return f"{front}{skill} {middle}{argument}{end}>"

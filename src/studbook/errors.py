@@ -38,7 +38,13 @@ __all__ = [
     "StudbookError",
     "TokenizerRefused",
     "UsageError",
+    "printable",
 ]
+
+
+def printable(text: object) -> str:
+    """Text without control characters, direction overrides or lone surrogates: foreign names never drive a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
 class StudbookError(Exception):

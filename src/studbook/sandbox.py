@@ -26,6 +26,7 @@ from studbook.files import read_file
 
 __all__ = ["ISOLATION", "Limits", "run_worker", "worker_main"]
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _RESULT = "result.json"
 _RESULT_LIMIT = 256 << 20
@@ -132,6 +133,9 @@ def _limit_self(seconds: int, memory_bytes: int, file_bytes: int) -> None:
     ):
         resource.setrlimit(kind, (value, value))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # A worker never outlives the lab process that waits for it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if sys.platform == "linux" and ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError("no_new_privs was refused")
 

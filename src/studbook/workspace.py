@@ -73,8 +73,16 @@ class Workspace:
             self._recover()
 
     @classmethod
-    def create(cls, path: Path, keys: KeyRing, root: Root) -> None:
-        """Lay out a new lab whose first ledger entry is its root; the folder must not exist.
+    def create(cls, path: Path, keys: KeyRing, root: Root, *more: Record) -> None:
+        """Lay out a new lab whose first ledger entry is its root; the folder must not exist, or be empty.
+
+        It is made beside its place and moved there when it is whole, so a crash leaves no half lab.
+
+        Args:
+            path: The folder.
+            keys: The key ring.
+            root: The root of keys.
+            more: What is committed after it.
 
         Raises:
             UsageError: if the folder exists and is not empty.
@@ -89,7 +97,8 @@ class Workspace:
         self = cls.__new__(cls)
         self.path, self.keys, self.root, self._lock = partial, keys, root, None
         self.ledger, self._by_digest, self._blobs, self._records = Ledger(partial / "audit"), {}, {}, {}
-        self.commit(root)
+        for record in (root, *more):
+            self.commit(record)
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             path.rmdir()

@@ -395,6 +395,29 @@ def test_a_champion_without_sound_scorecards_stops_the_round(world: Any, good: A
         world.decide([world.contender("child", good)], champion_selection=void)
 
 
+def test_suites_that_called_no_model_stop_the_round(world: Any, good: Any) -> None:
+    silent = {"results": {"rot": {"actual_calls": 0, "expected_calls": 0}}}
+    void = world.card(world.champion, **silent)
+    with pytest.raises(OutOfOrder):
+        world.decide([world.contender("child", good, selection_card=silent)], champion_selection=void, parents=())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"results": {"rot": {"verdict": "no-data"}}},
+        {"results": {"srt": {"items_after": OTHER}}},
+        {"results": {"rot": {"suite": OTHER}}},
+        {"artifact": OTHER},
+        {"agreement": Agreement(sampled=4, agreed=3)},
+    ],
+)
+def test_a_parent_without_a_sound_scorecard_stops_the_round(world: Any, good: Any, told: Any) -> None:
+    parent = Baseline(world.parent, "brk", world.card(**{"artifact": world.parent, **told}))
+    with pytest.raises(OutOfOrder):
+        world.decide([world.contender("child", good)], parents=(parent, *world.parents()[1:]))
+
+
 def test_the_scorecards_have_to_be_the_champions(world: Any, good: Any) -> None:
     with pytest.raises(OutOfOrder):
         world.decide([world.contender("child", good)], champion_development=world.card(OTHER, "development"))

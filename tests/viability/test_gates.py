@@ -148,3 +148,15 @@ def test_a_run_cut_short_is_no_sign_of_tampering(world: Any, good: Any) -> None:
         "agreement": Agreement(sampled=0, agreed=0),
     }
     assert failing(world, world.contender("cut", good, development_card=cut)) == ["evidence/development"]
+
+
+def test_a_manifest_that_names_another_file_than_the_receipt_fails(world: Any, good: Any) -> None:
+    names = failing(world, world.contender("other", good, receipt={"output": Blob(sha256=OTHER, size=700_000)}))
+    assert names == ["integrity/bindings"]
+
+
+def test_another_base_than_the_declared_one_fails(world: Any, good: Any) -> None:
+    sound = world.contender("rebased", good)
+    first, *rest = sound.receipt.inputs
+    receipt = replace(sound.receipt, inputs=(replace(first, before=OTHER, after=OTHER), *rest))
+    assert "integrity/inputs" in failing(world, dataclasses.replace(sound, receipt=receipt))

@@ -12,7 +12,7 @@ import sys
 import click
 
 from studbook.cli.commands import commands
-from studbook.errors import StudbookError
+from studbook.errors import StudbookError, printable
 
 __all__ = ["main"]
 
@@ -22,8 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = commands.main(args=arguments, prog_name="studbook", standalone_mode=False)
     except StudbookError as error:
-        click.echo(f"studbook: {_plain(str(error))}", err=True)
-        click.echo(f"  what to do: {_plain(error.advice)}", err=True)
+        click.echo(f"studbook: {printable(str(error))}", err=True)
+        click.echo(f"  what to do: {printable(error.advice)}", err=True)
         code = error.exit_code
     except click.ClickException as error:
         error.show()
@@ -32,8 +32,3 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("studbook: interrupted; the same command goes on where it stopped", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _plain(text: str) -> str:
-    """Text without control characters: names in hostile files must not drive the reader's terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

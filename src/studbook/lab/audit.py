@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from studbook.errors import StudbookError
+from studbook.errors import StudbookError, printable
 from studbook.executor import in_order
 from studbook.files import read_file
 from studbook.lab import breeding, judging
@@ -133,13 +133,13 @@ def replay(desk: Desk, record: ViabilityDecision) -> ViabilityDecision:
 def _check_pin(desk: Desk) -> Iterator[Problem]:
     pin = desk.workspace.keys.folder / PIN
     if pin.is_file() and read_file(pin, 1024).decode(errors="replace").strip() != digest(desk.workspace.root):
-        yield Problem(str(pin), "the lab's root of keys is not the one that was pinned when the lab was made")
+        yield _problem(pin, "the lab's root of keys is not the one that was pinned when the lab was made")
 
 
 def _check_tail(desk: Desk) -> Iterator[Problem]:
     ledger = desk.workspace.ledger
     if ledger.torn:
-        yield Problem(str(ledger.path), f"{ledger.torn} bytes behind the last entry are not a whole entry")
+        yield _problem(ledger.path, f"{ledger.torn} bytes behind the last entry are not a whole entry")
 
 
 def _check_files(desk: Desk, counted: list[int], records: dict[str, Record]) -> Iterator[Problem]:
@@ -154,7 +154,7 @@ def _check_files(desk: Desk, counted: list[int], records: dict[str, Record]) -> 
         yield from _attempt(path, partial(check, path))
     for path in _walk(workspace.path):
         if path not in known:
-            yield Problem(str(path), "is not in the ledger; a lab holds nothing else")
+            yield _problem(path, "is not in the ledger; a lab holds nothing else")
 
 
 def _check_file(
@@ -176,16 +176,15 @@ def _check_file(
         records[entry.record] = desk.workspace.sealed(entry).record
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below the lab that is not a folder, except ``cache``; links and devices are never followed."""
-    for path in sorted(folder.iterdir()):
-        mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode):
-            if path.name == "cache" and path.parent == folder:
-                continue
-            yield from _walk(path)
-        else:
-            yield path
+def _walk(lab: Path) -> Iterator[Path]:
+    """Everything below the lab that is not a folder, except its ``cache``; links and devices are never followed."""
+    pending = [lab]
+    while pending:
+        for path in sorted(pending.pop().iterdir()):
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                yield path
+            elif path != lab / "cache":
+                pending.append(path)
 
 
 def _check_order(desk: Desk, records: Mapping[str, Record]) -> Iterator[Problem]:
@@ -195,7 +194,7 @@ def _check_order(desk: Desk, records: Mapping[str, Record]) -> Iterator[Problem]
         cited = records[entry.record].references() if entry.record in records else ()
         if missing := [d for d in cited if d not in seen]:
             path = desk.workspace.record_path(entry)
-            yield Problem(str(path), f"cites {missing[0][:16]}..., which no entry before it holds")
+            yield _problem(path, f"cites {missing[0][:16]}..., which no entry before it holds")
         seen.add(entry.record)
 
 
@@ -207,7 +206,7 @@ def _check_aliases(desk: Desk) -> Iterator[Problem]:
         expected = desk.workspace.alias_bytes(alias_content(name, state))
         if not path.is_file() or read_file(path, 1 << 16) != expected:
             held = state.artifact[:16] if state.artifact else "nothing"
-            yield Problem(str(path), f"does not say what the ledger says: {name} is {held}")
+            yield _problem(path, f"does not say what the ledger says: {name} is {held}")
 
 
 def _check_claims(desk: Desk) -> Iterator[Problem]:
@@ -241,11 +240,15 @@ def _check_decisions(desk: Desk) -> Iterator[Problem]:
         yield from _attempt(desk.workspace.record_path(entry), check)
 
 
+def _problem(path: Path, what: str) -> Problem:
+    return Problem(printable(path), printable(what))
+
+
 def _attempt(path: Path, check: Callable[[], None]) -> Iterator[Problem]:
     try:
         check()
     except StudbookError as error:
-        yield Problem(str(path), error.message)
+        yield _problem(path, error.message)
 
 
 def _reproduces(desk: Desk) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,16 +11,18 @@ import msgspec
 
 from studbook.breeding.recipes import check_recipe
 from studbook.errors import RecordRefused, UsageError
-from studbook.files import read_file, write_new
+from studbook.files import read_file, replace_file, write_new
 from studbook.lab.desk import default_keys, make_header
 from studbook.policy import default_policy
 from studbook.records import KeyGrant, Policy, Root, Zone, digest, read_struct, write_record
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace
 
-__all__ = ["PIN", "found", "read_policy"]
+__all__ = ["PIN", "UNFINISHED", "found", "read_policy"]
 
 PIN = "root.sha256"
+# Lies in the folder of keys until their lab exists, and names it.
+UNFINISHED = "unfinished"
 _POLICY_LIMIT = 1 << 20
 
 
@@ -90,7 +93,7 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
     chosen = policy or default_policy(header)
     for recipe in chosen.recipes:
         check_recipe(recipe)
-    ring.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _open_keys(ring.folder, path)
     grants = tuple(
         KeyGrant(
             key=ring.create(role.path).public,
@@ -102,14 +105,22 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
         for role in ROLES
     )
     root = Root(header=header, lab=secrets.token_hex(32), root_version=1, keys=grants)
-    Workspace.create(path, ring, root)
     write_new(ring.folder / PIN, f"{digest(root)}\n".encode())
-    workspace = Workspace(path, ring, writer=True)
-    try:
-        workspace.commit(chosen)
-    finally:
-        workspace.close()
+    Workspace.create(path, ring, root, chosen)
+    (ring.folder / UNFINISHED).unlink()
     return ring.folder
+
+
+def _open_keys(folder: Path, lab: Path) -> None:
+    """Make the folder of keys; keys of an earlier attempt at this lab that a crash cut short are thrown away."""
+    mark, name = folder / UNFINISHED, f"{lab.absolute()}\n".encode()
+    if mark.is_file() and read_file(mark, _POLICY_LIMIT) == name:
+        for part in ("people", "process"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        (folder / PIN).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not any(folder.glob("*/*.pem")):
+        replace_file(mark, name)
 
 
 def read_policy(path: Path, owner: str) -> Policy:

@@ -24,7 +24,16 @@ from studbook.records import (
 from studbook.records.evaluation import Role
 from studbook.viability import Contender
 
-__all__ = ["Card", "contender", "contenders", "declare_cluster", "evaluate", "smoke_all", "with_cards"]
+__all__ = [
+    "Card",
+    "check_budget",
+    "contender",
+    "contenders",
+    "declare_cluster",
+    "evaluate",
+    "smoke_all",
+    "with_cards",
+]
 
 
 class Card(NamedTuple):
@@ -37,6 +46,28 @@ class Card(NamedTuple):
 
     digest: str
     card: Scorecard
+
+
+def check_budget(desk: Desk, candidates: int) -> None:
+    """Refuse a round whose candidates would need more model calls than the policy allows, before any is bred.
+
+    Counted: every candidate on the development items and every finalist on the selection items, existing scorecards
+    included, so that a round that goes on after a crash is not judged otherwise.
+
+    Raises:
+        OverBudget: with the arithmetic.
+    """
+    _, policy = desk.policy
+    development = sum(s.manifest.count for s in of_role(desk, "development"))
+    selection = sum(s.manifest.count for s in of_role(desk, "selection"))
+    finalists = min(candidates, policy.gates.finalists)
+    calls = candidates * development + finalists * selection
+    if calls > policy.budget.evaluations:
+        raise OverBudget(
+            f"{candidates} candidates x {development} development items + {finalists} finalists x {selection} selection "
+            f"items = {calls} model calls; the policy allows {policy.budget.evaluations}",
+            where="policy: budget.evaluations",
+        )
 
 
 def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
@@ -67,7 +98,6 @@ def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card
     The cache key is artifact, suites and evaluator together, so an answer can never be another model's.
 
     Raises:
-        OverBudget: if the policy's evaluations would not suffice.
         StudbookError: any of its kinds, if a worker fails.
     """
     suites = of_role(desk, role)
@@ -79,7 +109,6 @@ def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card
         if c.role == role and c.evaluator == evaluator and tuple(r.suite for r in c.results) == wanted
     }
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
-    _check_budget(desk, len(missing) * sum(s.manifest.count for s in suites))
     made = _score_missing(desk, missing, role, suites)
     for card in desk.progress.count(f"evaluating on {role} suites", made, len(missing)):
         known[card.artifact] = Card(desk.workspace.commit(card), card)
@@ -177,12 +206,6 @@ def _score_missing(desk: Desk, missing: Sequence[str], role: Role, suites: Seque
         return score(desk.header, _subject(desk, artifact), role, suites, folder, desk.worker_limits())
 
     yield from in_order(work, missing)
-
-
-def _check_budget(desk: Desk, calls: int) -> None:
-    allowed = desk.policy[1].budget.evaluations
-    if calls > allowed:
-        raise OverBudget(f"{calls} model calls would be needed at once; the policy allows {allowed}")
 
 
 def _subject(desk: Desk, artifact: str) -> Subject:

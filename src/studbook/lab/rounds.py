@@ -83,6 +83,7 @@ def run_round(
         raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
     herd, cluster, selection = _start(desk, label, chosen, parents, today or date.today())
     orders = breeding.plan(desk, herd, chosen)
+    judging.check_budget(desk, len(orders))
     candidates = breeding.breed_all(desk, orders)
     decision, record = _judge(desk, cluster, candidates, selection)
     baselines = _baselines(desk, herd, record, ceiling)

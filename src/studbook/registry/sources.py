@@ -12,9 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studbook.errors import BytesLie, ManifestRefused, UsageError
+from studbook.errors import BytesLie, ClaimRefused, ManifestRefused, UsageError
 from studbook.files import read_file
-from studbook.models.manifests import check_trained_source, convert_trained_source, parse_manifest, read_trained_source
+from studbook.models.manifests import (
+    check_trained_source,
+    convert_trained_source,
+    parse_manifest,
+    read_provenance,
+    read_trained_source,
+)
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
     AdapterSource,
@@ -112,10 +118,29 @@ def _model(
     content = read_file(path, _MODEL_LIMIT)
     model = parse_slm(content, str(path))
     files: list[bytes] = []
+    sidecar = path.with_name(path.name + ".manifest")
+    if sidecar.is_file():
+        _check_sidecar(sidecar, trained is not None)
     if trained is not None:
         check_trained_source(read_trained_source(trained), model)
         files.append(read_file(trained, _TEXT_LIMIT))
     return _model_draft(header, name or path.stem, model, content, files, path.parent, licence, data)
+
+
+def _check_sidecar(path: Path, trained: bool) -> None:
+    """A provenance sidecar may claim no more than what lies beside it shows.
+
+    Raises:
+        ClaimRefused: if it claims trained weights without a trained-source manifest, or assistant quality at all.
+    """
+    claimed = read_provenance(path).claimed_rung
+    reached = Rung.TRAINED if trained else Rung.SMOKE
+    if claimed.height > reached.height:
+        raise ClaimRefused(
+            f"claims {claimed.value}; what lies beside the model shows {reached.value} at most",
+            where=path,
+            advice="Register the model with its source.manifest, or lower the claim in the sidecar.",
+        )
 
 
 def _converted(header: Header, path: Path, licence: str | None, data: tuple[str, ...], name: str | None) -> Draft:

@@ -14,6 +14,7 @@ from studbook.records import (
     NoOp,
     Policy,
     Scorecard,
+    Standing,
     SuitesLock,
     ViabilityDecision,
     digest,
@@ -63,24 +64,35 @@ def decide(
     circle = Round(policy, cluster, champion_development, champion_selection, tuple(parents))
     circle.check(suites, contenders)
     judged = judge(contenders, circle)
-    winner = weigh(judged)
+    return _explained(header, circle, suites, judged, weigh(judged), excluded)
+
+
+def weigh(judged: Sequence[Judged]) -> Judged | None:
+    """Of those that nothing stopped the one worth most, of equals the lowest digest; None is doing nothing."""
+    passed = [j for j in judged if j.passed]
+    return min(passed, key=lambda j: (-j.trial.worth.net if j.trial else 0.0, j.contender.artifact), default=None)
+
+
+def _explained(
+    header: Header,
+    circle: Round,
+    suites: SuitesLock,
+    judged: Sequence[Judged],
+    winner: Judged | None,
+    excluded: Sequence[Excluded],
+) -> ViabilityDecision:
     best = best_parent(circle)
     return ViabilityDecision(
         header=header,
-        cluster=digest(cluster),
-        policy=digest(policy),
+        cluster=digest(circle.cluster),
+        policy=digest(circle.policy),
         suites=digest(suites),
         champion=circle.champion,
-        champion_cards=(digest(champion_development), digest(champion_selection)),
-        parents=tuple(parent.artifact for parent in parents),
-        parent_cards=tuple(digest(parent.card) for parent in parents),
+        champion_cards=(digest(circle.development), digest(circle.selection)),
+        parents=tuple(parent.artifact for parent in circle.parents),
+        parent_cards=tuple(digest(parent.card) for parent in circle.parents),
         excluded=tuple(excluded),
-        standings=tuple(
-            standing(j, "promote-to-shadow", why_it_won(j), policy.protected)
-            if j is winner
-            else standing(j, losing_action(j), why_it_lost(j, winner), policy.protected)
-            for j in judged
-        ),
+        standings=tuple(_standing(j, winner, circle) for j in judged),
         action="promote-to-shadow" if winner else "no-op",
         chosen=winner.contender.artifact if winner else None,
         best_parent=best.artifact if best else None,
@@ -89,7 +101,7 @@ def decide(
     )
 
 
-def weigh(judged: Sequence[Judged]) -> Judged | None:
-    """Of those that nothing stopped the one worth most, of equals the lowest digest; None is doing nothing."""
-    passed = [j for j in judged if j.passed]
-    return min(passed, key=lambda j: (-j.trial.worth.net if j.trial else 0.0, j.contender.artifact), default=None)
+def _standing(judged: Judged, winner: Judged | None, circle: Round) -> Standing:
+    if judged is winner:
+        return standing(judged, "promote-to-shadow", why_it_won(judged), circle.policy.protected)
+    return standing(judged, losing_action(judged), why_it_lost(judged, winner), circle.policy.protected)

@@ -26,7 +26,7 @@ from studbook.tensors.contract import CONTRACT, CONTRACT_SHA256
 __all__ = ["main", "page", "pages", "sections"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "operators"
-NOTE = "<!-- Written by tools/operator_docs.py from the source; edit the docstring, then run that again. -->"
+NOTE = "<!-- Written by tools/operator_docs.py from the source; edit the docstring, then run `make docs`. -->"
 KINDS = {float: "number", int: "integer", str: "text"}
 ORDER = ("Formula", "Source", "Base", "Attributes", "Bound", "When to use", "Failure modes")
 

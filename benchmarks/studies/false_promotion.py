@@ -185,8 +185,8 @@ def result(role: Role, kind: str, bits: str) -> SuiteResult:
         expected_calls=n,
         actual_calls=n,
         correct=bits,
-        loglik_micro=(0,) * n,
-        brier_micro=(0,) * n,
+        loglik_micro=" ".join(["0"] * n),
+        brier_micro=" ".join(["0"] * n),
         verdict="pass",
         detail="",
     )

@@ -87,7 +87,7 @@ def default_policy(header: Header, **changes: Any) -> Policy:
         "name": "default",
         "policy_version": 1,
         "operators": _DEFAULT_OPERATORS,
-        "recipes": (),
+        "recipes": _DEFAULT_RECIPES,
         "budget": _DEFAULT_BUDGET,
         "gates": _DEFAULT_GATES,
         "utility": _DEFAULT_UTILITY,
@@ -122,6 +122,13 @@ _DEFAULT_OPERATORS = (
     _grant("quantise/1"),
     _grant("sign-aware-merge/1", density=(0.05, 1.0), scale=(-1.0, 1.5)),
     _grant("task-delta/1", scales=(-1.0, 1.0)),
+)
+# What a round tries when nobody says otherwise; one number stands for every parent.
+_DEFAULT_RECIPES: tuple[dict[str, Any], ...] = (
+    {"operator": "blend/1", "weights": "uniform"},
+    {"operator": "task-delta/1", "scales": 0.3, "skip": []},
+    {"operator": "sign-aware-merge/1", "density": 0.5, "weights": "uniform", "scale": 1.0, "skip": []},
+    {"operator": "dare/1", "keep": 0.8, "scales": 0.3, "seed": 1, "skip": []},
 )
 _DEFAULT_BUDGET = Budget(
     candidates=16,

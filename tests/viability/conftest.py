@@ -112,8 +112,8 @@ class World:
             "expected_calls": n,
             "actual_calls": n,
             "correct": changed(base, *change),
-            "loglik_micro": (-1_000_000,) * n,
-            "brier_micro": tuple(brier + 1000 * (i % 7) for i in range(n)),
+            "loglik_micro": " ".join(["-1000000"] * n),
+            "brier_micro": " ".join(str(brier + 1000 * (i % 7)) for i in range(n)),
             "verdict": "pass",
             "detail": "",
         }

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from studbook.errors import OutOfOrder, OutsideAllowlist
+from studbook.errors import OutOfOrder
 from studbook.records import Agreement, Measure, Reserve, digest
 from studbook.viability import Baseline, screen
 
@@ -436,10 +436,13 @@ def test_a_candidate_offered_twice_stops_the_round(world: Any, good: Any) -> Non
         world.decide([contender, contender])
 
 
-def test_a_policy_that_protects_nothing_is_refused(world: Any, good: Any) -> None:
-    open_door = dataclasses.replace(world, policy_changes={"protected": ()})
-    with pytest.raises(OutsideAllowlist):
-        open_door.decide([open_door.contender("child", good)])
+def test_a_policy_that_names_no_protected_cluster_protects_every_one(world: Any, good: Any) -> None:
+    silent = dataclasses.replace(world, policy_changes={"protected": ()})
+    named = world.decide([world.contender("child", good)])
+    unnamed = silent.decide([silent.contender("child", good)])
+    assert unnamed.chosen == named.chosen
+    protected = [[c.on for c in d.standings[0].comparisons if c.test == "non-inferiority"] for d in (named, unnamed)]
+    assert sorted(protected[0]) == sorted(protected[1])
 
 
 def test_the_assumptions_name_what_was_not_measured(world: Any, good: Any) -> None:

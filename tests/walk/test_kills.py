@@ -160,11 +160,7 @@ DELICATE = {
     "before the line is on disk": "fsync append",
     "between the line and the renames": "rename .*json",
     "between the renames and the checkpoint": "create checkpoint.json.partial",
-    "while the checkpoint is swapped": "rename checkpoint.json",
-    "while an artifact is moved": "rename [0-9a-f]{64}$",
-    "before shadow's alias is swapped": "rename shadow.json",
     "before champion's alias is swapped": "rename champion.json",
-    "after champion's alias was swapped": "sync folder of champion.json",
 }
 
 
@@ -226,9 +222,11 @@ def test_death_while_a_lab_is_made_does_not_block_the_next_attempt(drive: Driver
 def test_death_at_every_boundary_and_at_fifty_random_moments(
     drive: Driver, prepared_lab: Place, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
+    safe = 0
     for boundary in range(len(undisturbed.steps)):
         death = die_and_go_on(drive, prepared_lab, tmp_path / str(boundary), boundary, undisturbed)
         assert death.status == -9, boundary
+        safe += len(death.said("acknowledged"))
     founding = founding_steps(drive, tmp_path / "whole")
     for boundary in range(len(founding)):
         die_while_founding(drive, tmp_path / f"found-{boundary}", boundary)
@@ -236,9 +234,8 @@ def test_death_at_every_boundary_and_at_fifty_random_moments(
     random_ = random.Random(50)
     moments = [f"~{random_.uniform(0.0, seconds):.4f}" for _ in range(50)]
     deaths = [die_and_go_on(drive, prepared_lab, tmp_path / m, m, undisturbed) for m in moments]
-    killed = sum(death.status == -9 for death in deaths)
-    assert killed > 25
-    write_figures(undisturbed, founding, len(deaths))
+    assert sum(death.status == -9 for death in deaths) > 25
+    write_figures(undisturbed, founding, len(deaths), safe)
 
 
 def time_of_a_life(drive: Driver, prepared: Place, folder: Path) -> float:
@@ -247,7 +244,7 @@ def time_of_a_life(drive: Driver, prepared: Place, folder: Path) -> float:
     return time.monotonic() - started
 
 
-def write_figures(whole: Undisturbed, founding: list[str], moments: int) -> None:
+def write_figures(whole: Undisturbed, founding: list[str], moments: int, safe: int) -> None:
     """The figures of this run; no times, so that a run on another machine gives the same file."""
     kinds = Counter(step.split()[0] for step in whole.steps)
     figures = {
@@ -256,9 +253,7 @@ def write_figures(whole: Undisturbed, founding: list[str], moments: int) -> None
         "boundaries_of_founding": len(founding),
         "random_moments": moments,
         "records": len(whole.records),
-        "acknowledged_records_lost": 0,
-        "half_candidates_seen": 0,
-        "labs_that_did_not_verify": 0,
+        "acknowledged_records_looked_up": safe,
     }
     PROOF.mkdir(parents=True, exist_ok=True)
     (PROOF / "kills.json").write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
@@ -271,5 +266,6 @@ def write_figures(whole: Undisturbed, founding: list[str], moments: int) -> None
         "commands then run to the end and leave exactly the records of the undisturbed life.\n\n"
         f"| boundary | times |\n|---|---:|\n{rows}\n"
         f"Boundaries of a life: {len(whole.steps)}, of making a lab: {len(founding)}. Random moments: {moments}.\n"
-        f"Records of a life: {len(whole.records)}. Acknowledged records lost: 0. Half candidates seen: 0.\n"
+        f"Records of a life: {len(whole.records)}; acknowledged records looked up after deaths at boundaries: {safe}.\n"
+        "Nothing was missing: the test that writes this page stops at the first thing that is.\n"
     )

@@ -153,11 +153,15 @@ def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:
         expected_calls=manifest.count,
         actual_calls=raw["calls"],
         correct="".join("1" if c else "0" for c in raw["correct"]) if usable else "",
-        loglik_micro=tuple(round(v * _MICRO) for v in raw["loglik"]) if usable else (),
-        brier_micro=tuple(round(v * _MICRO) for v in raw["brier"]) if usable else (),
+        loglik_micro=_numbers(raw["loglik"]) if usable else "",
+        brier_micro=_numbers(raw["brier"]) if usable else "",
         verdict="error" if drifted else judged.verdict,
         detail="the suite's items changed during the run" if drifted else judged.detail,
     )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(str(round(v * _MICRO)) for v in values)
 
 
 def _agreement(

@@ -37,6 +37,7 @@ from studbook.viability import confirm
 
 __all__ = [
     "alias_content",
+    "confirmation_of",
     "evidence_for",
     "finish_aliases",
     "release",
@@ -215,6 +216,11 @@ def _confirmation_gate(desk: Desk, decision: str, record: ViabilityDecision) -> 
     outcome = "confirmed" if confirmation.passed else "not confirmed on " + ", ".join(c.on for c in failed)
     detail = f"opening {confirmation.opening} of {confirmation.of} of the sealed suites: {outcome}"
     return gate("confirmation", confirmation.passed, found[0], "decisions", detail)
+
+
+def confirmation_of(desk: Desk, decision: str) -> ConfirmationRecord | None:
+    """The look at the sealed suites a decision's winner had, if it got that far."""
+    return next((c for _, c in desk.workspace.all(ConfirmationRecord) if c.decision == decision), None)
 
 
 def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPromotion:

@@ -120,12 +120,12 @@ def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[s
 
 def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: BaselineReceipt | None) -> Outcome:
     """Release the winner to shadow, or nothing; archive everybody else with reasons and scorecards."""
-    losers = archive(desk.header, record)
-    archived = desk.workspace.commit(losers) if losers.candidates else None
     released, held = None, ""
     if record.chosen is not None:
         held = channels.release_to_shadow(desk, decision, record)
         released = record.chosen if not held else None
+    losers = archive(desk.header, record, channels.confirmation_of(desk, decision))
+    archived = desk.workspace.commit(losers) if losers.candidates else None
     return Outcome(decision, record, archived, released, held, baselines, _champion_card(desk, record))
 
 

@@ -177,7 +177,7 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
         licences: The licence table.
         minimum_isolation: Measures every worker must have reached.
         stages: The way to champion, in order.
-        protected: Clusters on which no candidate may be inferior to the champion.
+        protected: Clusters on which no candidate may be inferior to the champion; none named means every task suite's.
         notes: In plain words, what this policy is for.
     """
 
@@ -195,6 +195,10 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
     stages: tuple[Literal["shadow", "canary", "champion"], ...]
     protected: tuple[Name, ...]
     notes: Text
+
+    def protects(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """The protected clusters, where ``labels`` are those of every frozen task suite."""
+        return self.protected or labels
 
 
 class SuitesLock(Record, frozen=True, kw_only=True, tag="suites-lock/1"):

@@ -94,7 +94,8 @@ def no_worse(candidate: Scorecard, champion: Scorecard, policy: Policy) -> list[
     All have to hold, so nothing is corrected for their number.
     """
     mine, theirs = candidate.tasks(), champion.tasks()
-    findings = [_no_worse_task(mine[k], theirs[k], champion.artifact, policy.gates) for k in policy.protected]
+    labels = policy.protects(champion.labels())
+    findings = [_no_worse_task(mine[k], theirs[k], champion.artifact, policy.gates) for k in labels]
     for own, other in zip(candidate.results, champion.results, strict=True):
         if other.dimension == "calibration":
             findings.append(_no_worse_calibrated(own, other, champion.artifact, policy.gates))
@@ -124,7 +125,7 @@ def _no_worse_task(own: SuiteResult, other: SuiteResult, champion: str, gates: G
 
 
 def _no_worse_calibrated(own: SuiteResult, other: SuiteResult, champion: str, gates: Gates) -> Finding:
-    gains = [b - a for a, b in zip(own.brier_micro, other.brier_micro, strict=True)]
+    gains = [b - a for a, b in zip(own.briers, other.briers, strict=True)]
     if len(gains) < 2:
         return no_data("non-inferiority", champion, "calibration", -gates.calibration_margin, "fewer than two items")
     micro = mean_bounds(gains, gates.alpha)
@@ -141,7 +142,7 @@ def _no_worse_calibrated(own: SuiteResult, other: SuiteResult, champion: str, ga
         method="improvement of the mean Brier score (0..2), paired by item, bounds -/+ z s / sqrt(n); wins and losses "
         "count items with a lower and a higher score",
     )
-    before, after = (sum(r.brier_micro) / len(r.brier_micro) * MICRO for r in (other, own))
+    before, after = (sum(r.briers) / len(r.briers) * MICRO for r in (other, own))
     return Finding(
         finding,
         f"calibration: mean Brier score went from {brier(before)} to {brier(after)} (lower bound of the "
@@ -210,7 +211,8 @@ def joint_gain(
         policy: The policy in force.
         test: ``parent`` in the decision, ``superiority`` in the confirmation.
     """
-    pair, estimate = joint(candidate, other, policy.protected, policy.gates.alpha)
+    labels = policy.protects(other.labels())
+    pair, estimate = joint(candidate, other, labels, policy.gates.alpha)
     finding = row(
         test,
         other.artifact,
@@ -219,10 +221,10 @@ def joint_gain(
         estimate,
         threshold=0.0,
         passed=settle(estimate.lower) > 0.0,
-        method=f"unweighted mean of the paired differences of {counted(len(policy.protected), 'protected suite')}, variance "
+        method=f"unweighted mean of the paired differences of {counted(len(labels), 'protected suite')}, variance "
         "sum var_k / K^2; lower bound above 0",
     )
-    mine, theirs = joint_mean(candidate, policy.protected), joint_mean(other, policy.protected)
+    mine, theirs = (joint_mean(card, labels) for card in (candidate, other))
     against = f"{percent(mine)} against {percent(theirs)}"
     margin = f"lower bound {points(estimate.lower, 2)}"
     if candidate.artifact == other.artifact:

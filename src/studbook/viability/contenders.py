@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from studbook.errors import OutOfOrder, OutsideAllowlist
+from studbook.errors import OutOfOrder
 from studbook.records import (
     CandidateManifest,
     FailureCluster,
@@ -82,6 +82,11 @@ class Round:
     parents: tuple[Baseline, ...]
 
     @property
+    def protected(self) -> tuple[str, ...]:
+        """Labels on which nobody may be inferior to the champion."""
+        return self.policy.protects(self.selection.labels())
+
+    @property
     def champion(self) -> str:
         """Digest of the champion."""
         return self.cluster.champion
@@ -129,13 +134,6 @@ def check_screening(
 
 
 def _check_champion(development: Scorecard, policy: Policy, cluster: FailureCluster) -> None:
-    if not policy.protected:
-        raise OutsideAllowlist(
-            "the policy protects no cluster, so every loss would be allowed",
-            where=f"policy {policy.name}: protected",
-            advice="Name the clusters on which no candidate may be inferior; the policy's owner signs the change.",
-            reason="policy.protected",
-        )
     require(development, cluster.champion, "development", development)
     check_labels(development, policy, cluster)
 
@@ -147,7 +145,7 @@ def check_labels(card: Scorecard, policy: Policy, cluster: FailureCluster) -> No
         OutOfOrder: naming the label, or the missing calibration suite (not needed on development items).
     """
     labels = [r.cluster for r in card.results if r.dimension == "task"]
-    missing = [label for label in (*policy.protected, cluster.label) if labels.count(label) != 1]
+    missing = [label for label in (*policy.protects(card.labels()), cluster.label) if labels.count(label) != 1]
     if missing:
         raise OutOfOrder(
             f"{labels.count(missing[0])} {card.role} task suites have the label {missing[0]}; exactly one is needed",

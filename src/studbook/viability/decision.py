@@ -57,7 +57,6 @@ def decide(
         excluded: Registered models that were not offered, for the record.
 
     Raises:
-        OutsideAllowlist: if the policy protects no cluster.
         OutOfOrder: if a scorecard of the champion or a parent is void, evaluators differ, a suite is not in the lock,
             or a candidate is offered twice.
     """
@@ -103,5 +102,5 @@ def _explained(
 
 def _standing(judged: Judged, winner: Judged | None, circle: Round) -> Standing:
     if judged is winner:
-        return standing(judged, "promote-to-shadow", why_it_won(judged), circle.policy.protected)
-    return standing(judged, losing_action(judged), why_it_lost(judged, winner), circle.policy.protected)
+        return standing(judged, "promote-to-shadow", why_it_won(judged), circle.protected)
+    return standing(judged, losing_action(judged), why_it_lost(judged, winner), circle.protected)

@@ -111,11 +111,11 @@ def _calls(measured: list[SuiteResult], role: Role, reference: Scorecard) -> Che
 def _results(measured: list[SuiteResult], role: Role, reference: Scorecard) -> Check:
     items = {r.suite: len(r.correct) for r in reference.results}
     for r in measured:
-        lengths = {len(r.correct), len(r.loglik_micro), len(r.brier_micro)}
+        lengths = {len(r.correct), len(r.logliks), len(r.briers)}
         if not (lengths == {items.get(r.suite, 0)} and lengths != {0}):
             detail = f"{r.cluster}: {sorted(lengths)} results for {items.get(r.suite, 0)} items"
             return _row(f"{INTEGRITY}{role}-results", False, detail)
-        if not (min(r.brier_micro) >= 0 and max(r.brier_micro) <= _WORST_BRIER and max(r.loglik_micro) <= 0):
+        if not (min(r.briers) >= 0 and max(r.briers) <= _WORST_BRIER and max(r.logliks) <= 0):
             return _row(f"{INTEGRITY}{role}-results", False, f"{r.cluster}: scores within their range")
     return _row(f"{INTEGRITY}{role}-results", True, f"{sum(len(r.correct) for r in measured)} results, one an item")
 

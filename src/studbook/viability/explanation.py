@@ -19,7 +19,7 @@ PLANNED_DISAGREEMENT = 0.10
 
 def best_parent(circle: Round) -> Baseline | None:
     """The parent with the highest joint mean over protected selection suites; of equals the lowest digest."""
-    labels = circle.policy.protected
+    labels = circle.protected
     return min(circle.parents, key=lambda p: (-joint_mean(p.card, labels), p.artifact), default=None)
 
 
@@ -79,7 +79,7 @@ def _each(judged: Sequence[Judged]) -> tuple[str, ...]:
 
 
 def _parent_itself(circle: Round) -> tuple[str, ...]:
-    best, labels = best_parent(circle), circle.policy.protected
+    best, labels = best_parent(circle), circle.protected
     if best is None or joint_mean(best.card, labels) <= joint_mean(circle.selection, labels):
         return ()
     theirs, champion = joint_mean(best.card, labels), joint_mean(circle.selection, labels)
@@ -122,11 +122,11 @@ def _detectable(circle: Round) -> str:
 
 
 def _gates(result: SuiteResult, circle: Round) -> bool:
-    return result.dimension == "task" and result.cluster in {circle.cluster.label, *circle.policy.protected}
+    return result.dimension == "task" and result.cluster in {circle.cluster.label, *circle.protected}
 
 
 def _beside_the_best_parent(winner: Judged | None, circle: Round) -> tuple[str, ...]:
-    best, labels = best_parent(circle), circle.policy.protected
+    best, labels = best_parent(circle), circle.protected
     if best is None:
         return ("no parent stood as a baseline",)
     stands = f"the best parent is {best.name} with {percent(joint_mean(best.card, labels))} joint mean"

@@ -68,7 +68,11 @@ def selection_gate(contender: Contender, champion: Scorecard, label: str, policy
     rows = card_checks(card, contender.artifact, "selection", champion)
     if card is None:
         return rows
-    return (*rows, _isolation(card.isolation, "selection", policy), _pass_mark(card, {label, *policy.protected}))
+    return (
+        *rows,
+        _isolation(card.isolation, "selection", policy),
+        _pass_mark(card, {label, *policy.protects(card.labels())}),
+    )
 
 
 def failed(checks: Iterable[Check]) -> tuple[Check, ...]:

@@ -39,7 +39,6 @@ def screen(
     looked at, so the answer is the same before and after finalists met the selection suites.
 
     Raises:
-        OutsideAllowlist: if the policy protects no cluster.
         OutOfOrder: if the champion's scorecard is void, an evaluator differs, or a candidate is offered twice.
     """
     check_screening(contenders, champion_development, cluster, policy)
@@ -62,9 +61,10 @@ def joint_mean(card: Scorecard, labels: Sequence[str]) -> float:
 
 
 def _place(contender: Contender, champion_development: Scorecard, policy: Policy) -> Place:
+    labels = policy.protects(champion_development.labels())
     if contender.development is None:  # the gates demand it; a type checker cannot know
-        return Place(len(policy.protected) + 1, 0.0, contender.artifact, digest(contender.manifest))
+        return Place(len(labels) + 1, 0.0, contender.artifact, digest(contender.manifest))
     mine, theirs = contender.development.tasks(), champion_development.tasks()
-    short = [k for k in policy.protected if settle(mine[k].mean - theirs[k].mean) < -policy.gates.margin]
-    mean = joint_mean(contender.development, policy.protected)
+    short = [k for k in labels if settle(mine[k].mean - theirs[k].mean) < -policy.gates.margin]
+    mean = joint_mean(contender.development, labels)
     return Place(len(short), -mean, contender.artifact, digest(contender.manifest))

@@ -13,7 +13,7 @@ from studbook.viability.comparisons import Finding, joint_gain, no_data, no_wors
 from studbook.viability.contenders import Baseline, Contender, Round
 from studbook.viability.gates import failed, gate_in_round, selection_gate, tampered
 from studbook.viability.screening import Place, joint_mean, ranking
-from studbook.viability.words import counted, percent
+from studbook.viability.words import counted, percent, settle
 from studbook.viability.worth import Worth, worth
 
 __all__ = ["Judged", "Trial", "judge", "losing_action", "standing"]
@@ -117,12 +117,26 @@ def judge(contenders: Sequence[Contender], circle: Round) -> tuple[Judged, ...]:
     )
 
 
+def _fallen(place: Place, contender: Contender, circle: Round) -> tuple[str, ...]:
+    """Where it is worse than the champion by more than the margin on development items: the deepest fall."""
+    if place.shortfalls == 0 or contender.development is None:
+        return ()
+    mine, theirs = contender.development.tasks(), circle.development.tasks()
+    worst = min(circle.protected, key=lambda k: (settle(mine[k].mean - theirs[k].mean), k))
+    return (
+        f"worse than the champion on {counted(place.shortfalls, 'protected cluster')} of {len(circle.protected)}: "
+        f"joint mean {percent(-place.loss)} against {percent(joint_mean(circle.development, circle.protected))}, deepest on "
+        f"{worst}, {percent(mine[worst].mean)} against {percent(theirs[worst].mean)} (development items)",
+    )
+
+
 def _unranked(
     manifest: str, places: Sequence[Place], by_manifest: dict[str, Contender], circle: Round
 ) -> tuple[str, ...]:
     for rank, place in enumerate(places, start=1):
         if place.manifest == manifest:
             return (
+                *_fallen(place, by_manifest[manifest], circle),
                 f"place {rank} of {len(places)} on development items (joint mean {percent(-place.loss)}, "
                 f"{counted(place.shortfalls, 'protected cluster')} below the margin); the policy lets "
                 f"{counted(circle.policy.gates.finalists, 'finalist')} meet the selection suites",
@@ -196,7 +210,7 @@ def _against_parents(contender: Contender, card: Scorecard, circle: Round) -> li
     for parent in parents:
         name = f"the parent {parent.name}"
         findings.append(joint_gain(card, parent.card, name, policy, "parent"))
-        findings.append(worst_skill(card, parent.card, name, policy.protected, policy.gates.alpha))
+        findings.append(worst_skill(card, parent.card, name, policy.protects(card.labels()), policy.gates.alpha))
     for absent in sorted(set(contender.template.parents) - known - {circle.champion}):
         findings.append(
             no_data("parent", absent, "joint-mean", 0.0, f"parent {absent} was not evaluated as a baseline")

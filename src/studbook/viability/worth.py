@@ -52,7 +52,7 @@ def worth(candidate: Scorecard, champion: Scorecard, candidate_bytes: int, polic
         why = "decoded bytes and multiply-adds of candidate and champion were not measured once each by one method"
         missing = no_data("utility", champion.artifact, "net-utility", policy.utility.switching_threshold, why)
         return Worth((), 0.0, (missing, reserve))
-    pair, gain = joint(candidate, champion, policy.protected, policy.gates.alpha)
+    pair, gain = joint(candidate, champion, policy.protects(champion.labels()), policy.gates.alpha)
     terms = _terms(gain.lower, memory, compute, policy, digest(candidate))
     net = settle(math.fsum(term.contribution for term in terms))
     return Worth(terms, net, (_net_utility(pair, gain, net, champion.artifact, policy), reserve))

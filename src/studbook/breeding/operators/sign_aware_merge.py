@@ -85,7 +85,7 @@ class SignAwareMerge(Operator, frozen=True, tag="sign-aware-merge/1"):
         elected = np.sign(vote)
         top, bottom = np.zeros_like(vote), np.zeros_like(vote)
         for weight, delta in zip(weights, trimmed, strict=True):
-            agrees = (np.sign(delta) == elected) & (elected != 0)
+            agrees = np.sign(delta) == elected  # where nothing is elected, only zeros agree
             top = np.add(top, np.where(agrees, np.multiply(delta, weight), zero))
             bottom = np.add(bottom, np.where(agrees, weight, zero))
         merged = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)

@@ -65,7 +65,7 @@ def allowed(skip: Skip, lines: Iterable[str]) -> bool:
         test, separator, reason = line.partition(": ")
         if not separator or line.startswith("#"):
             continue
-        dotted = test.strip().removesuffix(".py").replace("/", ".").replace("::", ".")
+        dotted = test.strip().replace(".py::", ".").removesuffix(".py").replace("/", ".")
         if (skip.test == dotted or skip.test.startswith(dotted + ".")) and reason.strip() in skip.reason:
             return True
     return False

@@ -281,6 +281,7 @@ def _spread(studies: Sequence[Study], median: int) -> list[str]:
         "gain over best parent",
         "lower bound",
         "skills below base",
+        "parents with a better worst skill",
         "ceiling",
     ]
     table = []

@@ -48,12 +48,20 @@ def test_every_module_lists_exactly_its_public_classes_and_functions(modules):
         if not module.public or module.name == "studbook":
             continue
         tree = module.tree
-        named = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        # A decorated function of the command line is reached through its group, not by name.
+        named = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith("_") and not is_verb(n)]
         lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
         listed = ast.literal_eval(lists[0]) if lists else []
         assert {n.name for n in named} <= set(listed), module.name
         bound = {name for node in tree.body for name in names_bound(node)}
         assert set(listed) <= bound, module.name
+
+
+def is_verb(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef) and any(
+        re.search(r"\.(command|group)\(", ast.unparse(decorator)) for decorator in node.decorator_list
+    )
 
 
 def names_bound(node: ast.stmt) -> set[str]:

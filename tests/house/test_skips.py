@@ -17,9 +17,10 @@ def test_plain(): pass
 """
 
 
-@pytest.fixture
-def report(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The JUnit report of a real run with one skip and one expected failure."""
+    tmp_path = tmp_path_factory.mktemp("birds")
     (tmp_path / "test_birds.py").write_text(TESTS, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     path = tmp_path / "report.xml"

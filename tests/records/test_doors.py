@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any, get_args
 
 import msgspec
@@ -54,6 +55,22 @@ def approval(**changes: Any) -> ParentApproval:
     return ParentApproval(**fields | changes)
 
 
+@cache
+def texts(pattern: str | None, low: int, high: int) -> st.SearchStrategy[str]:
+    """Texts of one pattern; the commonest patterns have a strategy of their own, which is much faster."""
+    if pattern is None or pattern.startswith("\\A[^"):
+        plain = st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Zl", "Zp"))
+        return st.text(plain, min_size=low, max_size=min(high, 12))
+    if pattern == r"^[0-9a-f]{64}\Z":
+        return st.binary(min_size=32, max_size=32).map(bytes.hex)
+    return st.from_regex(pattern)
+
+
+@cache
+def records(kind: str) -> st.SearchStrategy[Record]:
+    return values(types.type_info(KINDS[kind]))
+
+
 def values(info: types.Type) -> st.SearchStrategy[Any]:
     """Every value a field may hold, by what msgspec knows of its type."""
     match info:
@@ -62,8 +79,7 @@ def values(info: types.Type) -> st.SearchStrategy[Any]:
         case types.StructType(cls=cls, fields=fields):
             return st.builds(cls, **{f.name: values(f.type) for f in fields})
         case types.StrType(pattern=pattern, min_length=low, max_length=high):
-            free = st.from_regex(pattern) if pattern else st.text(st.characters(codec="utf-8"), max_size=20)
-            return free.filter(lambda text: (low or 0) <= len(text) <= (high or 4000))
+            return texts(pattern, low or 0, high or 12)
         case types.IntType(gt=gt, ge=ge, lt=lt, le=le):
             low = ge if ge is not None else (gt + 1 if gt is not None else -(2**53) + 1)
             high = le if le is not None else (lt - 1 if lt is not None else 2**53 - 1)
@@ -100,13 +116,13 @@ def test_every_kind_is_one_line_of_the_closed_world() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_record_of_every_kind_comes_back_as_it_was(kind: str, data: st.DataObject) -> None:
-    record = data.draw(values(types.type_info(KINDS[kind])))
+    record = data.draw(records(kind))
     written = write_record(record)
     assert read_record(written) == record
-    assert canonical(json.loads(written)) == written
+    assert canonical(json.loads(written, parse_int=float)) == written
     assert digest(record) == digest(read_struct(written, KINDS[kind]))
     assert all(len(d) == 64 for d in (*record.subjects(), *record.references()))
 
@@ -248,7 +264,7 @@ def test_an_unknown_field_inside_a_receipt_is_refused(lived_lab: Place, inner: s
     with lived_lab.open(writer=False) as lab:
         _, record = next(lab.desk.workspace.all(OperatorReceipt))
     fields = msgspec.to_builtins(record)
-    nested = fields[inner][0] if isinstance(fields[inner], list) else fields[inner]
+    nested = fields[inner][0] if isinstance(fields[inner], list | tuple) else fields[inner]
     nested["speed"] = 1
     with pytest.raises(RecordRefused, match="`speed`"):
         read_record(canonical(fields))

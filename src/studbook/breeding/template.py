@@ -63,8 +63,7 @@ def draft(
     fewest, most = operator.parents_needed
     if not fewest <= len(parents) <= most:
         raise ParentsDoNotFit(f"{operator.family} takes {fewest} to {most} parents, {len(parents)} were given")
-    fields = operator_fields(operator)
-    digests = tuple(p.sha256 for p in parents)
+    fields, digests = operator_fields(operator), tuple(p.sha256 for p in parents)
     return LineageTemplate(
         header=header,
         purpose=purpose,

@@ -20,7 +20,7 @@ from studbook.sandbox import worker_main
 from studbook.tensors.contract import CONTRACT_SHA256
 from studbook.tensors.reductions import sum_of_squares
 
-__all__ = ["OUTPUT", "work"]
+__all__ = ["OUTPUT", "delta_norm", "parse_back", "work"]
 
 OUTPUT = "candidate.slm"
 

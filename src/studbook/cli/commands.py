@@ -19,7 +19,7 @@ from studbook.files import read_file
 from studbook.lab import Lab
 from studbook.lab.founding import read_policy
 
-__all__ = ["commands"]
+__all__ = ["Session", "commands"]
 
 NO_OP, HELD, WRONG = 20, 21, 22
 _RECIPE_LIMIT = 1 << 20

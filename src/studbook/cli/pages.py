@@ -38,6 +38,7 @@ __all__ = [
     "frozen",
     "line",
     "lineage",
+    "lines",
     "moved",
     "readiness",
     "records",

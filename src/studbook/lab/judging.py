@@ -135,15 +135,7 @@ def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureClus
         known = sorted({s.manifest.cluster for s in suites if s.manifest.dimension == "task"})
         raise UsageError(f"no frozen suite has the label {label!r}", advice=f"Known labels: {', '.join(known)}.")
     card = evaluate(desk, [champion], "development")[champion]
-    result = card.card.tasks()[label]
-    failed, of = len(result.correct) - result.right, len(result.correct)
-    least = desk.policy[1].gates.cluster_error
-    if of == 0 or failed / of < least:
-        raise OutOfOrder(
-            f"the champion fails {failed} of {of} items of {label}; the policy calls it a failure cluster from {least:.0%}",
-            advice="Choose a label it fails at: studbook show champion",
-            reason="order.cluster",
-        )
+    failed, of = _failures(desk, card, label)
     found = slice_of(desk, label, base)
     if found is None:
         raise OutOfOrder(
@@ -171,6 +163,20 @@ def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureClus
         contamination=desk.workspace.commit(receipt),
     )
     return desk.workspace.commit(cluster), cluster
+
+
+def _failures(desk: Desk, card: Card, label: str) -> tuple[int, int]:
+    """Failed items and all items of a label, if the policy calls that many failures a cluster."""
+    result = card.card.tasks()[label]
+    failed, of = len(result.correct) - result.right, len(result.correct)
+    least = desk.policy[1].gates.cluster_error
+    if of == 0 or failed / of < least:
+        raise OutOfOrder(
+            f"the champion fails {failed} of {of} items of {label}; the policy calls it a failure cluster from {least:.0%}",
+            advice="Choose a label it fails at: studbook show champion",
+            reason="order.cluster",
+        )
+    return failed, of
 
 
 def contender(desk: Desk, manifest: str, evaluator: str) -> Contender:

@@ -32,7 +32,7 @@ from studbook.registry.approval import Selection
 from studbook.registry.compatibility import require
 from studbook.viability import Baseline, archive, decide, screen
 
-__all__ = ["Outcome", "breed_one", "conclude", "decide_only", "run_round"]
+__all__ = ["Outcome", "breed_one", "conclude", "decide_only", "run_round", "select_approved_parents"]
 
 
 class Outcome(Struct, frozen=True):

@@ -15,27 +15,32 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import msgspec
+import numpy as np
 import pytest
 
 from studbook.errors import StudbookError
 from studbook.lab import Lab
 from studbook.lab.demo import examples_folder
 from studbook.lab.founding import read_policy
+from studbook.models.forward import Forward
+from studbook.models.slm import Slm, parse_slm, read_slm
+from studbook.models.slm_writer import write_slm
 from studbook.records import Policy
 from studbook.sandbox import Limits
 
 PERSON = "ann"
 CLUSTER = "rot"
 PARENTS = ("cap-rot", "dup-odd")
-PROTECTED = ("cap", "rot", "dup")
+PROTECTED = ("cap", "rot", "odd")
 ROLES = ("development", "selection", "sealed")
-# Two dozen items from here are enough to tell this child from both parents at the loosened alpha.
-FIRST, ITEMS = 172, 24
+# Items of a suite, and of the shipped suite's beginning from which they are taken.
+ITEMS, POOL = 24, 72
 BLEND = {"operator": "blend/1", "weights": "uniform"}
 PRUNE = {"operator": "prune/1", "fraction": 0.5, "scope": "global", "skip": []}
 POLICY: dict[str, Any] = {
@@ -85,7 +90,7 @@ def small_policy(folder: Path, **changes: Any) -> Policy:
     return read_policy(path, PERSON)
 
 
-def write_suite(folder: Path, items: Sequence[dict[str, Any]], **settings: object) -> Path:
+def write_suite(folder: Path, items: Sequence[dict[str, Any]], /, **settings: object) -> Path:
     """A suite folder whose manifest fits its items; the folder is named after the suite."""
     lines = b"".join(msgspec.json.encode(item, order="sorted") + b"\n" for item in items)
     fields: dict[str, object] = {
@@ -110,10 +115,40 @@ def write_suite(folder: Path, items: Sequence[dict[str, Any]], **settings: objec
 
 
 def shipped_items(role: str, cluster: str) -> list[dict[str, Any]]:
-    """The items the small lab takes from a shipped suite."""
+    """The items the small lab takes from a shipped suite.
+
+    Where a candidate is judged they are items on which the blend of the parents is ahead, or this few would show nothing.
+    """
     path = examples_folder() / "suites" / role / f"{role}-{cluster}" / "items.jsonl"
     items = [json.loads(line) for line in path.read_text().splitlines()]
-    return items[:: len(items) // ITEMS] if cluster == "calibration" else items[FIRST : FIRST + ITEMS]
+    if cluster == "calibration":
+        return items[:: len(items) // ITEMS]
+    if role == "development":
+        return items[:ITEMS]
+    pool = items[:POOL]
+    child, base, *parents = (answers(model, pool) for model in contestants())
+    lead = [sum(own - other for other in rest) for own, *rest in zip(child, *parents, strict=True)]
+    ahead = sorted(range(POOL), key=lambda i: (-lead[i], base[i] - child[i], i))[:ITEMS]
+    return [pool[i] for i in sorted(ahead)]
+
+
+@cache
+def contestants() -> tuple[Slm, ...]:
+    """The uniform blend of the parents, and whom it has to beat: the base and every parent."""
+    base, *parents = (read_slm(founder(name) / f"{name}.slm") for name in ("base", *PARENTS))
+    share = np.float32(1 / len(parents))
+    names = [spec.name for spec in base.shape.tensors()]
+    tensors = {name: np.sum([share * p.dense(name) for p in parents], axis=0, dtype=np.float32) for name in names}
+    return parse_slm(write_slm(base.shape, base.tokenizer, tensors), "blend"), base, *parents
+
+
+def answers(model: Slm, items: Sequence[dict[str, Any]]) -> list[int]:
+    """1 where a model answers exactly, else 0."""
+    encode = model.tokenizer.encode
+    pairs = [
+        (encode(i["prompt"], bos=True, eos=False), encode(i["expected"], bos=False, eos=True)) for i in items
+    ]
+    return [int(right) for right in Forward(model).score(pairs).exact]
 
 
 def small_suites(folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from studbook.breeding.worker import OUTPUT
 from studbook.errors import DigestDiffers
@@ -21,7 +21,7 @@ from studbook.records import (
     Rung,
     digest,
 )
-from studbook.sandbox import ISOLATION, Limits, run_worker
+from studbook.sandbox import Answer, Limits, run_worker
 
 __all__ = ["CHUNK", "Bred", "check_output", "describe", "produce", "run_template"]
 
@@ -43,7 +43,7 @@ class Bred(NamedTuple):
 
 def run_template(
     template: LineageTemplate, paths: Mapping[str, Path], folder: Path, *, threads: int = 1, chunk: int = CHUNK
-) -> dict[str, Any]:
+) -> Answer:
     """Run one worker on a template and re-hash its output.
 
     Args:
@@ -54,7 +54,7 @@ def run_template(
         chunk: Elements computed at a time; the bytes do not depend on it.
 
     Returns:
-        The worker's answer; its ``sha256`` has been checked against the file.
+        The worker's answer and isolation; its ``sha256`` has been checked against the file.
 
     Raises:
         DigestDiffers: if the output is not the file the worker says it wrote.
@@ -73,7 +73,7 @@ def run_template(
     }
     allowed = Limits(seconds=limits.seconds, memory_bytes=limits.memory_bytes, file_bytes=limits.output_bytes)
     answer = run_worker("studbook.breeding.worker", job, folder, allowed)
-    if sha256_file(folder / OUTPUT) != answer["sha256"]:
+    if sha256_file(folder / OUTPUT) != answer.value["sha256"]:
         raise DigestDiffers("is not the file the worker says it wrote", where=folder / OUTPUT)
     return answer
 
@@ -96,7 +96,7 @@ def produce(
     """
     inputs = [template.base, *template.parents]
     before = [sha256_file(paths[d]) for d in inputs]
-    answer = run_template(template, paths, folder, threads=threads)
+    answer, isolation = run_template(template, paths, folder, threads=threads)
     for expected, first, last in zip(inputs, before, answer["after"], strict=True):
         if not expected == first == last:
             raise DigestDiffers("an input changed while it was used", where=paths[expected], reason="digest.input")
@@ -110,7 +110,7 @@ def produce(
             for role, b, a in zip(roles, before, answer["after"], strict=True)
         ),
         numeric_contract=template.numeric_contract,
-        isolation=ISOLATION,
+        isolation=isolation,
         output=Blob(sha256=answer["sha256"], size=answer["size"]),
         delta_norm=answer["delta_norm"],
         reproducibility="exact",

@@ -57,7 +57,7 @@ def recompute(
         DigestDiffers: if receipt and template disagree, or other bytes came out.
     """
     check_receipt(template, receipt)
-    answer = run_template(template, paths, folder, threads=threads, chunk=chunk)
+    answer = run_template(template, paths, folder, threads=threads, chunk=chunk).value
     if answer["sha256"] != receipt.output.sha256:
         raise DigestDiffers(
             f"recomputing gave {answer['sha256'][:16]}..., the receipt says {receipt.output.sha256[:16]}...",

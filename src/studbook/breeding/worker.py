@@ -14,13 +14,13 @@ from studbook.breeding.operators.run import compute
 from studbook.breeding.sources import as_inputs, open_inputs
 from studbook.errors import OutsideAllowlist, OverBudget
 from studbook.files import sha256_file
+from studbook.models.checksum import warm
 from studbook.models.slm import Slm, parse_slm
 from studbook.models.slm_writer import write_slm
-from studbook.sandbox import worker_main
 from studbook.tensors.contract import CONTRACT_SHA256
 from studbook.tensors.reductions import sum_of_squares
 
-__all__ = ["OUTPUT", "delta_norm", "parse_back", "work"]
+__all__ = ["OUTPUT", "delta_norm", "parse_back", "warm", "work"]
 
 OUTPUT = "candidate.slm"
 
@@ -74,7 +74,3 @@ def parse_back(data: bytes) -> dict[str, np.ndarray]:
 
 def _difference(child: np.ndarray, base: np.ndarray) -> np.ndarray:
     return (child.astype(np.float64) - base.astype(np.float64)).reshape(-1)
-
-
-if __name__ == "__main__":
-    worker_main(work)

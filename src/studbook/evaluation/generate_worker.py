@@ -7,12 +7,12 @@ from typing import Any
 
 from studbook.errors import TokenizerRefused
 from studbook.evaluation.score_worker import open_model
+from studbook.models.checksum import warm
 from studbook.models.forward import Forward
 from studbook.models.slm import Slm
 from studbook.models.tokenizers import EOS
-from studbook.sandbox import worker_main
 
-__all__ = ["work"]
+__all__ = ["warm", "work"]
 
 
 def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
@@ -42,7 +42,3 @@ def _text(model: Slm, ids: list[int]) -> str | None:
         return model.tokenizer.decode(ids[: ids.index(EOS)])
     except TokenizerRefused:
         return None
-
-
-if __name__ == "__main__":
-    worker_main(work)

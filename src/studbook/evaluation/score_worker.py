@@ -9,11 +9,11 @@ from typing import Any
 from studbook.errors import DigestDiffers
 from studbook.evaluation.suites import items_sha256, known_items
 from studbook.files import read_file
+from studbook.models.checksum import warm
 from studbook.models.forward import Forward
 from studbook.models.slm import Slm, read_slm
-from studbook.sandbox import worker_main
 
-__all__ = ["BATCH", "open_model", "work"]
+__all__ = ["BATCH", "open_model", "warm", "work"]
 
 # Part of the evaluator's identity: another batch layout may round differently.
 BATCH = 256
@@ -66,7 +66,3 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
             }
         )
     return {"suites": suites, "tokens": tokens, "logit_positions": positions}
-
-
-if __name__ == "__main__":
-    worker_main(work)

@@ -23,7 +23,7 @@ from studbook.records import (
     digest,
 )
 from studbook.records.evaluation import Role
-from studbook.sandbox import ISOLATION, Limits, run_worker
+from studbook.sandbox import Limits, run_worker
 
 __all__ = ["SMOKE_PROMPTS", "Subject", "SuiteFile", "evaluator_sha256", "score", "smoke"]
 
@@ -85,7 +85,7 @@ def smoke(header: Header, subject: Subject, folder: Path, limits: Limits) -> Run
         limits: What the worker may use.
     """
     job = _job(subject, prompts=list(SMOKE_PROMPTS), max_new_tokens=SMOKE_TOKENS, twice=True)
-    answer = run_worker("studbook.evaluation.generate_worker", job, folder, limits)
+    answer = run_worker("studbook.evaluation.generate_worker", job, folder, limits).value
     first, second = answer["runs"]
     same, finite = first == second, answer["finite"] is True
     passed = same and finite and len(first) == len(SMOKE_PROMPTS)
@@ -123,7 +123,7 @@ def score(
     scoring.mkdir()
     generating.mkdir()
     job = _job(subject, suites=[str(s.path.absolute()) for s in suites])
-    answer = run_worker("studbook.evaluation.score_worker", job, scoring, limits)
+    answer, isolation = run_worker("studbook.evaluation.score_worker", job, scoring, limits)
     results = tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
     return Scorecard(
         header=header,
@@ -134,7 +134,7 @@ def score(
         agreement=_agreement(subject, suites, results, generating, limits),
         results=results,
         cost=_cost(subject, answer["tokens"], answer["logit_positions"]),
-        isolation=ISOLATION,
+        isolation=isolation,
     )
 
 
@@ -177,7 +177,7 @@ def _agreement(
         return Agreement(sampled=0, agreed=0)
     limit = max(s.manifest.max_new_tokens for s, _ in tasks)
     job = _job(subject, prompts=[item.prompt for item, _ in sample], max_new_tokens=limit + 1, twice=False)
-    texts = run_worker("studbook.evaluation.generate_worker", job, folder, limits)["texts"]
+    texts = run_worker("studbook.evaluation.generate_worker", job, folder, limits).value["texts"]
     same = sum(exact(item.expected, text, limit) == right for (item, right), text in zip(sample, texts, strict=True))
     return Agreement(sampled=len(sample), agreed=same)
 

@@ -17,7 +17,7 @@ try:
 except ImportError:  # the checksum is then slow (about 3 MB/s) but the same
     njit = None
 
-__all__ = ["CHECKSUM_BYTES", "checksum64", "fnv1a64", "mix_reference"]
+__all__ = ["CHECKSUM_BYTES", "checksum64", "fnv1a64", "mix_reference", "warm"]
 
 CHECKSUM_BYTES = 8
 _START = 0xCBF29CE484222325
@@ -74,6 +74,11 @@ def _mix_fast(state: int, data: bytes, start: int) -> int:
 
 
 _mix: Callable[[int, bytes, int], int] = mix_reference if _fast is None else _mix_fast
+
+
+def warm() -> None:
+    """Load the compiled kernel, so that processes forked from this one have it."""
+    _mix(_START, b"warm", 0)
 
 
 def checksum64(data: bytes, zero_at: int) -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "Rung",
     "Text",
     "Zone",
+    "replace",
 ]
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="SHA-256, 64 lowercase hexadecimal digits")]

@@ -197,7 +197,7 @@ def _geometry(
             sign_conflict=_measure(pair["conflict"], "share", "opposite signs where both moved"),
             barrier=_measure(pair["barrier"], "nats-per-token", f"midpoint minus mean of ends on {len(rows)} rows"),
         )
-        for pair in answer["pairs"]
+        for pair in answer.value["pairs"]
     )
 
 

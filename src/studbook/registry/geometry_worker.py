@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from studbook.models.checksum import warm
 from studbook.models.forward import Forward
 from studbook.models.slm import Slm, parse_slm, read_slm
 from studbook.models.slm_writer import write_slm
-from studbook.sandbox import worker_main
 from studbook.tensors.reductions import dot, sum_of_squares
 
-__all__ = ["work"]
+__all__ = ["warm", "work"]
 
 Delta = Mapping[str, NDArray[np.float32]]
 
@@ -74,7 +74,3 @@ def _loss(model: Slm, rows: Sequence[Sequence[str]]) -> float:
         return 0.0
     scores = Forward(model).score(pairs)
     return -math.fsum(float(v) for v in scores.loglik) / sum(len(a) for _, a in pairs)
-
-
-if __name__ == "__main__":
-    worker_main(work)

@@ -1,0 +1,133 @@
+"""The process workers are forked from: one thread, no keys, a cleaned environment, the worker modules imported.
+
+It reads one JSON request a line on standard input and writes one JSON line when a worker starts and one when it ends.
+When standard input closes, because the lab closed it or died, it ends its workers and itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from studbook.errors import StudbookError
+from studbook.sandbox.limits import Limits, confine
+
+__all__ = ["RESULT", "main"]
+
+RESULT = "result.json"
+NOISE = "noise.txt"
+_MEASURES = ("clean-environment", "closed-descriptors", "own-process", "own-session")
+
+
+def main() -> None:
+    """Serve until standard input closes."""
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: dict[int, int] = {}
+    pending = b""
+    while True:
+        ready, _, _ = select.select([0, wake], [], [])
+        if wake in ready:
+            os.read(wake, 4096)
+            _reap(running)
+        if 0 in ready:
+            data = os.read(0, 1 << 16)
+            if not data:
+                break
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                _start(json.loads(line), running)
+    for pid in running:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _start(request: dict[str, Any], running: dict[int, int]) -> None:
+    """Import the worker's module once, then fork."""
+    try:
+        module = importlib.import_module(request["module"])
+        if warm := getattr(module, "warm", None):
+            warm()
+    except Exception:
+        _reply({"id": request["id"], "code": 1, "noise": traceback.format_exc()})
+        return
+    gc.freeze()
+    pid = os.fork()
+    if pid == 0:
+        _child(module, request)
+    running[pid] = request["id"]
+    _reply({"id": request["id"], "pid": pid})
+
+
+def _reap(running: dict[int, int]) -> None:
+    while running:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        number = running.pop(pid)
+        # Whatever the worker started goes with it.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        _reply({"id": number, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _child(module: Any, request: dict[str, Any]) -> None:
+    """The worker: its own session and folder, nothing open, limited; never returns."""
+    code = 1
+    try:
+        folder = Path(request["folder"])
+        os.setsid()
+        os.chdir(folder)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        noise = os.open(NOISE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for target, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, noise), (2, noise)):
+            os.dup2(source, target)
+        os.closerange(3, 1 << 16)
+        os.environ["HOME"] = os.environ["TMPDIR"] = str(folder)
+        measures = (*_MEASURES, *confine(Limits(**request["limits"])))
+        _write(folder, {**_outcome(module, request["job"], folder), "isolation": sorted(measures)})
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _outcome(module: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    try:
+        return {"answer": module.work(job, folder)}
+    except StudbookError as error:
+        fields = {name: str(getattr(error, name)) for name in ("message", "where", "advice", "reason")}
+        return {"error": {"type": type(error).__name__, **fields}}
+    except MemoryError:
+        return {"error": {"type": "OverBudget", "message": "the worker ran out of its memory limit"}}
+    except OSError as error:
+        return {"error": {"type": "OverBudget", "message": f"the worker could not write: {error.strerror}"}}
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    (folder / RESULT).write_text(json.dumps(result))
+
+
+def _reply(message: dict[str, Any]) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

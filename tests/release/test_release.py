@@ -1,0 +1,239 @@
+"""Channels as a pure state machine: gates before every move, and a way back after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studbook.errors import ClaimRefused, OutOfOrder, OutsideAllowlist, StudbookError
+from studbook.policy import default_policy
+from studbook.records import (
+    AdmissionRecord,
+    Blob,
+    CandidateManifest,
+    ChampionPromotion,
+    Gate,
+    Header,
+    PromotionTemplate,
+    Record,
+    RollbackRecord,
+    Rung,
+    digest,
+    replace,
+)
+from studbook.release import (
+    ChannelState,
+    admit,
+    champion_template,
+    channel_state,
+    check_claim,
+    check_stage,
+    first_champion,
+    gate,
+    promote,
+    roll_back,
+    to_shadow,
+)
+
+HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
+MODELS = tuple(letter * 64 for letter in "abcde")
+EMPTY = ChannelState(None, None, None)
+Moves = list[tuple[str, Record]]
+
+
+def template(artifact: str, *gates: Gate, stage: Any = "shadow") -> PromotionTemplate:
+    passed = gate("decision", True, "d" * 64, "decisions", "chosen")
+    return PromotionTemplate(
+        header=HEADER,
+        stage=stage,
+        artifact=artifact,
+        manifest="1" * 64,
+        decision="2" * 64,
+        gates=gates or (passed,),
+    )
+
+
+def manifest(artifact: str) -> CandidateManifest:
+    return CandidateManifest(
+        header=HEADER,
+        name="blend-a",
+        artifact=Blob(sha256=artifact, size=1),
+        family="blend",
+        purpose="candidate",
+        template="3" * 64,
+        receipt="4" * 64,
+        checks=(),
+        licence="CC0-1.0",
+        data=(),
+        claim=Rung.STRUCTURAL,
+        unsupported=(),
+        trade_offs=(),
+        fallback="5" * 64,
+    )
+
+
+def step(moves: Moves, act: str, artifact: str, number: int) -> Record:
+    """The record of one act on the state the moves left, or a refusal."""
+    state = channel_state(moves)
+    if act == "shadow":
+        admission = admit(HEADER, template(artifact), digest(template(artifact)), Rung.TRAINED)
+        # A number keeps two moves to the same artifact apart, as the admission of another round would.
+        return to_shadow(HEADER, admission, f"{number:064x}", state["shadow"])
+    if act == "first":
+        return first_champion(HEADER, artifact, "f" * 64, "ann", "deployed", state["champion"])
+    if act == "promote":
+        opened = champion_template(HEADER, manifest(artifact), "6" * 64, "7" * 64, state, "ann")
+        return promote(HEADER, opened, digest(opened), "ann", f"act {number}", state["champion"])
+    channel = act.removeprefix("undo ")
+    return roll_back(HEADER, channel, state[channel], f"act {number}")
+
+
+ACTS = ["shadow", "first", "promote", "undo shadow", "undo champion"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTS), st.sampled_from(MODELS[:3])), max_size=25))
+def test_any_sequence_of_moves_keeps_a_consistent_way_back(acts: list[tuple[str, str]]) -> None:
+    moves: Moves = []
+    stacks: dict[str, list[str]] = {"shadow": [], "champion": []}
+    for number, (act, artifact) in enumerate([("first", MODELS[0]), *acts]):
+        channel = "shadow" if act.endswith("shadow") else "champion"
+        try:
+            record = step(moves, act, artifact, number)
+        except OutOfOrder:
+            assert refused_rightly(stacks, act, artifact)
+            continue
+        moves.append((digest(record), record))
+        if isinstance(record, RollbackRecord):
+            stacks[channel].pop()
+        else:
+            stacks[channel].append(artifact)
+        check_states(moves, stacks)
+    unwinds_to_the_start(moves, stacks)
+
+
+def check_states(moves: Moves, stacks: dict[str, list[str]]) -> None:
+    """Replaying the moves gives what a plain stack a channel says."""
+    state = channel_state(moves)
+    assert state["canary"] == EMPTY
+    for channel, stack in stacks.items():
+        assert state[channel].artifact == (stack[-1] if stack else None)
+        back = state[channel].way_back
+        assert (back.artifact if back else None) == (stack[-2] if len(stack) > 1 else None)
+
+
+def refused_rightly(stacks: dict[str, list[str]], act: str, artifact: str) -> bool:
+    """Whether the model agrees that an act had to be refused."""
+    shadow, champion = stacks["shadow"], stacks["champion"]
+    return {
+        "undo shadow": not shadow,
+        "undo champion": len(champion) < 2,
+        "first": bool(champion),
+        "promote": not shadow or shadow[-1] != artifact or not champion,
+        "shadow": False,
+    }[act]
+
+
+def unwinds_to_the_start(moves: Moves, stacks: dict[str, list[str]]) -> None:
+    for channel, stack in stacks.items():
+        bottom = 1 if channel == "champion" else 0
+        for number in range(len(stack), bottom, -1):
+            record = roll_back(HEADER, channel, channel_state(moves)[channel], f"unwinding {number}")
+            moves.append((digest(record), record))
+            assert record.artifact == (stack[number - 2] if number > 1 else None)
+        with pytest.raises(OutOfOrder):
+            roll_back(HEADER, channel, channel_state(moves)[channel], "once more")
+
+
+def some_moves() -> Moves:
+    moves: Moves = []
+    for number, (act, artifact) in enumerate(
+        [("first", MODELS[0]), ("shadow", MODELS[1]), ("promote", MODELS[1]), ("undo champion", MODELS[0])]
+    ):
+        record = step(moves, act, artifact, number)
+        moves.append((digest(record), record))
+    return moves
+
+
+def test_dropping_doubling_or_reordering_moves_is_noticed() -> None:
+    moves = some_moves()
+    assert channel_state(moves)["champion"].artifact == MODELS[0]
+    for broken in ([moves[0], *moves[2:3], moves[2]], [*moves[:3], moves[2]], moves[1:], [moves[0], moves[3], moves[2]]):
+        with pytest.raises(OutOfOrder):
+            channel_state(broken)
+
+
+def test_a_rollback_to_what_was_never_there_is_noticed() -> None:
+    moves = some_moves()
+    forged = replace(moves[3][1], artifact=MODELS[4])
+    with pytest.raises(OutOfOrder, match="never there"):
+        channel_state([*moves[:3], (digest(forged), forged)])
+
+
+@pytest.mark.parametrize("passed", [None, False])
+def test_a_gate_that_is_pending_or_failed_admits_nothing(passed: bool | None) -> None:
+    open_gate = gate("confirmation", passed, None, "decisions", "waits")
+    with pytest.raises(OutOfOrder, match="gate confirmation is") as caught:
+        admit(HEADER, template(MODELS[0], open_gate), "8" * 64, Rung.TRAINED)
+    assert "decisions" in caught.value.advice
+
+
+def test_an_admission_names_its_template_and_claim() -> None:
+    admission = admit(HEADER, template(MODELS[0]), "8" * 64, Rung.TRAINED)
+    assert isinstance(admission, AdmissionRecord)
+    assert (admission.template, admission.claim) == ("8" * 64, Rung.TRAINED)
+
+
+def test_shadow_straight_to_champion_is_refused() -> None:
+    first = step([], "first", MODELS[0], 0)
+    moves: Moves = [(digest(first), first)]
+    with pytest.raises(OutOfOrder, match="is not in shadow"):
+        step(moves, "promote", MODELS[1], 1)
+    record = step(moves, "shadow", MODELS[2], 2)
+    with pytest.raises(OutOfOrder, match="is not in shadow"):
+        step([*moves, (digest(record), record)], "promote", MODELS[1], 3)
+
+
+def test_nothing_is_promoted_where_there_is_no_champion_to_go_back_to() -> None:
+    record = step([], "shadow", MODELS[1], 0)
+    with pytest.raises(OutOfOrder, match="way-back"):
+        step([(digest(record), record)], "promote", MODELS[1], 1)
+
+
+def test_canary_is_refused_as_not_built_and_never_simulated() -> None:
+    policy = default_policy(HEADER)
+    for stages in (("shadow", "champion"), ("shadow", "canary", "champion")):
+        with pytest.raises(OutOfOrder, match="not built") as caught:
+            check_stage(replace(policy, stages=stages), "canary")
+        assert caught.value.reason == "order.canary"
+
+
+def test_a_stage_the_policy_does_not_name_is_refused() -> None:
+    policy = replace(default_policy(HEADER), stages=("champion",))
+    with pytest.raises(OutsideAllowlist):
+        check_stage(policy, "shadow")
+    check_stage(policy, "champion")
+
+
+@pytest.mark.parametrize("claim", list(Rung))
+def test_a_claim_needs_the_evidence_of_its_rung_and_of_every_rung_below(claim: Rung) -> None:
+    needed = [rung for rung in Rung if rung.height <= claim.height]
+    check_claim(claim, dict.fromkeys(needed, True))
+    for missing in needed:
+        evidence = dict.fromkeys(Rung, True) | {missing: False}
+        with pytest.raises(ClaimRefused, match=missing.value):
+            check_claim(claim, evidence)
+        del evidence[missing]
+        with pytest.raises(StudbookError):
+            check_claim(claim, evidence)
+
+
+def test_a_promotion_names_its_person_and_its_way_back() -> None:
+    moves = some_moves()[:3]
+    promotion = moves[2][1]
+    assert isinstance(promotion, ChampionPromotion)
+    assert (promotion.promoted_by, promotion.basis) == ("ann", "promotion")
+    assert promotion.rollback.artifact == MODELS[0]
+    assert promotion.rollback.record == moves[0][0]

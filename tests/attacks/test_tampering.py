@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab_fixtures import Place, lab_files, problems, rewrite
+from lab_fixtures import Place, lab_files, problems, rewrite, run_cli
 
 from studbook.records import canonical, decode_json
 
@@ -280,7 +280,11 @@ def test_something_added_is_named(old_lab: Place, what: str) -> None:
 def test_a_file_whose_name_drives_a_terminal_is_named_and_printed_harmlessly(old_lab: Place) -> None:
     path = old_lab.path / "audit" / "\x1b[2Jgone"
     path.touch()
-    assert problems(old_lab) == [str(path)]
+    assert problems(old_lab) == [str(path).replace("\x1b", "\N{REPLACEMENT CHARACTER}")]
+    ended = run_cli(old_lab, "verify")
+    assert ended.returncode == 22
+    assert "gone" in ended.stdout
+    assert "\x1b" not in ended.stdout + ended.stderr
 
 
 def test_an_empty_folder_changes_nothing(old_lab: Place) -> None:

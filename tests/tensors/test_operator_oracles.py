@@ -127,6 +127,13 @@ def test_blend_weights_may_miss_one_by_rounding():
     Blend(weights=(0.333333, 0.333333, 0.333334)).validate(3)
 
 
+def test_the_bound_of_a_blend_covers_what_its_weights_miss_one_by():
+    base = ArraySource(name_of(0), {"a": np.ones(1000, F)})
+    inputs, blend = Inputs(base=base, parents=(base, base)), Blend(weights=(0.5, 0.5 + 9.5e-7))
+    moved = compute(blend, inputs)["a"].astype(np.float64) - 1.0
+    assert 9e-7 * math.sqrt(1000) < math.sqrt(float((moved * moved).sum())) <= blend.delta_bound(inputs)
+
+
 @slow
 @given(families(2), st.tuples(st.floats(-4, 4), st.floats(-4, 4)))
 def test_task_delta_adds_scaled_differences_to_the_base_last(inputs, scales):

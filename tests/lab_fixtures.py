@@ -7,18 +7,15 @@ no-op. What the small lab shows is that records, files and channels hold; what i
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -32,7 +29,6 @@ from studbook.models.forward import Forward
 from studbook.models.slm import Slm, parse_slm, read_slm
 from studbook.models.slm_writer import write_slm
 from studbook.records import Policy
-from studbook.sandbox import Limits
 
 PERSON = "ann"
 CLUSTER = "rot"
@@ -183,22 +179,6 @@ def prepare(folder: Path) -> Place:
     return place
 
 
-@contextmanager
-def workers_in_process() -> Iterator[None]:
-    """Call the workers' functions directly instead of starting a process for each: the same answers, sooner."""
-
-    def run(module: str, job: dict[str, Any], folder: Path, _limits: Limits) -> dict[str, Any]:
-        worker = importlib.import_module(module)
-        answer: dict[str, Any] = json.loads(json.dumps(worker.work(json.loads(json.dumps(job)), folder)))
-        return answer
-
-    callers = [n for n, m in list(sys.modules.items()) if n.startswith("studbook.") and hasattr(m, "run_worker")]
-    with ExitStack() as patches:
-        for name in callers:
-            patches.enter_context(patch(f"{name}.run_worker", run))
-        yield
-
-
 def live(place: Place) -> None:
     """A whole life: a round that promotes, the promotion, a no-op round, readiness, and a rollback."""
     with place.open() as lab:
@@ -248,24 +228,15 @@ def _cache_of(lab: Path) -> Callable[[str, list[str]], list[str]]:
 @pytest.fixture(scope="session")
 def prepared_lab(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The small lab just before its first round; read it, or copy it."""
-    with workers_in_process():
-        return prepare(tmp_path_factory.mktemp("prepared"))
+    return prepare(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="session")
 def lived_lab(prepared_lab: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The small lab after a whole life; read it, or copy it."""
     place = prepared_lab.copy(tmp_path_factory.mktemp("lived"))
-    with workers_in_process():
-        live(place)
+    live(place)
     return place
-
-
-@pytest.fixture
-def quick() -> Iterator[None]:
-    """Workers run inside the test's process."""
-    with workers_in_process():
-        yield
 
 
 @pytest.fixture
@@ -282,6 +253,6 @@ def old_lab(lived_lab: Place, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def opened(new_lab: Place) -> Iterator[Lab]:
-    """A copy of the prepared lab, opened for writing; workers run inside the test's process."""
-    with workers_in_process(), new_lab.open() as lab:
+    """A copy of the prepared lab, opened for writing."""
+    with new_lab.open() as lab:
         yield lab

@@ -49,6 +49,17 @@ CASES = [
 KINDS = [pytest.param(kind, id=kind.tag()) for kind in operator_types()]
 operators = pytest.mark.parametrize("operator", CASES)
 kinds = pytest.mark.parametrize("kind", KINDS)
+AMOUNTS = ("scales", "scale", "strength", "fraction")
+
+
+def operators_with(*fields: str) -> pytest.MarkDecorator:
+    """Only the operators that have one of these parameters."""
+    return pytest.mark.parametrize(
+        "operator", [c for c in CASES if not set(fields).isdisjoint(c.values[0].__struct_fields__)]
+    )
+
+
+merges = pytest.mark.parametrize("operator", [c for c in CASES if c.values[0].parents_needed[1] > 1])
 
 
 def name_of(place: int) -> str:
@@ -219,12 +230,10 @@ def test_inputs_are_never_written(operator):
     assert [flat_bytes(source) for source in (inputs.base, *inputs.parents)] == before
 
 
-@operators
+@merges
 def test_parents_that_all_are_the_base_give_the_base_back(operator):
     base = family(SHAPES, 1).base
     inputs = Inputs(base=base, parents=(base,) * several(type(operator)))
-    if operator.parents_needed == (1, 1):
-        pytest.skip("an operator of one parent is meant to change it")
     child = compute(operator, inputs)
     for name in base.names:
         flat = base.flat(name)
@@ -234,24 +243,20 @@ def test_parents_that_all_are_the_base_give_the_base_back(operator):
             assert child[name].tobytes() == flat.tobytes()
 
 
-@operators
+@operators_with(*AMOUNTS)
 def test_zero_scale_zero_strength_and_zero_fraction_change_no_bit(operator):
     zeroed = {
         field: (0.0,) * len(value) if isinstance(value, tuple) else 0.0
-        for field in ("scales", "scale", "strength", "fraction")
+        for field in AMOUNTS
         if (value := getattr(operator, field, None)) is not None
     }
-    if not zeroed:
-        pytest.skip("has no such parameter")
     inputs = for_operator(operator)
     child = compute(msgspec.structs.replace(operator, **zeroed), inputs)
     assert child_bytes(child) == flat_bytes(start_of(inputs, operator))
 
 
-@operators
+@operators_with("skip")
 def test_a_skipped_tensor_keeps_its_bits_and_the_others_do_not_notice(operator):
-    if not hasattr(operator, "skip"):
-        pytest.skip("has no such parameter")
     inputs = for_operator(operator)
     start = flat_bytes(start_of(inputs, operator))
     everything = compute(msgspec.structs.replace(operator, skip=("*",)), inputs)

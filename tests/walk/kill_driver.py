@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lab_fixtures import CLUSTER, PERSON, Place, small_policy, workers_in_process  # noqa: E402
+from lab_fixtures import CLUSTER, PERSON, Place, small_policy  # noqa: E402
 
 from studbook import files  # noqa: E402
 from studbook.lab import Lab  # noqa: E402
@@ -103,6 +103,5 @@ def child(job: str) -> int:
 
 
 if __name__ == "__main__":
-    with workers_in_process():
-        for line in sys.stdin:
-            say("ended", child(line.rstrip("\n")))
+    for line in sys.stdin:
+        say("ended", child(line.rstrip("\n")))

@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test check proof founders suites docs schemas lock clean
+.PHONY: help venv demo test test-extras check proof founders suites docs schemas lock clean
 
 # The first interpreter that is new enough; choose another with `make demo PYTHON=python3.12`.
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -26,12 +26,13 @@ INSTALL = -m pip install --disable-pip-version-check --no-input --no-compile --o
 BYTECODE = -m compileall -q -j 0 -x 'site-packages/(pip|setuptools|.*/tests?)/'
 PROJECT = -m pip install --disable-pip-version-check --no-input --quiet --no-deps --no-build-isolation --editable .
 
-test check proof founders docs schemas suites: QUIET := -qq
+test check test-extras proof founders docs schemas suites: QUIET := -qq
 
 help:
 	@echo 'make venv      create .venv with the locked core'
 	@echo 'make demo      two whole breeding rounds in ./demo, from a fresh clone in about two minutes'
 	@echo 'make test      the tests (without long studies)'
+	@echo 'make test-extras  the tests that need the extra train (torch, in .venv-train)'
 	@echo 'make check     ruff, mypy, import contracts, house tests, generated pages and schemas up to date'
 	@echo 'make proof     everything long: kills, studies, seeds; figures go to docs/proof/'
 	@echo 'make founders  train the shipped founders again (installs torch into .venv-train) and compare'
@@ -63,8 +64,13 @@ check: $(CHECK)
 	$(PY) tools/docs.py --check
 	$(PY) tools/operator_docs.py --check
 
+test-extras: $(TRAINED)
+	@mkdir -p build
+	$(TRAIN)/bin/python -m pytest -q -m 'train and not proof' --junitxml=build/tests-extras.xml
+
 proof: $(TEST) $(TRAINED)
-	$(PY) -m pytest -q -m proof
+	$(PY) -m pytest -q -m 'proof and not train'
+	$(PY) benchmarks/studies/false_promotion.py
 	$(TRAIN)/bin/python -m pytest -q -m train
 	$(TRAIN)/bin/python benchmarks/studies/founders.py
 

@@ -1,160 +1,245 @@
-"""Workers: limited, without keys, and typed when they fail."""
+"""Workers: forked apart, limited, without keys, and typed when they fail."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from studbook.errors import DigestDiffers, OverBudget, StudbookError
-from studbook.sandbox import ISOLATION, Limits, run_worker
+from studbook.sandbox import Answer, Limits, client, run_worker
 
 LIMITS = Limits(seconds=20, memory_bytes=4 << 30, file_bytes=1 << 20)
-
-BODIES = {
-    "echo": "return {'job': job}",
-    "environment": "return {'names': sorted(os.environ), 'folder': str(folder), 'home': os.environ['HOME']}",
-    "descriptors": "return {'open': sorted(int(n) for n in os.listdir('/proc/self/fd'))}",
-    "session": "return {'leads': os.getsid(0) == os.getpid(), 'status': open('/proc/self/status').read()}",
-    "limits": "return {k: resource.getrlimit(getattr(resource, k)) for k in ('RLIMIT_AS', 'RLIMIT_CPU', 'RLIMIT_FSIZE',"
-    " 'RLIMIT_NOFILE', 'RLIMIT_CORE')}",
-    "memory": "held = bytearray(1 << 30); return {'held': len(held)}",
-    "time": "\n    while True: pass",
-    "file": "(folder / 'big').write_bytes(b'x' * (8 << 20)); return {}",
-    "refuses": "raise DigestDiffers('is another file', where='parent.slm', advice='Look again.', reason='digest.test')",
-    "crashes": "raise RuntimeError('boom')",
-    "exits": "os._exit(3)",
-    "silent": "sys.exit(0)",
-    "segfault": "ctypes.string_at(0)",
-    "raises limits": "resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
-    "not json": "return {'x': float('nan'), 'y': {1, 2}}",
-    "orphan": "os.fork() or time.sleep(600); return {}",
-}
-SOURCE = """
+MODULE = "hostile_worker"
+SOURCE = '''
 import ctypes, os, resource, sys, time
-from pathlib import Path
-sys.path.insert(0, {source!r})
 from studbook.errors import DigestDiffers
-from studbook.sandbox import worker_main
 
 def work(job, folder):
-    {body}
+    return globals()[job["act"]](job, folder)
 
-if __name__ == "__main__":
-    worker_main(work)
-"""
+def echo(job, folder):
+    return job
+
+def environment(job, folder):
+    return {"names": sorted(os.environ), "cwd": os.getcwd(), "home": os.environ["HOME"], "temp": os.environ["TMPDIR"]}
+
+def descriptors(job, folder):
+    # The listing's own descriptor is closed again before anyone can look at it.
+    numbers = [n for n in os.listdir("/proc/self/fd") if int(n) > 2 and os.path.exists(f"/proc/self/fd/{n}")]
+    return {"open": {n: os.readlink(f"/proc/self/fd/{n}") for n in numbers}}
+
+def vanished(job, folder):
+    open(folder / "not there")
+
+def process(job, folder):
+    with open("/proc/self/status") as status:
+        return {"leads": os.getsid(0) == os.getpid(), "parent": os.getppid(), "status": status.read()}
+
+def limits(job, folder):
+    kinds = ("AS", "CPU", "FSIZE", "NOFILE", "CORE")
+    return {kind: resource.getrlimit(getattr(resource, "RLIMIT_" + kind)) for kind in kinds}
+
+def memory(job, folder):
+    return {"held": len(bytearray(1 << 30))}
+
+def forever(job, folder):
+    while True:
+        pass
+
+def sleeps(job, folder):
+    time.sleep(600)
+
+def flood(job, folder):
+    (folder / "big").write_bytes(b"x" * (8 << 20))
+
+def files(job, folder):
+    return {"open": [open(os.devnull) for _ in range(100)]}
+
+def raises_limits(job, folder):
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+def refuses(job, folder):
+    raise DigestDiffers("is another file", where="parent.slm", advice="Look again.", reason="digest.test")
+
+def crashes(job, folder):
+    raise RuntimeError("boom")
+
+def exits(job, folder):
+    os._exit(3)
+
+def early(job, folder):
+    os._exit(0)
+
+def leaves(job, folder):
+    sys.exit("had enough")
+
+def segfault(job, folder):
+    ctypes.string_at(0)
+
+def no_json(job, folder):
+    return {1, 2}
+
+def orphan(job, folder):
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    return {"child": child}
+'''
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A worker server that can import the hostile module; an installed package is all the lab's own can see."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / f"{MODULE}.py").write_text(SOURCE)
+    start = f"import sys; sys.path.insert(0, {str(folder)!r}); from studbook.sandbox.server import main; main()"
+    launcher = folder / "python"
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -B -c "{start}"\n')
+    launcher.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDBOOK_KEYS", "/secret")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+        patch.setenv("PYTHONPATH", "/elsewhere")
+        patch.setattr(client, "_current", [])
+        with patch.context() as early:
+            early.setattr(sys, "executable", str(launcher))
+            client._server()
+        yield
+        client._current[0].close()
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "work"
-    path.mkdir()
-    return path
+def run(server: None, tmp_path: Path) -> Callable[..., Answer]:
+    """Run one act of the hostile module."""
 
-
-@pytest.fixture
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Run a body as a worker; its module is found through a launcher, as ``-m`` sees only installed packages."""
-
-    def started(body: str, limits: Limits = LIMITS):  # type: ignore[no-untyped-def]
-        module = tmp_path / "hostile_worker.py"
-        module.write_text(SOURCE.format(source=str(Path(__file__).parents[2] / "src"), body=BODIES[body]))
-        launcher = tmp_path / "python"
-        launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -B "{module}"\n')
-        launcher.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(launcher))
-        try:
-            return run_worker("hostile_worker", {"n": 1, "text": "ä"}, folder, limits)
-        finally:
-            monkeypatch.undo()
+    def started(act: str, limits: Limits = LIMITS) -> Answer:
+        folder = tmp_path / act
+        folder.mkdir()
+        return run_worker(MODULE, {"act": act, "text": "\N{SNOWMAN}"}, folder, limits)
 
     return started
 
 
-def test_a_worker_gets_its_job_and_answers(run) -> None:  # type: ignore[no-untyped-def]
-    assert run("echo") == {"job": {"n": 1, "text": "ä"}}
+Run = Callable[..., Answer]
 
 
-def test_a_workers_environment_holds_no_keys_and_nothing_of_its_parents(run, folder: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setenv("STUDBOOK_KEYS", "/secret")
-    monkeypatch.setenv("STUDBOOK_LAB", "/lab")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+def test_a_worker_gets_its_job_and_answers(run: Run) -> None:
+    assert run("echo").value == {"act": "echo", "text": "\N{SNOWMAN}"}
+
+
+def test_a_workers_environment_holds_no_keys_and_nothing_of_the_labs(run: Run, tmp_path: Path) -> None:
     answer = run("environment")
-    assert not {"STUDBOOK_KEYS", "STUDBOOK_LAB", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & set(answer["names"])
-    assert answer["folder"] == answer["home"] == str(folder)
+    assert not {"STUDBOOK_KEYS", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH", "USER"} & set(answer.value["names"])
+    assert answer.value["cwd"] == answer.value["home"] == answer.value["temp"] == str(tmp_path / "environment")
+    assert {"no-keys", "clean-environment"} <= set(answer.isolation)
 
 
-def test_a_worker_inherits_no_descriptor(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    with (tmp_path / "secret").open("w") as secret:
-        opened = run("descriptors")["open"]
-        assert secret.fileno() > 2
-    # The fourth is the listing's own.
-    assert len(opened) <= 4
+def test_a_worker_inherits_no_descriptor(run: Run, tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w"):
+        opened = run("descriptors").value["open"]
+    assert opened == {}
 
 
-def test_a_worker_leads_a_session_and_gains_no_privileges(run) -> None:  # type: ignore[no-untyped-def]
-    answer = run("session")
-    assert answer["leads"] is True
-    assert "NoNewPrivs:\t1" in answer["status"]
+def test_a_worker_leads_a_session_of_its_own_and_gains_no_privileges(run: Run) -> None:
+    answer = run("process")
+    assert answer.value["leads"] is True
+    assert answer.value["parent"] != os.getpid()
+    assert "NoNewPrivs:\t1" in answer.value["status"]
+    assert {"no-new-privileges", "own-process", "own-session"} <= set(answer.isolation)
 
 
-def test_every_limit_is_hard(run) -> None:  # type: ignore[no-untyped-def]
-    assert run("limits") == {
-        "RLIMIT_AS": [4 << 30, 4 << 30],
-        "RLIMIT_CPU": [20, 20],
-        "RLIMIT_FSIZE": [1 << 20, 1 << 20],
-        "RLIMIT_NOFILE": [64, 64],
-        "RLIMIT_CORE": [0, 0],
+def test_every_limit_is_hard(run: Run) -> None:
+    answer = run("limits")
+    assert answer.value == {
+        "AS": [4 << 30, 4 << 30],
+        "CPU": [20, 20],
+        "FSIZE": [1 << 20, 1 << 20],
+        "NOFILE": [64, 64],
+        "CORE": [0, 0],
     }
-    assert {"limit-address-space", "limit-cpu-seconds", "no-keys", "no-new-privileges"} <= set(ISOLATION)
-
-
-def test_a_worker_over_its_memory_is_stopped(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(OverBudget, match="memory"):
-        run("memory", Limits(seconds=20, memory_bytes=512 << 20, file_bytes=1 << 20))
-
-
-def test_a_worker_over_its_processor_time_is_stopped(run) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(OverBudget, match="processor"):
-        run("time", Limits(seconds=1, memory_bytes=4 << 30, file_bytes=1 << 20))
-
-
-def test_a_worker_over_its_file_size_is_stopped(run) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(OverBudget):
-        run("file")
-
-
-def test_a_worker_cannot_raise_its_limits(run) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(StudbookError, match="ended with code 1"):
-        run("raises limits")
-
-
-def test_a_workers_own_refusal_arrives_as_it_was(run) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(DigestDiffers) as caught:
-        run("refuses")
-    error = caught.value
-    assert (error.message, error.where) == ("is another file", "parent.slm")
-    assert (error.advice, error.reason) == ("Look again.", "digest.test")
+    limits = {"limit-address-space", "limit-core-dump", "limit-cpu-seconds", "limit-file-size", "limit-open-files"}
+    assert limits <= set(answer.isolation)
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("act", "limits", "words"),
     [
-        ("crashes", "ended with code 1: RuntimeError: boom"),
-        ("exits", "ended with code 3: nothing on standard error"),
-        ("silent", "ended with code 0"),
-        ("segfault", "ended with code -11"),
-        ("not json", "ended with code 1: TypeError"),
+        ("memory", Limits(seconds=20, memory_bytes=768 << 20, file_bytes=0), "memory limit"),
+        ("forever", Limits(seconds=1, memory_bytes=4 << 30, file_bytes=0), "processor or memory limit"),
+        ("flood", LIMITS, "File too large"),
+        ("files", LIMITS, "Too many open files"),
     ],
 )
-def test_a_worker_that_ends_without_an_answer_is_a_typed_error(run, body: str, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_worker_over_a_limit_is_stopped(run: Run, act: str, limits: Limits, words: str) -> None:
+    with pytest.raises(OverBudget, match=words):
+        run(act, limits)
+
+
+@pytest.mark.proof
+def test_a_worker_that_does_nothing_for_too_long_is_stopped(run: Run) -> None:
+    started = time.monotonic()
+    with pytest.raises(OverBudget, match="longer than 10 s"):
+        run("sleeps", Limits(seconds=1, memory_bytes=4 << 30, file_bytes=0))
+    assert time.monotonic() - started < 30
+
+
+def test_a_workers_own_refusal_arrives_as_it_was(run: Run) -> None:
+    with pytest.raises(DigestDiffers) as caught:
+        run("refuses")
+    assert (caught.value.message, caught.value.where) == ("is another file", "parent.slm")
+    assert (caught.value.advice, caught.value.reason) == ("Look again.", "digest.test")
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        ("crashes", "ended with code 1: RuntimeError: boom"),
+        ("exits", "ended with code 3: nothing was said"),
+        ("early", "ended with code 0: nothing was said"),
+        ("leaves", "ended with code 1: SystemExit: had enough"),
+        ("segfault", "ended with code -11"),
+        ("no_json", "ended with code 1: TypeError"),
+        ("raises_limits", "ended with code 1: ValueError"),
+        ("vanished", "could not go on: No such file"),
+        ("missing", "ended with code 1: KeyError"),
+    ],
+)
+def test_a_worker_that_ends_without_an_answer_is_a_typed_error(run: Run, act: str, words: str) -> None:
     with pytest.raises(StudbookError, match=words) as caught:
-        run(body)
-    assert caught.value.where == "hostile_worker"
+        run(act)
+    assert type(caught.value) is StudbookError
     assert caught.value.advice
 
 
-def test_what_a_worker_started_ends_with_it(run) -> None:  # type: ignore[no-untyped-def]
-    assert run("orphan") == {}
+def test_a_worker_of_a_module_that_is_not_there_is_a_typed_error(server: None, tmp_path: Path) -> None:
+    with pytest.raises(StudbookError, match="no_such_worker"):
+        run_worker("no_such_worker", {}, tmp_path, LIMITS)
+
+
+def test_the_server_outlives_every_worker_that_failed(run: Run) -> None:
+    for act in ("crashes", "segfault", "exits"):
+        with pytest.raises(StudbookError):
+            run(act)
+    assert run("echo").value["act"] == "echo"
+
+
+def test_what_a_worker_started_ends_with_it(run: Run) -> None:
+    child = run("orphan").value["child"]
+    for _ in range(100):
+        if not runs(child):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {child} still runs")
+
+
+def runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"

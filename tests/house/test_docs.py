@@ -57,18 +57,18 @@ def test_every_link_to_a_file_leads_somewhere(path):
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_every_make_task_that_is_named_exists(page):
-    tasks = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    tasks = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     text = (ROOT / page).read_text(encoding="utf-8")
-    named = set(re.findall(r"`make ([a-z]+)", text)) | set(
-        re.findall(r"^ *\$? ?make ([a-z]+)", text, flags=re.MULTILINE)
+    named = set(re.findall(r"`make ([a-z-]+)", text)) | set(
+        re.findall(r"^ *\$? ?make ([a-z-]+)", text, flags=re.MULTILINE)
     )
     assert named <= tasks
 
 
 def test_the_makefile_lists_every_task():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    tasks = set(re.findall(r"^([a-z]+):", text, flags=re.MULTILINE)) - {"help"}
-    assert set(re.findall(r"'make ([a-z]+) ", text)) == tasks
+    tasks = set(re.findall(r"^([a-z-]+):", text, flags=re.MULTILINE)) - {"help"}
+    assert set(re.findall(r"'make ([a-z-]+) ", text)) == tasks
     phony = re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)
     assert phony is not None
     assert set(phony[1].split()) == {*tasks, "help"}

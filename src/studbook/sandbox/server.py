@@ -6,6 +6,7 @@ When standard input closes, because the lab closed it or died, it ends its worke
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -25,6 +26,7 @@ __all__ = ["RESULT", "main"]
 
 RESULT = "result.json"
 NOISE = "noise.txt"
+_EXHAUSTED = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _MEASURES = ("clean-environment", "closed-descriptors", "own-process", "own-session")
 
 
@@ -118,7 +120,9 @@ def _outcome(module: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     except MemoryError:
         return {"error": {"type": "OverBudget", "message": "the worker ran out of its memory limit"}}
     except OSError as error:
-        return {"error": {"type": "OverBudget", "message": f"the worker could not write: {error.strerror}"}}
+        # Only what a limit causes is a matter of budget; any other failure is told as it is.
+        kind = "OverBudget" if error.errno in _EXHAUSTED else "StudbookError"
+        return {"error": {"type": kind, "message": f"the worker could not go on: {error.strerror or error}"}}
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:

@@ -1,0 +1,136 @@
+"""Scorecards are made once, of exactly the suites that were frozen, and a cluster never learns its own exam."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, founder, shipped_items, write_suite
+
+from studbook.errors import OutOfOrder, OverBudget, UsageError
+from studbook.evaluation import scorecards
+from studbook.lab import Lab
+from studbook.lab.audit import verify
+from studbook.records import AdmissionRecord, Rung, Scorecard, replace
+from studbook.sandbox import Answer, Limits
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def tamper(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
+    """Let the scoring worker's answer for its first suite be changed on its way to the lab."""
+    plain = scorecards.run_worker
+
+    def run(module: str, job: dict[str, Any], folder: Path, limits: Limits) -> Answer:
+        answer = plain(module, job, folder, limits)
+        if "suites" in answer.value:
+            change(answer.value["suites"][0])
+        return answer
+
+    monkeypatch.setattr(scorecards, "run_worker", run)
+
+
+LIES: dict[str, Change] = {
+    "the items changed during the run": lambda s: s.update(after="0" * 64),
+    "other items were scored": lambda s: s.update(before="0" * 64, after="0" * 64),
+    "a NaN": lambda s: s["loglik"].__setitem__(0, float("nan")),
+    "a positive log-likelihood": lambda s: s["loglik"].__setitem__(0, 3.0),
+    "a Brier score above two": lambda s: s["brier"].__setitem__(0, 9.0),
+    "an answer too few": lambda s: s["correct"].pop(),
+    "a call too few": lambda s: s.update(calls=s["calls"] - 1),
+    "another model's cached calls": lambda s: s.update(calls=0),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_answer_that_proves_nothing_is_an_error_without_numbers(
+    opened: Lab, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    tamper(monkeypatch, LIES[lie])
+    (card,) = opened.evaluate(["cap-rot"]).values()
+    spoiled, *rest = card.card.results
+    assert spoiled.verdict == "error"
+    assert (spoiled.correct, spoiled.loglik_micro, spoiled.brier_micro) == ("", (), ())
+    assert spoiled.detail
+    assert {r.verdict for r in rest} <= {"pass", "fail"}
+
+
+def test_a_round_whose_winner_has_a_void_scorecard_promotes_nothing(
+    opened: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = {opened.desk.find_model(name) for name in ("base", *PARENTS)}
+    plain = scorecards.run_worker
+
+    def run(module: str, job: dict[str, Any], folder: Path, limits: Limits) -> Answer:
+        answer = plain(module, job, folder, limits)
+        if "suites" in answer.value and job["sha256"] not in sound:
+            answer.value["suites"][0]["loglik"][0] = float("nan")
+        return answer
+
+    monkeypatch.setattr(scorecards, "run_worker", run)
+    outcome = opened.round(CLUSTER)
+    assert outcome.record.action == "no-op"
+    assert outcome.released is None
+
+
+def test_a_scorecard_is_made_once_and_never_of_another_model(opened: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = opened.evaluate(["cap-rot", "dup-odd"])
+    assert {a: c.card.artifact for a, c in first.items()} == {a: a for a in first}
+    cards = len(list(opened.desk.workspace.all(Scorecard)))
+    tamper(monkeypatch, lambda s: s.update(calls=0))
+    assert opened.evaluate(["dup-odd", "cap-rot"]) == {a: first[a] for a in reversed(first)}
+    assert len(list(opened.desk.workspace.all(Scorecard))) == cards
+
+
+def test_only_a_round_opens_selection_and_sealed_suites(opened: Lab) -> None:
+    opened.evaluate(["base", "cap-rot"])
+    assert {card.role for _, card in opened.desk.workspace.all(Scorecard)} == {"development"}
+
+
+def test_a_budget_of_evaluations_is_kept_before_anything_is_scored(new_lab: Place) -> None:
+    with new_lab.open() as lab:
+        _, policy = lab.desk.policy
+        lab.desk.workspace.commit(replace(policy, budget=replace(policy.budget, evaluations=95)))
+        with pytest.raises(OverBudget, match="the policy allows 95"):
+            lab.evaluate(["cap-rot"])
+        assert not list(lab.desk.workspace.all(Scorecard))
+
+
+def test_a_training_slice_that_shares_a_prompt_with_a_suite_makes_no_cluster(opened: Lab, tmp_path: Path) -> None:
+    slice_ = founder("base").parent / "data" / f"{CLUSTER}.jsonl"
+    taught = json.loads(slice_.read_text().splitlines()[7])
+    items = shipped_items("development", CLUSTER)
+    items[3] |= {"prompt": taught["prompt"].upper().replace(">", "  >"), "expected": taught["expected"]}
+    items[3]["prompt"] = taught["prompt"].upper()
+    opened.suites.freeze([write_suite(tmp_path, items, name="sealed-more", role="sealed")], PERSON)
+    with pytest.raises(OutOfOrder, match="1 suite prompts stand in the training slice of rot") as caught:
+        opened.round(CLUSTER)
+    assert caught.value.reason == "order.contamination"
+
+
+def test_a_cluster_the_champion_does_not_fail_is_refused_with_the_numbers(opened: Lab) -> None:
+    _, policy = opened.desk.policy
+    opened.desk.workspace.commit(replace(policy, gates=replace(policy.gates, cluster_error=1.0)))
+    with pytest.raises(OutOfOrder, match="of 24 items of rot; the policy calls it a failure cluster from 100%"):
+        opened.round(CLUSTER)
+
+
+def test_a_parent_is_no_candidate_to_decide_about(opened: Lab) -> None:
+    with pytest.raises(UsageError, match="was not bred here"):
+        opened.decide(CLUSTER, ["cap-rot"])
+
+
+def test_a_claim_above_its_evidence_is_found_by_verify(old_lab: Place) -> None:
+    """An admission that claims assistant quality, written by someone who holds the release key."""
+    with old_lab.open() as lab:
+        workspace = lab.desk.workspace
+        _, admission = next(workspace.all(AdmissionRecord))
+        forged = workspace.commit(replace(admission, claim=Rung.ASSISTANT))
+        entry = workspace.entry(forged)
+        assert entry is not None
+        (problem,) = verify(lab.desk).problems
+        assert problem.where == str(workspace.record_path(entry))
+        assert "assistant-quality" in problem.what

@@ -141,9 +141,7 @@ def contestants() -> tuple[Slm, ...]:
 def answers(model: Slm, items: Sequence[dict[str, Any]]) -> list[int]:
     """1 where a model answers exactly, else 0."""
     encode = model.tokenizer.encode
-    pairs = [
-        (encode(i["prompt"], bos=True, eos=False), encode(i["expected"], bos=False, eos=True)) for i in items
-    ]
+    pairs = [(encode(i["prompt"], bos=True, eos=False), encode(i["expected"], bos=False, eos=True)) for i in items]
     return [int(right) for right in Forward(model).score(pairs).exact]
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab_fixtures import Place, lab_files, problems, rewrite, run_cli
 
+from lab_fixtures import Place, lab_files, problems, rewrite, run_cli
 from studbook.records import canonical, decode_json
 
 SMALL = 1024

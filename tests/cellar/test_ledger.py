@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab_fixtures import Place, problems, rewrite
 
+from lab_fixtures import Place, problems, rewrite
 from studbook.errors import BytesLie, DigestDiffers, OutOfOrder, StudbookError, UsageError
 from studbook.ledger import NOTHING, Ledger
 from studbook.records import ArchiveRecord, Policy, digest, replace

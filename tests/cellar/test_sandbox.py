@@ -15,7 +15,7 @@ from studbook.sandbox import Answer, Limits, client, run_worker
 
 LIMITS = Limits(seconds=20, memory_bytes=4 << 30, file_bytes=1 << 20)
 MODULE = "hostile_worker"
-SOURCE = '''
+SOURCE = """
 import ctypes, os, resource, sys, time
 from studbook.errors import DigestDiffers
 
@@ -89,7 +89,7 @@ def orphan(job, folder):
     if child == 0:
         time.sleep(600)
     return {"child": child}
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab_fixtures import Place, problems, rewrite
 
+from lab_fixtures import Place, problems, rewrite
 from studbook.errors import Busy, DigestDiffers, OutOfOrder, UsageError
 from studbook.lab import Lab
 from studbook.records import CompatibilityReport, Policy, SourceManifest, replace

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from lab_fixtures import PERSON, Place, problems, rewrite, shipped_items, write_suite
 
+from lab_fixtures import PERSON, Place, problems, rewrite, shipped_items, write_suite
 from studbook.errors import BytesLie, ManifestRefused, NotAuthorised, OutOfOrder, RecordRefused, UsageError
 from studbook.evaluation.floor import ANSWERERS, floor_rows
 from studbook.evaluation.suites import freeze, parse_items, read_suite_folder
@@ -89,9 +89,7 @@ def _line(item: dict[str, Any]) -> bytes:
         ({"cluster": "two words"}, "a value is not allowed"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused_by_field(
-    tmp_path: Path, settings: dict[str, Any], words: str
-) -> None:
+def test_a_manifest_that_does_not_fit_is_refused_by_field(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
     path = write_suite(tmp_path, items(), **settings)
     with pytest.raises(ManifestRefused, match=words) as caught:
         freeze(HEADER, read_suite_folder(path), 0.05)
@@ -116,7 +114,10 @@ def test_a_manifest_without_a_required_key_is_refused_by_name(tmp_path: Path, ke
         (_line({"id": "a", "cluster": "c", "expected": "e", "perturbation": "none", "prompt": "p"})[:-1], BytesLie),
         (_line({"id": "a", "cluster": "c", "expected": "e", "perturbation": "none", "prompt": "p"}) * 2, BytesLie),
         (_line({"id": "a", "cluster": "c", "expected": "", "perturbation": "none", "prompt": "p"}), RecordRefused),
-        (_line({"id": "a", "cluster": "c", "expected": "e", "perturbation": "none", "prompt": "p", "x": 1}), RecordRefused),
+        (
+            _line({"id": "a", "cluster": "c", "expected": "e", "perturbation": "none", "prompt": "p", "x": 1}),
+            RecordRefused,
+        ),
     ],
 )
 def test_items_that_are_not_exactly_items_are_refused(data: bytes, error: type[BytesLie]) -> None:

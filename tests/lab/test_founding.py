@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_fixtures import Place, problems
 
+from lab_fixtures import Place, problems
 from studbook.errors import NotAuthorised, RecordRefused, StudbookError
 from studbook.lab import Lab
 from studbook.lab.founding import ROLES, read_policy

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, founder, shipped_items, write_suite
 
+from lab_fixtures import CLUSTER, PARENTS, PERSON, PROTECTED, Place, founder, shipped_items, write_suite
 from studbook.errors import OutOfOrder, OverBudget, UsageError
 from studbook.evaluation import scorecards
 from studbook.lab import Lab
 from studbook.lab.audit import verify
-from studbook.records import AdmissionRecord, Rung, Scorecard, replace
+from studbook.records import AdmissionRecord, LineageTemplate, Rung, Scorecard, replace
 from studbook.sandbox import Answer, Limits
 
 Change = Callable[[dict[str, Any]], object]
@@ -53,7 +53,9 @@ def test_an_answer_that_proves_nothing_is_an_error_without_numbers(
     (card,) = opened.evaluate(["cap-rot"]).values()
     spoiled, *rest = card.card.results
     assert spoiled.verdict == "error"
-    assert (spoiled.correct, spoiled.loglik_micro, spoiled.brier_micro) == ("", (), ())
+    assert not spoiled.correct
+    assert not spoiled.logliks
+    assert not spoiled.briers
     assert spoiled.detail
     assert {r.verdict for r in rest} <= {"pass", "fail"}
 
@@ -90,13 +92,17 @@ def test_only_a_round_opens_selection_and_sealed_suites(opened: Lab) -> None:
     assert {card.role for _, card in opened.desk.workspace.all(Scorecard)} == {"development"}
 
 
-def test_a_budget_of_evaluations_is_kept_before_anything_is_scored(new_lab: Place) -> None:
+def test_a_round_over_its_budget_of_evaluations_is_refused_before_anything_is_bred(new_lab: Place) -> None:
+    items = sum(len(shipped_items("development", cluster)) for cluster in (*PROTECTED, "calibration"))
+    needed = 2 * items + 2 * items
     with new_lab.open() as lab:
         _, policy = lab.desk.policy
-        lab.desk.workspace.commit(replace(policy, budget=replace(policy.budget, evaluations=95)))
-        with pytest.raises(OverBudget, match="the policy allows 95"):
-            lab.evaluate(["cap-rot"])
-        assert not list(lab.desk.workspace.all(Scorecard))
+        lab.desk.workspace.commit(replace(policy, budget=replace(policy.budget, evaluations=needed - 1)))
+        with pytest.raises(OverBudget, match=f"= {needed} model calls; the policy allows {needed - 1}"):
+            lab.round(CLUSTER)
+        assert not list(lab.desk.workspace.all(LineageTemplate))
+        lab.desk.workspace.commit(replace(policy, budget=replace(policy.budget, evaluations=needed)))
+        assert lab.round(CLUSTER).record.standings
 
 
 def test_a_training_slice_that_shares_a_prompt_with_a_suite_makes_no_cluster(opened: Lab, tmp_path: Path) -> None:

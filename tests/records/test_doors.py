@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lab_fixtures import Place
 from msgspec import inspect as types
 
+from lab_fixtures import Place
 from studbook.errors import RecordRefused
 from studbook.records import (
     KINDS,
@@ -36,7 +36,10 @@ from studbook.records.doors import MAX_RECORD_BYTES
 HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
 SHA = "a" * 64
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(st.characters(codec="utf-8"), max_size=6),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.text(st.characters(codec="utf-8"), max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
     max_leaves=5,
 )
@@ -148,7 +151,9 @@ LIES: dict[str, bytes] = {
     "key order": GOOD.replace(b'"approved_by":"ann",', b"").replace(b"{", b'{"approved_by":"ann",', 1)[:-1]
     + b',"zzz":1}',
     "duplicate key": GOOD.replace(b'"until":', b'"reason":"why not","until":'),
-    "duplicate key with another value": GOOD.replace(b'"approved_by":"ann"', b'"approved_by":"bob","approved_by":"ann"'),
+    "duplicate key with another value": GOOD.replace(
+        b'"approved_by":"ann"', b'"approved_by":"bob","approved_by":"ann"'
+    ),
     "unknown field": GOOD[:-1] + b',"zebra":1}',
     "missing field": GOOD.replace(b',"reason":"why not"', b""),
     "unknown kind": GOOD.replace(b"parent-approval/1", b"parent-approval/9"),

@@ -160,7 +160,12 @@ def some_moves() -> Moves:
 def test_dropping_doubling_or_reordering_moves_is_noticed() -> None:
     moves = some_moves()
     assert channel_state(moves)["champion"].artifact == MODELS[0]
-    for broken in ([moves[0], *moves[2:3], moves[2]], [*moves[:3], moves[2]], moves[1:], [moves[0], moves[3], moves[2]]):
+    for broken in (
+        [moves[0], *moves[2:3], moves[2]],
+        [*moves[:3], moves[2]],
+        moves[1:],
+        [moves[0], moves[3], moves[2]],
+    ):
         with pytest.raises(OutOfOrder):
             channel_state(broken)
 

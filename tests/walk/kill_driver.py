@@ -18,12 +18,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lab_fixtures import CLUSTER, PERSON, Place, small_policy  # noqa: E402
-
-from studbook import files  # noqa: E402
-from studbook.lab import Lab  # noqa: E402
-from studbook.records import ChampionPromotion, Record, RollbackRecord  # noqa: E402
-from studbook.workspace import Workspace  # noqa: E402
+from lab_fixtures import CLUSTER, PERSON, Place, small_policy
+from studbook import files
+from studbook.lab import Lab
+from studbook.records import ChampionPromotion, Record, RollbackRecord
+from studbook.workspace import Workspace
 
 
 def say(*words: object) -> None:
@@ -48,7 +47,9 @@ def acknowledge_aloud() -> None:
     """Print the digest of every record once ``commit`` has returned it."""
     plain = Workspace.commit
 
-    def commit(self: Workspace, record: Record, blobs: Mapping[str, Any] | None = None, owner: str | None = None) -> str:
+    def commit(
+        self: Workspace, record: Record, blobs: Mapping[str, Any] | None = None, owner: str | None = None
+    ) -> str:
         digest = plain(self, record, blobs, owner)
         say("acknowledged", digest)
         return digest

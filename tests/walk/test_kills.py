@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from lab_fixtures import Place, problems
 
+from lab_fixtures import Place, problems
 from studbook.records import CandidateManifest
 
 DRIVER = Path(__file__).with_name("kill_driver.py")

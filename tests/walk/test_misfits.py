@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, PRUNE, Place, founder, problems, run_cli
 
+from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, PRUNE, Place, founder, problems, run_cli
 from studbook.errors import OutOfOrder, OutsideAllowlist, OverBudget, ParentsDoNotFit, RecordRefused, UsageError
 from studbook.lab import Lab
 from studbook.lab.rounds import run_round
@@ -37,7 +37,9 @@ WORK = (FailureCluster, LineageTemplate, OperatorReceipt, CandidateManifest, Via
 STRANGER = "stranger"
 
 
-def other_founder(folder: Path, model: bytes, tensors: Mapping[str, np.ndarray], shape: SlmShape, tok: Tokenizer) -> Path:
+def other_founder(
+    folder: Path, model: bytes, tensors: Mapping[str, np.ndarray], shape: SlmShape, tok: Tokenizer
+) -> Path:
     """A founder folder whose papers are in order: licence, trained source, and a receipt that names the shipped base."""
     path = folder / STRANGER
     shutil.copytree(founder("cap-rot"), path, ignore=shutil.ignore_patterns("*.slm"))
@@ -111,7 +113,11 @@ MISFITS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
         "parents.adapter",
         "stranger names no base",
     ),
-    "quantised": (quantised, "parents.quantisation", "stranger is stored as q8_0; merging quantised weights is refused"),
+    "quantised": (
+        quantised,
+        "parents.quantisation",
+        "stranger is stored as q8_0; merging quantised weights is refused",
+    ),
 }
 
 
@@ -167,7 +173,9 @@ def test_a_named_parent_that_nobody_approved_is_refused(opened: Lab) -> None:
 def test_a_registered_model_that_nobody_approved_is_left_out_with_its_reason(opened: Lab) -> None:
     opened.register(founder("brk"))
     outcome = opened.round(CLUSTER)
-    assert {e.name: e.reason for e in outcome.record.excluded}["brk"] == "is registered but nobody approved it as a parent"
+    assert {e.name: e.reason for e in outcome.record.excluded}[
+        "brk"
+    ] == "is registered but nobody approved it as a parent"
     assert len(outcome.record.parents) == len(PARENTS)
 
 

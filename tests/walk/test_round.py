@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, problems, run_cli
 
+from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, problems, run_cli
 from studbook.breeding.recompute import check_receipt, recompute
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, UsageError
 from studbook.lab import Lab

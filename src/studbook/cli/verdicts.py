@@ -41,7 +41,7 @@ def _screened(record: ViabilityDecision) -> Table:
 def _by_skill(outcome: Outcome, finalists: Sequence[Standing]) -> Table:
     """Gain over the champion a skill, percentage points, with 90 % intervals (two one-sided 95 % bounds)."""
     table = _table(
-        "Finalists on selection items: gain over the champion in points, 90 % interval; NO marks a failed gate"
+        "Finalists, selection items: points over the champion [90 % interval]; NO: gate failed"
     )
     for column in ("skill", "champion", "no-op", *(s.name for s in finalists)):
         table.add_column(column, justify="left" if column == "skill" else "right", no_wrap=True)
@@ -58,7 +58,7 @@ def _by_skill(outcome: Outcome, finalists: Sequence[Standing]) -> Table:
 
 
 def _against_parents(record: ViabilityDecision, finalists: Sequence[Standing], name: Namer) -> Table:
-    table = _table("The same against every parent: joint mean (gate), and the worst skill of either (shown)")
+    table = _table("Against every parent: joint mean (gate), worst skill (shown)")
     for column in ("parent", *(s.name for s in finalists)):
         table.add_column(column, justify="left" if column == "parent" else "right", no_wrap=True)
     for parent in record.parents:

@@ -44,11 +44,11 @@ class Ledger:
         self.torn = 0
         self.acknowledged = 0
 
-    def load(self, find_root: Callable[[LedgerEntry], bytes]) -> Root:
+    def load(self, find_root: Callable[[LedgerEntry], tuple[bytes, Path]]) -> Root:
         """Read and verify the whole file.
 
         Args:
-            find_root: Gives the bytes of the root's envelope, named by the first entry.
+            find_root: Gives the root's envelope, named by the first entry: its bytes and where they lie.
 
         Returns:
             The root of keys.
@@ -89,12 +89,13 @@ class Ledger:
             truncate(self.path, self.length)
             self.torn = 0
 
-    def _root(self, line: bytes, find_root: Callable[[LedgerEntry], bytes]) -> Root:
+    def _root(self, line: bytes, find_root: Callable[[LedgerEntry], tuple[bytes, Path]]) -> Root:
         where = f"{self.path}: entry 0"
         first = peek(line, where)
         if not isinstance(first, LedgerEntry):
             raise RecordRefused("is not a ledger entry", where=where)
-        root, root_digest = open_root(find_root(first), where="policy/root")
+        data, place = find_root(first)
+        root, root_digest = open_root(data, place)
         if root_digest != first.record:
             raise DigestDiffers("the root of keys is not the one the first entry names", where=where)
         return root

@@ -27,6 +27,7 @@ from studbook.records import (
     RollbackRecord,
     RollbackSet,
     Rung,
+    ViabilityDecision,
 )
 from studbook.records.release import Channel
 
@@ -35,8 +36,11 @@ __all__ = [
     "admit",
     "champion_template",
     "channel_state",
+    "check_admitted",
     "check_claim",
+    "check_promoted",
     "check_stage",
+    "decided_against",
     "first_champion",
     "gate",
     "promote",
@@ -129,6 +133,43 @@ def check_claim(claim: Rung, evidence: Mapping[Rung, bool]) -> None:
             raise ClaimRefused(f"claims {claim.value}, but there is no evidence for {rung.value}")
 
 
+def check_admitted(admission: AdmissionRecord, template: PromotionTemplate, decision: ViabilityDecision) -> None:
+    """Refuse an admission that its template and decision do not carry.
+
+    Raises:
+        OutOfOrder: naming what does not hold.
+    """
+    _check_carried(admission.artifact, "shadow", template, decision)
+
+
+def check_promoted(
+    promotion: ChampionPromotion, template: PromotionTemplate, decision: ViabilityDecision, shadow: ChannelState
+) -> None:
+    """Refuse a promotion that its template, decision and the shadow channel do not carry.
+
+    Args:
+        promotion: The promotion.
+        template: The template it cites.
+        decision: The decision that template cites.
+        shadow: What shadow pointed at before.
+
+    Raises:
+        OutOfOrder: naming what does not hold.
+    """
+    _check_carried(promotion.artifact, "champion", template, decision)
+    if shadow.artifact != promotion.artifact:
+        raise OutOfOrder("was not in shadow when it was promoted", reason="order.shadow")
+
+
+def _check_carried(artifact: str, stage: str, template: PromotionTemplate, decision: ViabilityDecision) -> None:
+    if template.stage != stage or template.artifact != artifact:
+        raise OutOfOrder(f"its template is not for this candidate and {stage}", reason="order.template")
+    if template.open_gates:
+        raise OutOfOrder(f"gate {template.open_gates[0].name} of its template is not passed", reason="order.gate")
+    if decision.chosen != artifact:
+        raise OutOfOrder("the decision it rests on chose another candidate", reason="order.decision")
+
+
 def admit(header: Header, template: PromotionTemplate, template_digest: str, claim: Rung) -> AdmissionRecord:
     """Admit a candidate whose every gate passed.
 
@@ -153,6 +194,28 @@ def to_shadow(header: Header, admission: AdmissionRecord, admission_digest: str,
     )
 
 
+def decided_against(decision: ViabilityDecision, champion: str | None, policy: str, suites: str) -> tuple[bool, str]:
+    """Whether a decision was taken against what is in force now; a stale one promotes nothing.
+
+    Args:
+        decision: The decision.
+        champion: Digest of the champion now.
+        policy: Digest of the policy now.
+        suites: Digest of the suites lock now.
+
+    Returns:
+        Whether it holds, and the first difference in words.
+    """
+    for what, then, now in (
+        ("champion", decision.champion, champion),
+        ("policy", decision.policy, policy),
+        ("suites", decision.suites, suites),
+    ):
+        if then != now:
+            return False, f"was decided against another {what} than the one in force; run the round again"
+    return True, "was decided against the champion, policy and suites in force"
+
+
 def champion_template(
     header: Header,
     manifest: CandidateManifest,
@@ -160,6 +223,7 @@ def champion_template(
     decision: str,
     state: Mapping[str, ChannelState],
     person: str,
+    current: tuple[bool, str],
 ) -> PromotionTemplate:
     """The gates between shadow and champion; the person's own signature is the last of them.
 
@@ -170,6 +234,7 @@ def champion_template(
         decision: Digest of the decision that sent it to shadow.
         state: The channels.
         person: Who signs the promotion.
+        current: Whether the decision was taken against what is in force, as `decided_against` says.
     """
     shadow, champion = state["shadow"], state["champion"]
     here = shadow.artifact == manifest.artifact.sha256
@@ -188,7 +253,8 @@ def champion_template(
             "release",
             "a champion stands to go back to" if champion.record else "there is no champion to go back to",
         ),
-        gate("person", True, None, "person", f"{person} signs the promotion"),
+        gate("decided-against", current[0], decision, "decisions", current[1]),
+        gate("person", True, None, "person", f"is signed for by {person}"),
     )
     return PromotionTemplate(
         header=header,

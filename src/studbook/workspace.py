@@ -318,11 +318,12 @@ class Workspace:
             if partial.parent.name in {"audit", "channels"}:
                 partial.unlink()
 
-    def _root_envelope(self, first: LedgerEntry) -> bytes:
-        data = read_file(self.record_path(first), _ENVELOPE_LIMIT)
+    def _root_envelope(self, first: LedgerEntry) -> tuple[bytes, Path]:
+        path = self.record_path(first)
+        data = read_file(path, _ENVELOPE_LIMIT)
         if hashlib.sha256(data).hexdigest() != first.envelope.sha256:
-            raise DigestDiffers("is not the root that was recorded", where=self.record_path(first))
-        return data
+            raise DigestDiffers("is not the root that was recorded", where=path)
+        return data, path
 
     def _take_lock(self) -> int:
         path = self.path / "cache" / "lock"

@@ -181,6 +181,26 @@ def test_a_changed_record_with_every_unsigned_digest_recomputed_is_named(old_lab
     assert named(ledger, problems(old_lab))
 
 
+def test_a_root_with_another_key_and_every_unsigned_digest_recomputed_is_named(old_lab: Place) -> None:
+    path = next((old_lab.path / "policy" / "root-1").iterdir())
+    envelope, statement = opened_line(path.read_bytes())
+    statement["predicate"]["keys"][0]["owner"] = "mallory"
+    forged = closed_line(envelope, statement)
+    new = path.with_name(hashlib.sha256(canonical(statement["predicate"])).hexdigest() + ".json")
+    rewrite(path, forged)
+    path.rename(new)
+
+    def swap_root(entry: dict) -> None:
+        if entry["sequence"] == 0:
+            entry["record"] = new.stem
+            entry["envelope"] = {"sha256": hashlib.sha256(forged).hexdigest(), "size": len(forged)}
+
+    data = rechained(ledger_of(old_lab).read_bytes().splitlines(), swap_root)
+    rewrite(ledger_of(old_lab), data)
+    checkpoint_for(old_lab, data)
+    assert named(new, problems(old_lab))
+
+
 def test_an_entry_dropped_and_the_rest_chained_again_names_the_ledger(old_lab: Place) -> None:
     lines = ledger_of(old_lab).read_bytes().splitlines()
     data = rechained(lines[:5] + lines[6:], lambda _entry: None)

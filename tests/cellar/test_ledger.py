@@ -151,4 +151,4 @@ def test_the_same_record_is_never_written_twice(opened: object) -> None:
 
 def test_a_ledger_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        Ledger(tmp_path).load(lambda _entry: b"")
+        Ledger(tmp_path).load(lambda _entry: (b"", tmp_path))

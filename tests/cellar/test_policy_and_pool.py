@@ -49,10 +49,10 @@ def test_a_child_inherits_the_strictest_licence() -> None:
 
 
 def test_an_unlisted_licence_is_refused_with_advice() -> None:
-    with pytest.raises(ParentsDoNotFit, match="GPL-3.0-only is not in the policy's table") as caught:
+    with pytest.raises(ParentsDoNotFit, match=r"GPL-3\.0-only is not in the policy's table") as caught:
         inherited_licence(POLICY, ["GPL-3.0-only"])
     assert "listed licence" in caught.value.advice
-    with pytest.raises(ParentsDoNotFit, match="GPL-3.0-only"):
+    with pytest.raises(ParentsDoNotFit, match=r"GPL-3\.0-only"):
         inherited_licence(POLICY, ["CC0-1.0", "GPL-3.0-only"])
 
 

@@ -41,7 +41,7 @@ def test_every_worthless_answerer_fails_and_the_oracle_passes(lived_lab: Place) 
 
 def test_a_suite_that_the_constant_answerer_passes_is_not_frozen(tmp_path: Path) -> None:
     folder = read_suite_folder(write_suite(tmp_path, same_answer()))
-    with pytest.raises(OutOfOrder, match="constant answerer gets 1.000") as caught:
+    with pytest.raises(OutOfOrder, match=r"constant answerer gets 1\.000") as caught:
         freeze(HEADER, folder, 0.05)
     assert caught.value.reason == "suite.floor"
 

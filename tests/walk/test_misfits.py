@@ -184,7 +184,7 @@ def test_an_expired_approval_is_refused(opened: Lab) -> None:
     with pytest.raises(OutOfOrder, match="its approval ended on") as caught:
         run_round(opened.desk, CLUSTER, [BLEND], list(PARENTS), today=later)
     assert caught.value.reason == "order.approval"
-    with pytest.raises(OutOfOrder, match="no approved parent for rot: .*its approval ended on"):
+    with pytest.raises(OutOfOrder, match=r"no approved parent for rot: .*its approval ended on"):
         run_round(opened.desk, CLUSTER, [BLEND], today=later)
     assert work_done(opened) == 0
 

@@ -152,7 +152,8 @@ def moved(channel: str, record: Record, name: Namer) -> Page:
 def verification(found: Verification) -> Page:
     """After `verify`."""
     if found.ok:
-        return line(f"verify: ok ({found.entries} entries, {found.files} files, {found.size} bytes)")
+        pin = "root of keys as pinned" if found.pinned else "root of keys NOT pinned: no key folder with its pin here"
+        return line(f"verify: ok ({found.entries} entries, {found.files} files, {found.size} bytes; {pin})")
     return lines(*(f"{p.where}: {p.what}" for p in found.problems), f"verify: FAILED, {len(found.problems)} problems")
 
 

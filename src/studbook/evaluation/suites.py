@@ -31,6 +31,7 @@ __all__ = [
     "known_items",
     "parse_items",
     "read_suite_folder",
+    "scorer_sha256",
 ]
 
 # The disagreement between two related models that the minimum detectable effect is stated for.
@@ -168,6 +169,11 @@ def freeze(header: Header, suite: SuiteFolder, alpha: float) -> tuple[FloorRepor
     return floor, _manifest(header, suite, mark, digest(floor))
 
 
+def scorer_sha256() -> str:
+    """Digest of the scorers' source; a suite frozen under another one is not used."""
+    return hashlib.sha256(inspect.getsource(scorers).encode()).hexdigest()
+
+
 def _manifest(header: Header, suite: SuiteFolder, mark: float, floor: str) -> SuiteManifest:
     try:
         manifest = SuiteManifest(
@@ -179,7 +185,7 @@ def _manifest(header: Header, suite: SuiteFolder, mark: float, floor: str) -> Su
             items=Blob(sha256=items_sha256(suite.data), size=len(suite.data)),
             count=len(suite.items),
             scorer=suite.settings["scorer"],  # type: ignore[arg-type]
-            scorer_sha256=hashlib.sha256(inspect.getsource(scorers).encode()).hexdigest(),
+            scorer_sha256=scorer_sha256(),
             max_new_tokens=_whole(suite, "max_new_tokens"),
             pass_mark=mark,
             licence=suite.settings["licence"],

@@ -14,7 +14,7 @@ from typing import Any
 
 from studbook.breeding.produce import CHUNK
 from studbook.errors import OutOfOrder
-from studbook.lab import audit, breeding, channels, demo, founding, judging, reading, rounds, sources
+from studbook.lab import audit, breeding, channels, demo, founding, judging, readiness, reading, rounds, sources
 from studbook.lab.desk import Desk
 from studbook.lab.progress import Progress
 from studbook.lab.suites import Suites
@@ -137,7 +137,7 @@ class Lab:
 
     def ready(self) -> ReadinessRecord:
         """Run the five exit criteria and record the result."""
-        return audit.readiness(self.desk)
+        return readiness.readiness(self.desk)
 
     def show(self, name: str) -> list[tuple[LedgerEntry, Record]]:
         """One record, or every record about one model."""

@@ -1,4 +1,4 @@
-"""Walking everything: verify reads only and names every file that lies; ready runs the five exit criteria."""
+"""Walking everything: verify reads only, and names every file that lies."""
 
 from __future__ import annotations
 
@@ -11,33 +11,15 @@ from pathlib import Path
 from msgspec import Struct
 
 from studbook.errors import StudbookError, printable
-from studbook.executor import in_order
 from studbook.files import read_file
-from studbook.lab import breeding, judging
-from studbook.lab.channels import alias_content, evidence_for
+from studbook.lab.channels import alias_content
 from studbook.lab.desk import Desk
 from studbook.lab.founding import PIN
-from studbook.records import (
-    AdmissionRecord,
-    ArchiveRecord,
-    Check,
-    FailureCluster,
-    LedgerEntry,
-    ReadinessRecord,
-    Record,
-    Rung,
-    Scorecard,
-    SourceManifest,
-    SuitesLock,
-    ViabilityDecision,
-    digest,
-)
-from studbook.records import Policy as PolicyRecord
-from studbook.release import check_claim, roll_back
-from studbook.viability import Baseline, decide
+from studbook.lab.replay import check_record
+from studbook.records import LedgerEntry, Record, digest
 from studbook.workspace import marker_bytes
 
-__all__ = ["Problem", "Verification", "readiness", "replay", "verify"]
+__all__ = ["Problem", "Verification", "verify"]
 
 _LIMIT = 1 << 30
 
@@ -62,12 +44,15 @@ class Verification(Struct, frozen=True):
         entries: Ledger entries checked.
         files: Files hashed.
         size: Bytes hashed.
+        pinned: Whether the root of keys was compared with a pin kept outside the lab; without one, a lab that was
+            signed anew under other keys looks just as well.
     """
 
     problems: tuple[Problem, ...]
     entries: int
     files: int
     size: int
+    pinned: bool
 
     @property
     def ok(self) -> bool:
@@ -86,48 +71,9 @@ def verify(desk: Desk) -> Verification:
         *_check_order(desk, records),
     ]
     if not problems:
-        problems += [*_check_aliases(desk), *_check_claims(desk), *_check_decisions(desk)]
-    return Verification(tuple(problems), len(desk.workspace.ledger.entries), counted[0], counted[1])
-
-
-def readiness(desk: Desk) -> ReadinessRecord:
-    """Run the five exit criteria over the whole lab and put the result into the ledger."""
-    ledger = desk.workspace.ledger
-    entries, head = len(ledger.entries), ledger.head
-    criteria = tuple(check(desk) for check in _CRITERIA)
-    record = ReadinessRecord(
-        header=desk.header, entries=entries, head=head, criteria=criteria, ready=all(c.passed for c in criteria)
-    )
-    desk.workspace.commit(record)
-    return record
-
-
-def replay(desk: Desk, record: ViabilityDecision) -> ViabilityDecision:
-    """Decide again from the records a decision cites; equal bytes or something was changed."""
-    cards = dict(desk.workspace.all(Scorecard))
-    champion = [cards[d] for d in record.champion_cards]
-    field = []
-    for standing in record.standings:
-        contender = judging.contender(desk, standing.manifest, champion[0].evaluator)
-        field.append(
-            judging.with_cards(
-                contender,
-                cards[standing.development] if standing.development else None,
-                cards[standing.selection] if standing.selection else None,
-            )
-        )
-    parents = [Baseline(p, desk.name_of(p), cards[c]) for p, c in zip(record.parents, record.parent_cards, strict=True)]
-    return decide(
-        header=record.header,
-        policy=desk.workspace.get(record.policy, PolicyRecord),
-        cluster=desk.workspace.get(record.cluster, FailureCluster),
-        suites=desk.workspace.get(record.suites, SuitesLock),
-        contenders=field,
-        champion_development=next(c for c in champion if c.role == "development"),
-        champion_selection=next(c for c in champion if c.role == "selection"),
-        parents=parents,
-        excluded=record.excluded,
-    )
+        problems += [*_check_aliases(desk), *_check_meaning(desk)]
+    pinned = (desk.workspace.keys.folder / PIN).is_file()
+    return Verification(tuple(problems), len(desk.workspace.ledger.entries), counted[0], counted[1], pinned)
 
 
 def _check_pin(desk: Desk) -> Iterator[Problem]:
@@ -209,35 +155,10 @@ def _check_aliases(desk: Desk) -> Iterator[Problem]:
             yield _problem(path, f"does not say what the ledger says: {name} is {held}")
 
 
-def _check_claims(desk: Desk) -> Iterator[Problem]:
-    claims = [(d, c.artifact.sha256, c.claim) for d, c in desk.candidates()]
-    claims += [(d, a.artifact, a.claim) for d, a in desk.workspace.all(AdmissionRecord)]
-    claims += [
-        (d, m.artifact.sha256, m.source.claim)
-        for d, m in desk.workspace.all(SourceManifest)
-        if hasattr(m.source, "claim")
-    ]
-    for record, artifact, claim in claims:
-        entry = desk.workspace.entry(record)
-        assert entry is not None
-        path = desk.workspace.record_path(entry)
-        yield from _attempt(path, partial(_check_claim, desk, artifact, claim))
-
-
-def _check_claim(desk: Desk, artifact: str, claim: Rung) -> None:
-    check_claim(claim, evidence_for(desk, artifact))
-
-
-def _check_decisions(desk: Desk) -> Iterator[Problem]:
-    for found, record in desk.workspace.all(ViabilityDecision):
-        entry = desk.workspace.entry(found)
-        assert entry is not None
-
-        def check(found: str = found, record: ViabilityDecision = record) -> None:
-            if digest(replay(desk, record)) != found:
-                raise StudbookError("deciding again from the records it cites gives another decision")
-
-        yield from _attempt(desk.workspace.record_path(entry), check)
+def _check_meaning(desk: Desk) -> Iterator[Problem]:
+    """Every record against the records it cites: claims, gates, moves, decisions decided again."""
+    for entry in desk.entries():
+        yield from _attempt(desk.workspace.record_path(entry), partial(check_record, desk.at(entry.sequence), entry))
 
 
 def _problem(path: Path, what: str) -> Problem:
@@ -249,76 +170,3 @@ def _attempt(path: Path, check: Callable[[], None]) -> Iterator[Problem]:
         check()
     except StudbookError as error:
         yield _problem(path, error.message)
-
-
-def _reproduces(desk: Desk) -> Check:
-    names = list(dict.fromkeys(m.artifact.sha256 for _, m in desk.candidates()))
-    failed = []
-
-    def work(artifact: str) -> str:
-        try:
-            breeding.reproduce(desk, artifact)
-        except StudbookError as error:
-            return f"{desk.name_of(artifact)}: {error.message}"
-        return ""
-
-    for problem in desk.progress.count("reproducing candidates", in_order(work, names), len(names)):
-        failed += [problem] if problem else []
-    detail = failed[0] if failed else f"{len(names)} candidates recomputed to the same digest"
-    return Check(
-        name="reproduce", passed=bool(names) and not failed, detail=detail if names else "nothing was bred yet"
-    )
-
-
-def _rejects(desk: Desk) -> Check:
-    archived = {c.manifest: c for _, a in desk.workspace.all(ArchiveRecord) for c in a.candidates}
-    losers = [
-        s.manifest
-        for _, d in desk.workspace.all(ViabilityDecision)
-        for s in d.standings
-        if s.action != "promote-to-shadow"
-    ]
-    silent = [m for m in losers if m not in archived or not archived[m].reasons]
-    if not losers:
-        return Check(name="reject", passed=False, detail="no candidate was ever rejected, so rejecting is untested")
-    detail = f"{len(losers)} rejections, {len(silent)} of them without archive or reason"
-    return Check(name="reject", passed=not silent, detail=detail)
-
-
-def _explains(desk: Desk) -> Check:
-    decisions = [d for _, d in desk.workspace.all(ViabilityDecision)]
-    kept = [d for d in decisions if d.action == "no-op"]
-    mute = [d for d in decisions if not any(c.isdigit() for reason in d.no_op.reasons for c in reason)]
-    if not kept:
-        return Check(
-            name="explain", passed=False, detail="no round ended in a no-op yet, so explaining one is untested"
-        )
-    detail = f"{len(kept)} no-ops among {len(decisions)} decisions, {len(mute)} without numbers"
-    return Check(name="explain", passed=not mute, detail=detail)
-
-
-def _verifies(desk: Desk) -> Check:
-    found = verify(desk)
-    first = next((f"{p.where}: {p.what}" for p in found.problems), "")
-    return Check(name="verify", passed=found.ok, detail=first or f"{found.files} files, {found.size} bytes")
-
-
-def _rolls_back(desk: Desk) -> Check:
-    """Undo every move of every channel on paper, back to its first, and open what each would restore."""
-    undone = 0
-    try:
-        for name in ("shadow", "champion"):
-            for state in desk.history(name):
-                if state.way_back is None or (name == "champion" and state.way_back.artifact is None):
-                    continue
-                restored = roll_back(desk.header, name, state, "dry run").artifact
-                if restored is not None:
-                    desk.model(restored)
-                undone += 1
-    except StudbookError as error:
-        return Check(name="rollback", passed=False, detail=error.message)
-    detail = f"{undone} moves undone on paper, every restored artifact opened" if undone else "nothing was released yet"
-    return Check(name="rollback", passed=undone > 0, detail=detail)
-
-
-_CRITERIA: tuple[Callable[[Desk], Check], ...] = (_reproduces, _rejects, _explains, _verifies, _rolls_back)

@@ -20,7 +20,7 @@ from studbook.models.slm import Slm, parse_slm
 from studbook.policy import check_operator, inherited_licence
 from studbook.records import CandidateManifest, LineageTemplate, OperatorReceipt, digest
 
-__all__ = ["Herd", "Order", "breed_all", "manifest_of", "plan", "reproduce", "template_of"]
+__all__ = ["Herd", "Order", "breed_all", "manifest_of", "plan", "reproduce", "reproduce_manifest", "template_of"]
 
 _LIMIT = 134_217_728
 
@@ -187,16 +187,28 @@ def reproduce(
     manifest = next((m for _, m in desk.candidates() if m.artifact.sha256 == artifact), None)
     if manifest is None:
         raise UsageError(f"{name!r} was registered, not bred here, so there is no receipt to reproduce it from")
-    receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
-    template = desk.workspace.get(manifest.template, LineageTemplate)
-    place = folder or desk.workspace.work_folder(f"reproduce-{artifact[:8]}")
+    place = folder or desk.workspace.work_folder(f"reproduce-{artifact[:16]}")
     place.mkdir(parents=True, exist_ok=True)
     if any(place.iterdir()):
         raise UsageError("is not empty", where=place, advice="Name an empty or new folder.")
-    found = recompute(template, receipt, _paths(desk, template), place, threads=threads, chunk=chunk)
+    found = reproduce_manifest(desk, manifest, place, threads=threads, chunk=chunk)
     if restore and not desk.workspace.blob_path(artifact).exists():
         desk.workspace.restore_blob(artifact, place / "candidate.slm")
     return found
+
+
+def reproduce_manifest(
+    desk: Desk, manifest: CandidateManifest, folder: Path | None = None, *, threads: int = 1, chunk: int = CHUNK
+) -> str:
+    """The same for one manifest; an artifact that two recipes gave has two.
+
+    Raises:
+        DigestDiffers: if other bytes came out.
+    """
+    receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
+    template = desk.workspace.get(manifest.template, LineageTemplate)
+    place = folder or desk.workspace.work_folder(f"reproduce-{manifest.receipt[:16]}")
+    return recompute(template, receipt, _paths(desk, template), place, threads=threads, chunk=chunk)
 
 
 def _paths(desk: Desk, template: LineageTemplate) -> dict[str, Path]:

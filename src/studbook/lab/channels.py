@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from studbook.errors import OutOfOrder, StudbookError, UsageError
-from studbook.lab import breeding, judging
+from datetime import date
+
+from studbook.errors import OutOfOrder, UsageError
+from studbook.lab import judging
 from studbook.lab.desk import Desk
+from studbook.lab.gates import CLAIM, current, shadow_gates
 from studbook.records import (
     CandidateManifest,
     ChampionPromotion,
-    ConfirmationRecord,
-    FailureCluster,
-    Gate,
     ParentApproval,
     PromotionTemplate,
     Record,
     ReleaseRecord,
     RollbackRecord,
-    Rung,
-    RuntimeSmoke,
     ViabilityDecision,
     digest,
 )
@@ -25,20 +23,15 @@ from studbook.release import (
     ChannelState,
     admit,
     champion_template,
-    check_claim,
     check_stage,
     first_champion,
-    gate,
     promote,
     roll_back,
     to_shadow,
 )
-from studbook.viability import confirm
 
 __all__ = [
     "alias_content",
-    "confirmation_of",
-    "evidence_for",
     "finish_aliases",
     "release",
     "release_to_shadow",
@@ -65,7 +58,7 @@ def release(desk: Desk, name: str, stage: str, person: str | None = None, reason
     artifact = desk.find_model(name)
     if stage == "shadow":
         decision, record = _decision_for(desk, artifact)
-        if held := release_to_shadow(desk, decision, record):
+        if held := release_to_shadow(desk, decision, record, again=True):
             raise OutOfOrder(held, reason="order.gate")
         return desk.workspace.get(_last_move(desk, "shadow"), ReleaseRecord)
     if person is None:
@@ -75,14 +68,25 @@ def release(desk: Desk, name: str, stage: str, person: str | None = None, reason
     return _promote(desk, artifact, person, reason)
 
 
-def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision) -> str:
+def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision, *, again: bool = False) -> str:
     """Check every gate of the winner, admit it and point shadow at it.
+
+    Args:
+        desk: The lab.
+        decision: Digest of the decision.
+        record: The decision.
+        again: Put a winner back that was in shadow before; only a person asks for that.
 
     Returns:
         Why it was held back, or an empty string when shadow points at it now.
     """
     assert record.chosen is not None
     check_stage(desk.policy[1], "shadow")
+    shadow = desk.channels()["shadow"]
+    if shadow.artifact == record.chosen:
+        return ""
+    if not again and any(r.artifact == record.chosen for _, r in desk.all(ReleaseRecord)):
+        return f"it was in shadow and left it; `studbook release {record.chosen[:12]} --to shadow` puts it back"
     standing = next(s for s in record.standings if s.artifact == record.chosen)
     manifest = desk.workspace.get(standing.manifest, CandidateManifest)
     template = PromotionTemplate(
@@ -91,19 +95,15 @@ def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision) -> s
         artifact=record.chosen,
         manifest=standing.manifest,
         decision=decision,
-        gates=_shadow_gates(desk, decision, record, manifest),
+        gates=shadow_gates(desk, decision, record, manifest),
     )
     template_digest = desk.workspace.commit(template)
     if template.open_gates:
         first = template.open_gates[0]
         return f"gate {first.name} is {first.status}: {first.detail}"
-    claim = Rung.TRAINED
-    check_claim(claim, evidence_for(desk, record.chosen))
-    admission = admit(desk.header, template, template_digest, claim)
+    admission = admit(desk.header, template, template_digest, CLAIM)
     admission_digest = desk.workspace.commit(admission)
-    shadow = desk.channels()["shadow"]
-    if shadow.artifact != record.chosen:
-        desk.workspace.commit(to_shadow(desk.header, admission, admission_digest, shadow))
+    desk.workspace.commit(to_shadow(desk.header, admission, admission_digest, shadow))
     sync_aliases(desk)
     return ""
 
@@ -124,22 +124,6 @@ def rollback(desk: Desk, channel: str, reason: str) -> RollbackRecord:
     desk.workspace.commit(record)
     sync_aliases(desk)
     return record
-
-
-def evidence_for(desk: Desk, artifact: str) -> dict[Rung, bool]:
-    """Which rungs of the gate ladder an artifact has evidence for.
-
-    Structure: the lab parsed it. Smoke: a passed RuntimeSmoke. Converted-trained: every source it descends from has a
-    trained-source manifest. Assistant quality needs an evaluation sidecar without a single failure and a safety
-    review, which this version cannot make.
-    """
-    smoked = any(s.artifact == artifact and s.passed for _, s in desk.workspace.all(RuntimeSmoke))
-    return {
-        Rung.STRUCTURAL: desk.workspace.has_blob(artifact),
-        Rung.SMOKE: smoked,
-        Rung.TRAINED: all(desk.trained(source) for source in desk.founders_of(artifact)),
-        Rung.ASSISTANT: False,
-    }
 
 
 def alias_content(channel: str, state: ChannelState) -> dict[str, str | None]:
@@ -165,73 +149,19 @@ def finish_aliases(desk: Desk) -> None:
             desk.workspace.write_alias(channel, alias_content(channel, state))
 
 
-def _shadow_gates(
-    desk: Desk, decision: str, record: ViabilityDecision, manifest: CandidateManifest
-) -> tuple[Gate, ...]:
-    artifact = manifest.artifact.sha256
-    gates = [gate("decision", True, decision, "decisions", "chosen over champion, parents and doing nothing")]
-    kept = all(c.passed for c in manifest.checks)
-    gates.append(gate("lineage", kept, manifest.template, "candidate", "came out as declared"))
-    try:
-        breeding.reproduce(desk, artifact)
-        gates.append(gate("recompute", True, manifest.receipt, "candidate", "its receipt gives the same bytes"))
-    except StudbookError as error:
-        gates.append(gate("recompute", False, manifest.receipt, "candidate", str(error)))
-    smoke = next(((d, s) for d, s in desk.workspace.all(RuntimeSmoke) if s.artifact == artifact and s.passed), None)
-    gates.append(gate("runtime-smoke", smoke is not None, smoke[0] if smoke else None, "evaluation", "loads and runs"))
-    if all(g.status == "passed" for g in gates):
-        gates.append(_confirmation_gate(desk, decision, record))
-    else:
-        gates.append(gate("confirmation", None, None, "decisions", "waits for the gates before it"))
-    champion = desk.channels()["champion"]
-    gates.append(gate("way-back", champion.record is not None, champion.record, "release", "a champion to go back to"))
-    return tuple(gates)
-
-
-def _confirmation_gate(desk: Desk, decision: str, record: ViabilityDecision) -> Gate:
-    """One look at the sealed suites, logged as opening k of K; a look that was taken is never taken again."""
-    _, policy = desk.policy
-    looks = list(desk.workspace.all(ConfirmationRecord))
-    found = next(((d, c) for d, c in looks if c.decision == decision), None)
-    if found is None:
-        if len(looks) >= policy.gates.sealed_openings:
-            detail = (
-                f"the sealed suites were opened {len(looks)} times; the policy allows {policy.gates.sealed_openings}"
-            )
-            return gate("confirmation", False, None, "policy", detail)
-        assert record.chosen is not None
-        cards = judging.evaluate(desk, [record.champion, record.chosen], "sealed")
-        made = confirm(
-            header=desk.header,
-            policy=policy,
-            decision=record,
-            cluster=desk.workspace.get(record.cluster, FailureCluster),
-            opening=len(looks) + 1,
-            champion_card=cards[record.champion].card,
-            candidate_card=cards[record.chosen].card,
-        )
-        found = desk.workspace.commit(made), made
-    confirmation = found[1]
-    failed = [c for c in confirmation.comparisons if not c.passed]
-    outcome = "confirmed" if confirmation.passed else "not confirmed on " + ", ".join(c.on for c in failed)
-    detail = f"opening {confirmation.opening} of {confirmation.of} of the sealed suites: {outcome}"
-    return gate("confirmation", confirmation.passed, found[0], "decisions", detail)
-
-
-def confirmation_of(desk: Desk, decision: str) -> ConfirmationRecord | None:
-    """The look at the sealed suites a decision's winner had, if it got that far."""
-    return next((c for _, c in desk.workspace.all(ConfirmationRecord) if c.decision == decision), None)
-
-
 def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPromotion:
-    approval = next((d for d, a in desk.workspace.all(ParentApproval) if a.artifact == artifact), None)
-    if approval is None:
+    given = [(d, a) for d, a in desk.all(ParentApproval) if a.artifact == artifact]
+    today = date.today().isoformat()
+    if not given or given[-1][1].until < today or given[-1][1].source != desk.sources()[artifact][0]:
         raise OutOfOrder(
-            f"{desk.name_of(artifact)} is not approved",
+            f"{desk.name_of(artifact)} has no approval in force",
             advice=f"Approve it first: studbook approve {desk.name_of(artifact)} --as {person}",
             reason="order.approval",
         )
-    judging.smoke_all(desk, [artifact])
+    approval = given[-1][0]
+    smokes = judging.smoke_all(desk, [artifact])
+    if artifact not in smokes or not smokes[artifact].passed:
+        raise OutOfOrder(f"{desk.name_of(artifact)} did not pass its runtime smoke", reason="order.smoke")
     state = desk.channels()["champion"]
     record = first_champion(desk.header, artifact, approval, person, reason, state)
     desk.workspace.commit(record, owner=person)
@@ -244,7 +174,9 @@ def _promote(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPro
     decision, record = _decision_for(desk, artifact)
     standing = next(s for s in record.standings if s.artifact == artifact)
     manifest = desk.workspace.get(standing.manifest, CandidateManifest)
-    template = champion_template(desk.header, manifest, standing.manifest, decision, channels, person)
+    template = champion_template(
+        desk.header, manifest, standing.manifest, decision, channels, person, current(desk, record)
+    )
     promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])
     # Refused without the person's key before anything is written.
     desk.workspace.keys.find(desk.workspace.root, promotion.zone, promotion.kind(), person)
@@ -255,7 +187,7 @@ def _promote(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPro
 
 
 def _decision_for(desk: Desk, artifact: str) -> tuple[str, ViabilityDecision]:
-    found = [(d, r) for d, r in desk.workspace.all(ViabilityDecision) if r.chosen == artifact]
+    found = [(d, r) for d, r in desk.all(ViabilityDecision) if r.chosen == artifact]
     if not found:
         raise OutOfOrder(
             f"no decision chose {desk.name_of(artifact)}",

@@ -5,24 +5,29 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from copy import copy
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
-from studbook.errors import OutOfOrder, UsageError
+from studbook.errors import OutOfOrder, StudbookError, UsageError
 from studbook.lab.progress import Progress, Silent
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
     CandidateManifest,
     ChampionPromotion,
     Header,
+    LedgerEntry,
     LineageTemplate,
     ModelSource,
     Policy,
     Record,
     ReleaseRecord,
     RollbackRecord,
+    Scorecard,
     SourceManifest,
     SuitesLock,
 )
@@ -34,6 +39,7 @@ from studbook.workspace import Workspace
 __all__ = ["Desk", "default_keys", "environment_class", "make_header"]
 
 
+R = TypeVar("R", bound=Record)
 # Per-item results of the largest suites, as JSON.
 _ANSWER_BYTES = 256 << 20
 
@@ -83,6 +89,23 @@ class Desk:
         self.progress: Progress = progress or Silent()
         self.workspace = Workspace(path, KeyRing(keys or default_keys(path)), writer=writer)
         self.header = make_header(self.workspace.root.header.owner)
+        self.position: int | None = None
+
+    def at(self, position: int) -> Desk:
+        """The same lab as it was before the ledger entry with this sequence number; only for reading."""
+        earlier = copy(self)
+        earlier.position = position
+        return earlier
+
+    def entries(self) -> list[LedgerEntry]:
+        """The ledger's entries, oldest first."""
+        return self.workspace.ledger.entries[: self.position]
+
+    def all(self, kind: type[R]) -> Iterator[tuple[str, R]]:
+        """Digest and record of every record of a kind, oldest first."""
+        for entry in self.entries():
+            if entry.record_kind == kind.kind():
+                yield entry.record, self.workspace.get(entry.record, kind)
 
     @property
     def policy(self) -> tuple[str, Policy]:
@@ -91,7 +114,7 @@ class Desk:
         Raises:
             OutOfOrder: if the lab has none.
         """
-        found = list(self.workspace.all(Policy))
+        found = list(self.all(Policy))
         if not found:
             raise OutOfOrder("this lab has no policy", advice="Make a new lab with `studbook init`.")
         return found[-1]
@@ -103,19 +126,19 @@ class Desk:
         Raises:
             OutOfOrder: if no suite is frozen.
         """
-        found = list(self.workspace.all(SuitesLock))
+        found = list(self.all(SuitesLock))
         if not found:
             raise OutOfOrder("no suite is frozen", advice="Freeze suites first: studbook suite freeze FOLDER ...")
         return found[-1]
 
     def sources(self) -> dict[str, tuple[str, SourceManifest]]:
         """Every registered model by artifact digest: digest of its newest manifest, and the manifest."""
-        found = self.workspace.all(SourceManifest)
+        found = self.all(SourceManifest)
         return {m.artifact.sha256: (d, m) for d, m in found if isinstance(m.source, ModelSource)}
 
     def candidates(self) -> list[tuple[str, CandidateManifest]]:
         """Every candidate manifest with its digest, oldest first."""
-        return list(self.workspace.all(CandidateManifest))
+        return list(self.all(CandidateManifest))
 
     def channels(self) -> dict[str, ChannelState]:
         """What every channel points at, replayed from the ledger."""
@@ -178,6 +201,10 @@ class Desk:
         what = "is not unique; give more of its digest" if named else "is not the name of a model here"
         raise UsageError(f"{name!r} {what}", reason="usage.name")
 
+    def scorecard(self, digest: str) -> Scorecard:
+        """A scorecard by its digest."""
+        return self.workspace.get(digest, Scorecard)
+
     def founders_of(self, artifact: str) -> tuple[str, ...]:
         """Digests of every registered source an artifact descends from, itself where it is one."""
         bred = {c.artifact.sha256: c for _, c in self.candidates()}
@@ -201,9 +228,17 @@ class Desk:
         source = found[1].source if found else None
         return isinstance(source, ModelSource) and source.trained_manifest is not None
 
+    def sound(self, artifact: str) -> bool:
+        """Whether the lab's own reader accepts an artifact's bytes."""
+        try:
+            self.model(artifact)
+        except StudbookError:
+            return False
+        return True
+
     def _moves(self) -> list[tuple[str, Record]]:
         kinds: dict[str, type[Record]] = {k.kind(): k for k in (ReleaseRecord, ChampionPromotion, RollbackRecord)}
-        moves = [e for e in self.workspace.ledger.entries if e.record_kind in kinds]
+        moves = [e for e in self.entries() if e.record_kind in kinds]
         return [(e.record, self.workspace.get(e.record, kinds[e.record_kind])) for e in moves]
 
     def worker_limits(self) -> Limits:

@@ -54,7 +54,7 @@ ROLES = (
     _Role(
         "process/decision",
         Zone.DECISIONS,
-        ("failure-cluster/1", "viability-decision/1", "archive-record/1", "confirmation-record/1"),
+        ("failure-cluster/1", "viability-decision/1", "archive-record/1", "sealed-opening/1", "confirmation-record/1"),
     ),
     _Role(
         "process/shadow",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from studbook.errors import OutOfOrder, OverBudget, StudbookError, UsageError
+from studbook.errors import BytesLie, OutOfOrder, OverBudget, StudbookError, UsageError
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
 from studbook.executor import in_order
@@ -58,6 +58,8 @@ def check_budget(desk: Desk, candidates: int) -> None:
         OverBudget: with the arithmetic.
     """
     _, policy = desk.policy
+    if candidates > policy.budget.candidates:
+        raise OverBudget(f"{candidates} candidates; the policy allows {policy.budget.candidates} a round")
     development = sum(s.manifest.count for s in of_role(desk, "development"))
     selection = sum(s.manifest.count for s in of_role(desk, "selection"))
     finalists = min(candidates, policy.gates.finalists)
@@ -73,14 +75,14 @@ def check_budget(desk: Desk, candidates: int) -> None:
 def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
     """Smoke every model once per evaluator; a model that cannot run has no smoke."""
     evaluator = evaluator_sha256()
-    known = {s.artifact: s for _, s in desk.workspace.all(RuntimeSmoke) if s.evaluator == evaluator}
+    known = {s.artifact: s for _, s in desk.all(RuntimeSmoke) if s.evaluator == evaluator}
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
 
     def work(artifact: str) -> RuntimeSmoke | StudbookError:
         try:
             folder = desk.workspace.work_folder(f"smoke-{artifact[:16]}")
             return smoke(desk.header, _subject(desk, artifact), folder, desk.worker_limits())
-        except StudbookError as error:
+        except (BytesLie, OverBudget) as error:  # the model's own doing; anything else pauses the round
             return error
 
     for made in desk.progress.count("runtime smoke", in_order(work, missing), len(missing)):
@@ -105,14 +107,20 @@ def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card
     evaluator = evaluator_sha256()
     known = {
         c.artifact: Card(d, c)
-        for d, c in desk.workspace.all(Scorecard)
-        if c.role == role and c.evaluator == evaluator and tuple(r.suite for r in c.results) == wanted
+        for d, c in desk.all(Scorecard)
+        if c.role == role and c.evaluator == evaluator and tuple(r.suite for r in c.results) == wanted and _valid(c)
     }
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
     made = _score_missing(desk, missing, role, suites)
     for card in desk.progress.count(f"evaluating on {role} suites", made, len(missing)):
         known[card.artifact] = Card(desk.workspace.commit(card), card)
     return {a: known[a] for a in dict.fromkeys(artifacts)}
+
+
+def _valid(card: Scorecard) -> bool:
+    """Whether a scorecard may be used again: every suite was scored, and both modes agreed on the sample."""
+    scored = all(r.verdict in ("pass", "fail") for r in card.results)
+    return scored and card.agreement.sampled == card.agreement.agreed
 
 
 def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureCluster]:
@@ -180,9 +188,9 @@ def _failures(desk: Desk, card: Card, label: str) -> tuple[int, int]:
 
 
 def contender(desk: Desk, manifest: str, evaluator: str) -> Contender:
-    """A candidate's manifest, template, receipt and this evaluator's smoke, without scorecards."""
+    """A candidate's manifest, template, receipt and this evaluator's first smoke, without scorecards."""
     found = desk.workspace.get(manifest, CandidateManifest)
-    smokes = (s for _, s in desk.workspace.all(RuntimeSmoke) if s.evaluator == evaluator)
+    smokes = (s for _, s in desk.all(RuntimeSmoke) if s.evaluator == evaluator)
     return Contender(
         manifest=found,
         smoke=next((s for s in smokes if s.artifact == found.artifact.sha256), None),
@@ -201,7 +209,7 @@ def with_cards(found: Contender, development: Scorecard | None, selection: Score
 def contenders(desk: Desk, manifests: Sequence[str]) -> list[Contender]:
     """Everything the decision knows of some candidates, with the scorecards that exist."""
     evaluator = evaluator_sha256()
-    cards = {(c.artifact, c.role): c for _, c in desk.workspace.all(Scorecard) if c.evaluator == evaluator}
+    cards = {(c.artifact, c.role): c for _, c in desk.all(Scorecard) if c.evaluator == evaluator}
     field = [contender(desk, manifest, evaluator) for manifest in manifests]
     return [with_cards(c, cards.get((c.artifact, "development")), cards.get((c.artifact, "selection"))) for c in field]
 

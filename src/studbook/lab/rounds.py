@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from studbook.breeding.recipes import check_recipe, without_parent
 from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, UsageError
-from studbook.lab import breeding, channels, judging, sources
+from studbook.lab import breeding, channels, gates, judging, sources
 from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
 from studbook.records import (
@@ -91,7 +91,7 @@ def run_round(
 
 
 def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[str] | None, today: date) -> Selection:
-    """The approved parents, or those of them that were named.
+    """The approved parents; all of them stand as baselines, whoever is named to breed from.
 
     Raises:
         OutOfOrder: if nobody is approved, or a named model is not; the reason is the first exclusion's.
@@ -107,7 +107,7 @@ def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[s
                     advice=f"Approve it first: studbook approve {desk.name_of(artifact)} --as NAME",
                     reason="order.approval",
                 )
-        return Selection(tuple(wanted), selection.excluded)
+        return selection
     if not selection.parents:
         reasons = "; ".join(f"{e.name} {e.reason}" for e in selection.excluded) or "nothing is registered"
         raise OutOfOrder(
@@ -124,7 +124,7 @@ def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: Ba
     if record.chosen is not None:
         held = channels.release_to_shadow(desk, decision, record)
         released = record.chosen if not held else None
-    losers = archive(desk.header, record, channels.confirmation_of(desk, decision))
+    losers = archive(desk.header, record, gates.confirmation_of(desk, decision))
     archived = desk.workspace.commit(losers) if losers.candidates else None
     return Outcome(decision, record, archived, released, held, baselines, _champion_card(desk, record))
 
@@ -144,10 +144,17 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
     """
     _, cluster, selection = _start(desk, label, [], None, date.today())
     bred = {m.artifact.sha256: d for d, m in desk.candidates() if m.purpose == "candidate"}
-    artifacts = [desk.find_model(name) for name in names]
-    for name, artifact in zip(names, artifacts, strict=True):
+    artifacts = list(dict.fromkeys(desk.find_model(name) for name in names))
+    judging.check_budget(desk, len(artifacts))
+    for artifact in artifacts:
         if artifact not in bred:
-            raise UsageError(f"{name!r} was not bred here; parents stand as baselines by themselves")
+            raise UsageError(f"{desk.name_of(artifact)} was not bred here; parents stand as baselines by themselves")
+        if breeding.template_of(desk, bred[artifact]).cluster != digest(cluster):
+            raise OutOfOrder(
+                f"{desk.name_of(artifact)} was bred for another cluster, champion or policy",
+                advice=f"Breed it again for this one: studbook breed {label} RECIPE; its bytes will be the same.",
+                reason="order.cluster",
+            )
     decision, record = _judge(desk, cluster, [bred[a] for a in artifacts], selection)
     losers = archive(desk.header, record)
     archived = desk.workspace.commit(losers) if losers.candidates else None
@@ -163,7 +170,8 @@ def _start(
         check_recipe(recipe)
     base = _shared_base(desk, label, names, today)
     selection = select_approved_parents(desk, label, base, names, today)
-    herd, cluster = _prepare(desk, label, base, selection)
+    chosen = tuple(dict.fromkeys(desk.find_model(n) for n in names)) if names is not None else selection.parents
+    herd, cluster = _prepare(desk, label, base, chosen)
     return herd, cluster, selection
 
 
@@ -191,12 +199,12 @@ def _shared_base(desk: Desk, label: str, names: Sequence[str] | None, today: dat
     return champion
 
 
-def _prepare(desk: Desk, label: str, base: str, selection: Selection) -> tuple[Herd, FailureCluster]:
+def _prepare(desk: Desk, label: str, base: str, parents: tuple[str, ...]) -> tuple[Herd, FailureCluster]:
     slice_ = sources.slice_of(desk, label, base)
-    report_digest, report = sources.compare_parents(desk, base, selection.parents, slice_[1] if slice_ else None)
+    report_digest, report = sources.compare_parents(desk, base, parents, slice_[1] if slice_ else None)
     require(report)
     cluster_digest, cluster = judging.declare_cluster(desk, label, base)
-    return Herd(cluster_digest, cluster.champion, base, selection.parents, report_digest), cluster
+    return Herd(cluster_digest, cluster.champion, base, parents, report_digest), cluster
 
 
 def _judge(

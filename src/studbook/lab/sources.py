@@ -47,9 +47,36 @@ def register(desk: Desk, path: Path, name: str | None = None) -> tuple[SourceMan
         StudbookError: any of its kinds; nothing was registered then.
     """
     drafts = read_source(desk.header, path, name)
+    for draft in drafts:
+        _check_again(desk, draft.manifest)
     for draft in desk.progress.track(f"registering {path.name}", drafts):
         desk.workspace.commit(draft.manifest, draft.blobs)
     return tuple(draft.manifest for draft in drafts)
+
+
+def _check_again(desk: Desk, manifest: SourceManifest) -> None:
+    """The same model may be registered again only to add a fact that was missing; nothing on record is replaced.
+
+    Raises:
+        UsageError: naming the fact that would be lost or changed.
+    """
+    held = desk.sources().get(manifest.artifact.sha256)
+    if held is None or not isinstance(manifest.source, ModelSource) or held[1] == manifest:
+        return
+    before = held[1].source
+    assert isinstance(before, ModelSource)
+    facts = [("name", held[1].name, manifest.name)]
+    facts += [
+        (f, getattr(before, f), getattr(manifest.source, f)) for f in ("base", "trained_manifest", "licence", "data")
+    ]
+    for fact, old, new in facts:
+        if old and old != new:
+            raise UsageError(
+                f"is registered already as {held[1].name} with another {fact}; what is on record is not replaced",
+                where=manifest.name,
+                advice="Registered sources are immutable. Register the model in a new lab if its record was wrong.",
+                reason="usage.registered",
+            )
 
 
 def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: str, reason: str) -> ParentApproval:
@@ -87,7 +114,7 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
 
 def select(desk: Desk, cluster: str, base: str, today: date) -> Selection:
     """The approved parents for a cluster, and everybody else with a reason."""
-    approvals = [approval for _, approval in desk.workspace.all(ParentApproval)]
+    approvals = [approval for _, approval in desk.all(ParentApproval)]
     return select_approved_parents(cluster, desk.sources(), approvals, base, today)
 
 
@@ -109,7 +136,7 @@ def compare_parents(
     rows = parse_rows(desk.workspace.blob(training_slice), "training slice")[:ANCHOR_ROWS] if training_slice else ()
     shared, herd, anchor = _parent(desk, base), [_parent(desk, p) for p in parents], training_slice or digest([])
     checks = check_all(policy, shared, herd)
-    for found, known in desk.workspace.all(CompatibilityReport):
+    for found, known in desk.all(CompatibilityReport):
         same = (known.base, known.parents, known.anchor, known.checks) == (base, tuple(parents), anchor, checks)
         if same and known.header == desk.header:
             return found, known

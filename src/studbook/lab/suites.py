@@ -7,7 +7,7 @@ from pathlib import Path
 
 from studbook.errors import OutOfOrder, UsageError
 from studbook.evaluation.scorecards import SuiteFile
-from studbook.evaluation.suites import freeze, known_items, read_suite_folder
+from studbook.evaluation.suites import freeze, known_items, read_suite_folder, scorer_sha256
 from studbook.lab.desk import Desk
 from studbook.records import SuiteManifest, SuitesLock, digest
 from studbook.records.evaluation import Role
@@ -26,6 +26,12 @@ def of_role(desk: Desk, role: Role) -> tuple[SuiteFile, ...]:
     for suite in lock.suites:
         manifest = desk.workspace.get(suite, SuiteManifest)
         if manifest.role == role:
+            if manifest.scorer_sha256 != scorer_sha256():
+                raise OutOfOrder(
+                    f"suite {manifest.name} was frozen under another version of its scorer",
+                    advice="Freeze it again: an evaluator change is never silent.",
+                    reason="order.scorer",
+                )
             path = desk.workspace.blob_path(manifest.items.sha256)
             items = known_items(desk.workspace.blob(manifest.items.sha256), path)
             found.append(SuiteFile(suite, manifest, path, items))
@@ -64,7 +70,7 @@ class Suites:
             desk.workspace.commit(floor)
             locked[desk.workspace.commit(manifest, {manifest.items.sha256: folder.data})] = manifest
             frozen.append(manifest)
-        locks = list(desk.workspace.all(SuitesLock))
+        locks = list(desk.all(SuitesLock))
         if not locks or locks[-1][1].suites != tuple(locked):
             version = locks[-1][1].lock_version + 1 if locks else 1
             lock = SuitesLock(header=desk.header, lock_version=version, suites=tuple(locked))
@@ -72,7 +78,7 @@ class Suites:
         return tuple(frozen)
 
     def _locked(self) -> dict[str, SuiteManifest]:
-        locks = list(self._desk.workspace.all(SuitesLock))
+        locks = list(self._desk.all(SuitesLock))
         suites = locks[-1][1].suites if locks else ()
         return {d: self._desk.workspace.get(d, SuiteManifest) for d in suites}
 

@@ -37,6 +37,7 @@ from studbook.records.decisions import (
     Excluded,
     FailureCluster,
     NoOp,
+    SealedOpening,
     Standing,
     UtilityTerm,
     ViabilityDecision,
@@ -98,6 +99,7 @@ AnyRecord = (
     | FailureCluster
     | ViabilityDecision
     | ArchiveRecord
+    | SealedOpening
     | ConfirmationRecord
     | PromotionTemplate
     | AdmissionRecord
@@ -178,6 +180,7 @@ __all__ = [
     "Rung",
     "RuntimeSmoke",
     "Scorecard",
+    "SealedOpening",
     "SourceManifest",
     "Standing",
     "SuiteManifest",

@@ -18,6 +18,7 @@ __all__ = [
     "Excluded",
     "FailureCluster",
     "NoOp",
+    "SealedOpening",
     "Standing",
     "UtilityTerm",
     "ViabilityDecision",
@@ -259,6 +260,31 @@ class ArchiveRecord(Record, frozen=True, kw_only=True, tag="archive-record/1"):
         """The decision, manifests and scorecards."""
         rest = (d for c in self.candidates for d in (c.manifest, *c.scorecards))
         return (self.decision, *rest)
+
+
+class SealedOpening(Record, frozen=True, kw_only=True, tag="sealed-opening/1"):
+    """The sealed suites are about to be opened: written before the look, so that no look is free.
+
+    Attributes:
+        decision: Digest of the ViabilityDecision whose winner is looked at.
+        candidate: Digest of the winner.
+        opening: Which opening this is, from 1.
+        of: How many the policy allows.
+    """
+
+    zone: ClassVar[Zone] = Zone.DECISIONS
+    decision: Digest
+    candidate: Digest
+    opening: Annotated[int, Meta(ge=1)]
+    of: int
+
+    def subjects(self) -> tuple[str, ...]:
+        """The winner."""
+        return (self.candidate,)
+
+    def references(self) -> tuple[str, ...]:
+        """The decision."""
+        return (self.decision,)
 
 
 class ConfirmationRecord(Record, frozen=True, kw_only=True, tag="confirmation-record/1"):

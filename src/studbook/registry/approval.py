@@ -42,8 +42,8 @@ def select_approved_parents(
     newest = {a.artifact: a for a in approvals}
     parents: list[str] = []
     excluded: list[Excluded] = []
-    for artifact, (_, manifest) in sources.items():
-        reason = _reason(cluster, manifest, newest.get(artifact), artifact == base, today)
+    for artifact, (digest, manifest) in sources.items():
+        reason = _reason(cluster, digest, newest.get(artifact), artifact == base, today)
         if reason:
             excluded.append(Excluded(artifact=artifact, name=manifest.name, reason=reason))
         else:
@@ -51,11 +51,13 @@ def select_approved_parents(
     return Selection(tuple(parents), tuple(excluded))
 
 
-def _reason(cluster: str, manifest: SourceManifest, approval: ParentApproval | None, is_base: bool, today: date) -> str:
+def _reason(cluster: str, digest: str, approval: ParentApproval | None, is_base: bool, today: date) -> str:
     if is_base:
         return "is the shared base"
     if approval is None:
         return "is registered but nobody approved it as a parent"
+    if approval.source != digest:
+        return "was registered again since it was approved"
     if not {"*", cluster} & set(approval.clusters):
         return f"is approved for {', '.join(approval.clusters)} only, not for {cluster}"
     if date.fromisoformat(approval.until) < today:

@@ -1,0 +1,151 @@
+"""What has to hold before a winner enters a channel, each gate with the record that settles it."""
+
+from __future__ import annotations
+
+from studbook.errors import ClaimRefused, StudbookError
+from studbook.lab import breeding, judging
+from studbook.lab.desk import Desk
+from studbook.records import (
+    CandidateManifest,
+    ConfirmationRecord,
+    FailureCluster,
+    Gate,
+    Policy,
+    Rung,
+    RuntimeSmoke,
+    SealedOpening,
+    ViabilityDecision,
+)
+from studbook.release import check_claim, decided_against, gate
+from studbook.viability import confirm
+
+__all__ = ["CLAIM", "confirmation_of", "current", "evidence_for", "replay_confirmation", "shadow_gates"]
+
+# What an admitted candidate claims: it runs, and every source it descends from was trained.
+CLAIM = Rung.TRAINED
+
+
+def shadow_gates(desk: Desk, decision: str, record: ViabilityDecision, manifest: CandidateManifest) -> tuple[Gate, ...]:
+    """Every gate between a decision and shadow; the sealed suites are opened only when the others have passed."""
+    artifact = manifest.artifact.sha256
+    holds, detail = current(desk, record)
+    kept = all(c.passed for c in manifest.checks)
+    smoke = next((d for d, s in desk.all(RuntimeSmoke) if s.artifact == artifact and s.passed), None)
+    champion = desk.channels()["champion"]
+    gates = [
+        gate("decision", True, decision, "decisions", "chosen over champion, parents and doing nothing"),
+        gate("decided-against", holds, decision, "decisions", detail),
+        gate("lineage", kept, manifest.template, "candidate", "came out as declared"),
+        _recompute_gate(desk, manifest),
+        gate("runtime-smoke", smoke is not None, smoke, "evaluation", "loads and runs"),
+        _claim_gate(desk, artifact, smoke),
+        gate("way-back", champion.record is not None, champion.record, "release", "a champion to go back to"),
+    ]
+    if all(g.status == "passed" for g in gates):
+        return (*gates, _confirmation_gate(desk, decision, record))
+    return (*gates, gate("confirmation", None, None, "decisions", "waits for the gates before it"))
+
+
+def current(desk: Desk, record: ViabilityDecision) -> tuple[bool, str]:
+    """Whether a decision was taken against the champion, policy and suites in force."""
+    return decided_against(record, desk.channels()["champion"].artifact, desk.policy[0], desk.suites_lock[0])
+
+
+def evidence_for(desk: Desk, artifact: str) -> dict[Rung, bool]:
+    """Which rungs of the gate ladder an artifact has evidence for.
+
+    Structure: the lab's reader accepts its bytes. Smoke: a passed RuntimeSmoke. Converted-trained: every source it
+    descends from has a trained-source manifest. Assistant quality needs an evaluation sidecar without a single failure
+    and a safety review, which this version cannot make.
+    """
+    smoked = any(s.artifact == artifact and s.passed for _, s in desk.all(RuntimeSmoke))
+    return {
+        Rung.STRUCTURAL: desk.workspace.has_blob(artifact) and desk.sound(artifact),
+        Rung.SMOKE: smoked,
+        Rung.TRAINED: all(desk.trained(source) for source in desk.founders_of(artifact)),
+        Rung.ASSISTANT: False,
+    }
+
+
+def confirmation_of(desk: Desk, decision: str) -> ConfirmationRecord | None:
+    """The look at the sealed suites a decision's winner had, if it got that far."""
+    return next((c for _, c in desk.all(ConfirmationRecord) if c.decision == decision), None)
+
+
+def replay_confirmation(desk: Desk, record: ConfirmationRecord) -> ConfirmationRecord:
+    """Confirm again from the records a confirmation cites; equal bytes or something was changed."""
+    decision = desk.workspace.get(record.decision, ViabilityDecision)
+    return confirm(
+        header=record.header,
+        policy=desk.workspace.get(decision.policy, Policy),
+        decision=decision,
+        cluster=desk.workspace.get(decision.cluster, FailureCluster),
+        opening=record.opening,
+        champion_card=desk.scorecard(record.champion_card),
+        candidate_card=desk.scorecard(record.candidate_card),
+    )
+
+
+def _recompute_gate(desk: Desk, manifest: CandidateManifest) -> Gate:
+    try:
+        breeding.reproduce_manifest(desk, manifest)
+    except StudbookError as error:
+        return gate("recompute", False, manifest.receipt, "candidate", error.message)
+    return gate("recompute", True, manifest.receipt, "candidate", "its receipt gives the same bytes")
+
+
+def _claim_gate(desk: Desk, artifact: str, smoke: str | None) -> Gate:
+    try:
+        check_claim(CLAIM, evidence_for(desk, artifact))
+    except ClaimRefused as error:
+        return gate("claim", False, smoke, "registry", error.message)
+    return gate("claim", True, smoke, "registry", f"evidence reaches {CLAIM.value}")
+
+
+def _confirmation_gate(desk: Desk, decision: str, record: ViabilityDecision) -> Gate:
+    """One look at the sealed suites, logged as opening k of K before it is taken; a look is never taken twice."""
+    found = next(((d, c) for d, c in desk.all(ConfirmationRecord) if c.decision == decision), None)
+    if found is None:
+        opening = _open_sealed(desk, decision, record)
+        if opening is None:
+            allowed = desk.policy[1].gates.sealed_openings
+            return gate(
+                "confirmation", False, None, "policy", f"all {allowed} openings of the sealed suites are used up"
+            )
+        made = _confirm(desk, record, opening)
+        found = desk.workspace.commit(made), made
+    confirmation = found[1]
+    failed = [c.on for c in confirmation.comparisons if not c.passed]
+    outcome = "confirmed" if confirmation.passed else f"not confirmed on {', '.join(failed) or 'any data'}"
+    detail = f"opening {confirmation.opening} of {confirmation.of} of the sealed suites: {outcome}"
+    return gate("confirmation", confirmation.passed, found[0], "decisions", detail)
+
+
+def _open_sealed(desk: Desk, decision: str, record: ViabilityDecision) -> int | None:
+    """Log an opening for this decision, or find the one that a crash cut short; None when none is left."""
+    assert record.chosen is not None
+    looks = [o for _, o in desk.all(SealedOpening)]
+    if mine := next((o for o in looks if o.decision == decision), None):
+        return mine.opening
+    allowed = desk.policy[1].gates.sealed_openings
+    if len(looks) >= allowed:
+        return None
+    opening = SealedOpening(
+        header=desk.header, decision=decision, candidate=record.chosen, opening=len(looks) + 1, of=allowed
+    )
+    desk.workspace.commit(opening)
+    return opening.opening
+
+
+def _confirm(desk: Desk, record: ViabilityDecision, opening: int) -> ConfirmationRecord:
+    assert record.chosen is not None
+    cards = judging.evaluate(desk, [record.champion, record.chosen], "sealed")
+    return confirm(
+        header=desk.header,
+        policy=desk.policy[1],
+        decision=record,
+        cluster=desk.workspace.get(record.cluster, FailureCluster),
+        opening=opening,
+        champion_card=cards[record.champion].card,
+        candidate_card=cards[record.chosen].card,
+    )

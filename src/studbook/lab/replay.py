@@ -1,0 +1,175 @@
+"""Records against the records they cite, as the lab was when they entered: nothing is taken at its word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
+from studbook.lab import judging
+from studbook.lab.desk import Desk
+from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
+from studbook.records import (
+    AdmissionRecord,
+    ArchiveRecord,
+    BaselineReceipt,
+    CandidateManifest,
+    ChampionPromotion,
+    ConfirmationRecord,
+    FailureCluster,
+    LedgerEntry,
+    LineageTemplate,
+    ModelSource,
+    OperatorReceipt,
+    ParentApproval,
+    Policy,
+    PromotionTemplate,
+    Record,
+    ReleaseRecord,
+    SourceManifest,
+    SuitesLock,
+    ViabilityDecision,
+    digest,
+)
+from studbook.release import check_admitted, check_claim, check_promoted, decided_against
+from studbook.viability import Baseline, archive, decide
+
+__all__ = ["check_record", "replay"]
+
+
+def check_record(desk: Desk, entry: LedgerEntry) -> None:
+    """Hold one record against what it cites.
+
+    Args:
+        desk: The lab as it was before the entry.
+        entry: The record's ledger entry.
+
+    Raises:
+        StudbookError: any of its kinds, if the record says something its evidence does not.
+    """
+    sealed = desk.workspace.sealed(entry)
+    if check := _CHECKS.get(type(sealed.record)):
+        check(desk, sealed.record)
+    for field in ("approved_by", "promoted_by"):
+        named = getattr(sealed.record, field, sealed.grant.owner)
+        if named != sealed.grant.owner:
+            raise NotAuthorised(f"names {named}, but {sealed.grant.owner}'s key signed it")
+
+
+def replay(desk: Desk, record: ViabilityDecision) -> ViabilityDecision:
+    """Decide again from the records a decision cites; equal bytes or something was changed.
+
+    Args:
+        desk: The lab as it was before the decision.
+        record: The decision.
+    """
+    card = desk.scorecard
+    champion = [card(d) for d in record.champion_cards]
+    field = [
+        judging.with_cards(
+            judging.contender(desk, s.manifest, champion[0].evaluator),
+            card(s.development) if s.development else None,
+            card(s.selection) if s.selection else None,
+        )
+        for s in record.standings
+    ]
+    pairs = zip(record.parents, record.parent_cards, strict=True)
+    return decide(
+        header=record.header,
+        policy=desk.workspace.get(record.policy, Policy),
+        cluster=desk.workspace.get(record.cluster, FailureCluster),
+        suites=desk.workspace.get(record.suites, SuitesLock),
+        contenders=field,
+        champion_development=next(c for c in champion if c.role == "development"),
+        champion_selection=next(c for c in champion if c.role == "selection"),
+        parents=[Baseline(p, desk.name_of(p), card(c)) for p, c in pairs],
+        excluded=record.excluded,
+    )
+
+
+def _decision(desk: Desk, record: ViabilityDecision) -> None:
+    champion = desk.channels()["champion"].artifact
+    holds, detail = decided_against(record, champion, desk.policy[0], desk.suites_lock[0])
+    if not holds:
+        raise OutOfOrder(f"the decision {detail}")
+    _same(replay(desk, record), record, "deciding again from the records it cites gives another decision")
+
+
+def _confirmation(desk: Desk, record: ConfirmationRecord) -> None:
+    _same(replay_confirmation(desk, record), record, "confirming again from the records it cites gives another result")
+
+
+def _archive(desk: Desk, record: ArchiveRecord) -> None:
+    decision = desk.workspace.get(record.decision, ViabilityDecision)
+    again = archive(record.header, decision, confirmation_of(desk, record.decision))
+    _same(again, record, "does not archive what its decision archived")
+
+
+def _candidate(desk: Desk, record: CandidateManifest) -> None:
+    receipt = desk.workspace.get(record.receipt, OperatorReceipt)
+    template = desk.workspace.get(record.template, LineageTemplate)
+    bound = receipt.template == record.template and receipt.output == record.artifact
+    if not (bound and receipt.operator == template.operator and template.purpose == record.purpose):
+        raise DigestDiffers("manifest, receipt and template do not speak of one candidate")
+    check_claim(record.claim, evidence_for(desk, record.artifact.sha256))
+
+
+def _source(desk: Desk, record: SourceManifest) -> None:
+    if isinstance(record.source, ModelSource):
+        check_claim(record.source.claim, {record.source.claim: desk.sound(record.artifact.sha256)})
+
+
+def _cluster(desk: Desk, record: FailureCluster) -> None:
+    result = desk.scorecard(record.evidence).tasks()[record.label]
+    if (record.of, record.failed) != (len(result.correct), len(result.correct) - result.right):
+        raise DigestDiffers("its counts are not those of the scorecard it cites")
+
+
+def _baselines(desk: Desk, record: BaselineReceipt) -> None:
+    for row in record.rows:
+        card = desk.scorecard(row.scorecard)
+        if card.artifact != row.artifact or round(card.joint_mean, 9) != row.joint_mean:
+            raise DigestDiffers(f"row {row.label!r} is not what the scorecard it cites says")
+
+
+def _admission(desk: Desk, record: AdmissionRecord) -> None:
+    template = desk.workspace.get(record.template, PromotionTemplate)
+    decision = desk.workspace.get(template.decision, ViabilityDecision)
+    check_admitted(record, template, decision)
+    check_claim(record.claim, evidence_for(desk, record.artifact))
+
+
+def _release(desk: Desk, record: ReleaseRecord) -> None:
+    if desk.workspace.get(record.admission, AdmissionRecord).artifact != record.artifact:
+        raise DigestDiffers("the admission it cites is another candidate's")
+
+
+def _promotion(desk: Desk, record: ChampionPromotion) -> None:
+    channels = desk.channels()
+    if record.basis == "first":
+        approval = desk.workspace.get(record.evidence, ParentApproval)
+        if approval.artifact != record.artifact or channels["champion"].record is not None:
+            raise OutOfOrder("is no first champion, or the approval it cites is another model's")
+        return
+    template = desk.workspace.get(record.evidence, PromotionTemplate)
+    decision = desk.workspace.get(template.decision, ViabilityDecision)
+    check_promoted(record, template, decision, channels["shadow"])
+
+
+def _same(again: Record, record: Record, what: str) -> None:
+    if digest(again) != digest(record):
+        raise DigestDiffers(what)
+
+
+_CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
+    SourceManifest: _source,
+    CandidateManifest: _candidate,
+    FailureCluster: _cluster,
+    ViabilityDecision: _decision,
+    ConfirmationRecord: _confirmation,
+    ArchiveRecord: _archive,
+    BaselineReceipt: _baselines,
+    AdmissionRecord: _admission,
+    ReleaseRecord: _release,
+    ChampionPromotion: _promotion,
+}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
-__all__ = ["available_cores", "in_order"]
+from studbook.sandbox import end_workers
+
+__all__ = ["available_cores", "in_order", "stop"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+# Seconds between two looks at whether everything has ended.
+_GLANCE = 0.05
+_open: list[list[Future[Any]]] = []
 
 
 def available_cores() -> int:
@@ -21,6 +26,8 @@ def available_cores() -> int:
 def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = None) -> Iterator[R]:
     """Apply ``work`` to all items, a few at a time; results come in the items' order, whatever finished first.
 
+    When it is interrupted, or given up before its end, the workers that still run are ended at once.
+
     Args:
         work: Called in threads; it starts a worker process and waits for it.
         items: What to work on.
@@ -29,11 +36,33 @@ def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = N
     Raises:
         Exception: the first one that ``work`` raised, in the items' order; later items not yet started are dropped.
     """
+    futures: list[Future[R]] = []
     with ThreadPoolExecutor(max_workers=workers or available_cores()) as pool:
-        futures = [pool.submit(work, item) for item in items]
+        _open.append(futures)
         try:
+            futures += [pool.submit(work, item) for item in items]
             for future in futures:
                 yield future.result()
+        except Exception:
+            _drop(futures)
+            raise
+        except BaseException:
+            # Leaving the pool waits for its threads: minutes, if their workers went on.
+            stop()
+            raise
         finally:
-            for future in futures:
-                future.cancel()
+            _open.remove(futures)
+
+
+def stop() -> None:
+    """Drop what has not started anywhere in this process and end the workers that run; returns when all have ended."""
+    futures = [future for group in _open for future in group]
+    _drop(futures)
+    # A thread that was about to start its worker does so after the first time.
+    while wait(futures, timeout=_GLANCE).not_done:
+        end_workers()
+
+
+def _drop(futures: Sequence[Future[Any]]) -> None:
+    for future in futures:
+        future.cancel()

@@ -1,21 +1,36 @@
-"""The durable file layer: the only place that renames, syncs or appends.
+"""The durable file layer: the only place that renames, syncs, appends or locks.
 
 Every step that can be cut short by a crash passes `boundary` first, so that tests can stop a process at each of them.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from studbook.errors import BytesLie, OverBudget, StudbookError, UsageError
+from studbook.errors import Busy, BytesLie, OverBudget, StudbookError, UsageError
 
-__all__ = ["append_line", "boundary", "place", "read_file", "replace_file", "sha256_file", "truncate", "write_new"]
+__all__ = [
+    "append_line",
+    "boundary",
+    "lock_folder",
+    "make_folder",
+    "place",
+    "read_file",
+    "replace_file",
+    "sha256_file",
+    "sync_folder",
+    "truncate",
+    "write_new",
+]
 
 _CHUNK = 1 << 20
+_NOTE_LIMIT = 4096
 READ_ONLY = 0o444
 
 
@@ -87,14 +102,48 @@ def write_new(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
         raise _disk(error, path) from error
 
 
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder and what is missing above it; every new name is on disk before this returns.
+
+    Args:
+        path: The folder; one that is there already stays as it is.
+        mode: Its permissions, and those of the new ones above it.
+
+    Raises:
+        StudbookError: if the disk refuses.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent, mode)
+    try:
+        boundary(f"make folder {path.name}")
+        path.mkdir(mode=mode, exist_ok=True)
+    except OSError as error:
+        raise _disk(error, path) from error
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Put the names in a folder on disk; without this a new file's bytes may be safe and its name lost.
+
+    Raises:
+        StudbookError: if the disk refuses.
+    """
+    try:
+        boundary(f"sync folder {path.name}")
+        _sync_folder(path)
+    except OSError as error:
+        raise _disk(error, path) from error
+
+
 def place(source: Path, target: Path) -> None:
     """Move a file whose bytes are on disk to its place, atomically, and sync the folder.
 
     Raises:
         StudbookError: if the disk refuses; the source stays where it is.
     """
+    make_folder(target.parent)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         boundary(f"rename {target.name}")
         source.rename(target)
         boundary(f"sync folder of {target.name}")
@@ -107,7 +156,7 @@ def replace_file(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
     """Swap a file's whole content in one step: readers see the old bytes or the new, never a mixture."""
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_new(partial, data, mode)
     place(partial, path)
 
@@ -128,6 +177,9 @@ def append_line(path: Path, line: bytes) -> None:
                 raise OSError(28, "the line was written only in part")
             boundary("fsync append")
             os.fsync(handle)
+            if before == 0:
+                # The file itself may be new.
+                _sync_folder(path.parent)
         except OSError as error:
             os.ftruncate(handle, before)
             raise _disk(error, path) from error
@@ -144,6 +196,57 @@ def truncate(path: Path, length: int) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def lock_folder(folder: Path, note: Path, *, exclusive: bool) -> int:
+    """Lock a folder until the descriptor is closed or its process ends.
+
+    The lock is on the folder itself, so that clearing what lies in it never lets a second writer in.
+
+    Args:
+        folder: What to lock.
+        note: Where a writer leaves its name for those it keeps out; holds no lock itself.
+        exclusive: Shut everybody out; otherwise only those who want it exclusively.
+
+    Returns:
+        The descriptor.
+
+    Raises:
+        Busy: if another process holds it, with its name.
+        StudbookError: if this disk refuses locks or the note.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        if exclusive:
+            note.parent.mkdir(exist_ok=True)
+            _write_note(note)
+    except BlockingIOError as error:
+        holder = _holder(handle, note)
+        os.close(handle)
+        raise Busy(f"held by {holder}", where=folder) from error
+    except OSError as error:
+        os.close(handle)
+        advice = "Mend the permissions, or move the lab to a disk of this machine."
+        raise StudbookError(f"cannot be locked: {error.strerror}", where=folder, advice=advice) from error
+    return handle
+
+
+def _write_note(note: Path) -> None:
+    handle = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(handle, "w", errors="replace") as file:
+        file.write(f"{os.environ.get('USER', 'somebody')}, process {os.getpid()}\n")
+
+
+def _holder(handle: int, note: Path) -> str:
+    try:
+        # Readers would let another reader in.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with suppress(StudbookError):
+            return read_file(note, _NOTE_LIMIT).decode(errors="replace").strip() or "an unknown process"
+        return "an unknown process"
+    return "a process that reads all of it, such as `studbook verify`"
 
 
 def _sync_folder(path: Path) -> None:

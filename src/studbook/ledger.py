@@ -1,7 +1,8 @@
 """The pedigree: a hash-chained, append-only file of signed lines.
 
 A line is the sealed `LedgerEntry` of one accepted record. A signed `Checkpoint` beside it says how much of the file
-was acknowledged: behind that point a torn tail is what a crash leaves and is cut off; before it every byte must stand.
+was acknowledged: behind that point a torn tail, or an entry whose files never reached the disk, is what a crash leaves
+and is cut off; before it every byte must stand.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from studbook.errors import BytesLie, DigestDiffers, RecordRefused, StudbookError
+from studbook.errors import BytesLie, DigestDiffers, RecordRefused, UsageError
 from studbook.files import append_line, read_file, replace_file, truncate
 from studbook.records import Checkpoint, Header, LedgerEntry, Root
 from studbook.seal import SigningKey, open_root, peek, seal, unseal
@@ -19,6 +20,7 @@ __all__ = ["NOTHING", "Ledger"]
 
 NOTHING = "0" * 64
 _LIMIT = 1 << 30
+_CHECKPOINT_LIMIT = 1 << 20
 
 
 class Ledger:
@@ -43,6 +45,8 @@ class Ledger:
         self.length = 0
         self.torn = 0
         self.acknowledged = 0
+        # Length of the file and head of the chain behind every entry.
+        self._ends: list[tuple[int, str]] = []
 
     def load(self, find_root: Callable[[LedgerEntry], tuple[bytes, Path]]) -> Root:
         """Read and verify the whole file.
@@ -58,6 +62,8 @@ class Ledger:
             DigestDiffers: if the chain is broken, or is not what the checkpoint acknowledged.
             NotAuthorised: if a line or the checkpoint is not signed by the audit key.
         """
+        # The checkpoint first: a writer beside this reader may add lines in between, never take acknowledged ones away.
+        checkpoint = self._read_checkpoint()
         data = read_file(self.path, _LIMIT)
         whole, newline, rest = data.rpartition(b"\n")
         lines = whole.split(b"\n") if newline else []
@@ -67,7 +73,7 @@ class Ledger:
         root = self._root(lines[0], find_root)
         for line in lines:
             self._accept(line, root)
-        self._check_checkpoint(data, root)
+        self._check_checkpoint(checkpoint, data, root)
         return root
 
     def append(self, entry: LedgerEntry, key: SigningKey) -> None:
@@ -88,6 +94,19 @@ class Ledger:
         if self.torn:
             truncate(self.path, self.length)
             self.torn = 0
+
+    def cut(self, count: int) -> None:
+        """Keep the first ``count`` entries only; the rest was never acknowledged and never will be.
+
+        Raises:
+            DigestDiffers: if that would take acknowledged entries away.
+        """
+        if count < max(self.acknowledged, 1):
+            raise DigestDiffers(f"entry {count} was acknowledged and cannot be cut off", where=self.path)
+        length, head = self._ends[count - 1]
+        truncate(self.path, length)
+        self.length, self.head = length, head
+        del self.entries[count:], self._ends[count:]
 
     def _root(self, line: bytes, find_root: Callable[[LedgerEntry], tuple[bytes, Path]]) -> Root:
         where = f"{self.path}: entry 0"
@@ -116,16 +135,22 @@ class Ledger:
         self.entries.append(entry)
         self.head = hashlib.sha256(line).hexdigest()
         self.length += len(line) + 1
+        self._ends.append((self.length, self.head))
 
-    def _check_checkpoint(self, data: bytes, root: Root) -> None:
-        where = self.checkpoint_path
+    def _read_checkpoint(self) -> bytes | UsageError:
         try:
-            checkpoint = unseal(read_file(where, 1 << 20), root, where).record
-        except StudbookError:
+            return read_file(self.checkpoint_path, _CHECKPOINT_LIMIT)
+        except UsageError as missing:
+            return missing
+
+    def _check_checkpoint(self, found: bytes | UsageError, data: bytes, root: Root) -> None:
+        where = self.checkpoint_path
+        if isinstance(found, UsageError):
             # Only the very first entry can be on disk before any checkpoint is.
-            if len(self.entries) == 1 and not where.exists():
+            if len(self.entries) == 1:
                 return
-            raise
+            raise found
+        checkpoint = unseal(found, root, where).record
         if not isinstance(checkpoint, Checkpoint) or checkpoint.lab != root.lab:
             raise RecordRefused("is not this lab's checkpoint", where=where)
         covered = data[: checkpoint.length]

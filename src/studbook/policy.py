@@ -17,8 +17,10 @@ from studbook.records import (
     Utility,
 )
 
-__all__ = ["check_operator", "default_policy", "inherited_licence", "operator_refusals"]
+__all__ = ["check_operator", "check_policy", "default_policy", "inherited_licence", "operator_refusals"]
 
+# Interpreter, numpy and compiled kernels take most of this before a model is opened.
+_LEAST_WORKER_BYTES = 1 << 30
 _PERMISSIVE = ("CC0-1.0", "MIT", "BSD-3-Clause", "Apache-2.0")
 
 
@@ -49,6 +51,36 @@ def check_operator(policy: Policy, operator: Mapping[str, Any]) -> None:
     """
     if refusals := operator_refusals(policy, operator):
         raise OutsideAllowlist(refusals[0], where="policy: operators")
+
+
+def check_policy(policy: Policy) -> None:
+    """Refuse a policy under which no round could ever run, or that contradicts itself.
+
+    Raises:
+        OutsideAllowlist: naming the field.
+    """
+    crossed = [
+        f"{g.operator}.{field}" for g in policy.operators for field, (low, high) in g.bounds.items() if low > high
+    ]
+    rules = (
+        (
+            "stages",
+            policy.stages == ("shadow", "champion"),
+            "must be shadow, champion: canary is not built in this version",
+        ),
+        ("operators", bool(policy.operators), "allows no operator"),
+        ("operators", not crossed, f"bounds of {', '.join(crossed)} are the wrong way round"),
+        ("licences", bool(policy.licences), "accepts no licence"),
+        ("utility.accuracy", policy.utility.accuracy > 0, "must be above 0"),
+        ("budget.worker_bytes", policy.budget.worker_bytes >= _LEAST_WORKER_BYTES, "must be at least 1 GiB"),
+        ("budget.output_bytes", policy.budget.output_bytes > 0, "must be above 0"),
+        ("gates.maximum_bytes", policy.gates.maximum_bytes > 0, "must be above 0"),
+    )
+    for field, holds, what in rules:
+        if not holds:
+            raise OutsideAllowlist(
+                what, where=f"policy: {field}", advice="Mend the field in the policy file.", reason="policy.field"
+            )
 
 
 def inherited_licence(policy: Policy, licences: Iterable[str]) -> str:
@@ -93,7 +125,7 @@ def default_policy(header: Header, **changes: Any) -> Policy:
         "utility": _DEFAULT_UTILITY,
         "reserve": Reserve(capacity_bytes=256 << 20, minimum_bytes=64 << 20),
         "licences": _DEFAULT_LICENCES,
-        "minimum_isolation": ("limit-address-space", "limit-cpu-seconds", "no-keys", "own-process", "own-session"),
+        "minimum_isolation": _DEFAULT_ISOLATION,
         "stages": ("shadow", "champion"),
         "protected": (),
         "notes": "Shadow, then champion by a person's key. There is no canary stage in this version.",
@@ -155,6 +187,13 @@ _DEFAULT_UTILITY = Utility(
     compute=0.02,
     risk=0.0025,
     switching_threshold=0.005,
+)
+_DEFAULT_ISOLATION = (
+    "limit-address-space",
+    "limit-cpu-seconds",
+    "no-keys-in-environment",
+    "own-process",
+    "own-session",
 )
 _DEFAULT_LICENCES = tuple(
     LicenceRule(spdx=name, strictness=rank, combines_with=tuple(o for o in _PERMISSIVE if o != name))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import stat
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -19,8 +20,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Meta, Struct
 
-from studbook.errors import DigestDiffers, NotAuthorised, RecordRefused
-from studbook.files import read_file, write_new
+from studbook.errors import DigestDiffers, NotAuthorised, RecordRefused, StudbookError
+from studbook.files import make_folder, read_file, sync_folder, write_new
 from studbook.records import AnyRecord, KeyGrant, Record, Root, canonical, digest, read_struct, write_record
 
 __all__ = ["PAYLOAD_TYPE", "KeyRing", "Sealed", "SigningKey", "grant_for", "open_root", "peek", "seal", "unseal"]
@@ -28,6 +29,7 @@ __all__ = ["PAYLOAD_TYPE", "KeyRing", "Sealed", "SigningKey", "grant_for", "open
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _KEY_BYTES = 4096
+_PUBLIC = ".pub"
 Base64 = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]*={0,2}\Z")]
 
 
@@ -82,7 +84,9 @@ class SigningKey:
 
 
 class KeyRing:
-    """A folder of private keys, one file a key, readable by its owner alone.
+    """A folder of private keys, one file a key, readable by its owner alone; its public key lies beside it.
+
+    A private key is opened only when it is the one that is needed: nobody else's is read on the way.
 
     Args:
         folder: Where the keys lie; never inside the lab.
@@ -92,7 +96,7 @@ class KeyRing:
         self.folder = folder
 
     def create(self, name: str) -> SigningKey:
-        """Make a new key file (PKCS 8, PEM, mode 0600).
+        """Make a new key file (PKCS 8, PEM, mode 0600) and its public key (64 hex digits and a newline, mode 0444).
 
         Args:
             name: Path inside the ring, such as ``people/policy``.
@@ -101,13 +105,16 @@ class KeyRing:
             NotAuthorised: if a key of that name exists.
         """
         path = self.folder / f"{name}.pem"
-        if path.exists():
+        if path.exists() or path.with_suffix(_PUBLIC).exists():
             raise NotAuthorised("this key exists already", where=path, advice="Choose another folder for the keys.")
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent, mode=0o700)
         private = Ed25519PrivateKey.generate()
         encoding = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        key = SigningKey(private)
         write_new(path, private.private_bytes(*encoding), mode=0o600)
-        return SigningKey(private)
+        write_new(path.with_suffix(_PUBLIC), f"{key.public}\n".encode())
+        sync_folder(path.parent)
+        return key
 
     def find(self, root: Root, zone: str, kind: str, owner: str | None = None) -> SigningKey:
         """The first key in the ring that the root lets sign this kind of record in this zone.
@@ -119,12 +126,16 @@ class KeyRing:
             owner: Only keys of this owner, if given.
 
         Raises:
-            NotAuthorised: if there is none, or a key file is readable by others.
+            NotAuthorised: if there is none, its file is readable by others, or it is not the key its public file says.
         """
-        grants = [g for g in root.keys if g.zone == zone and kind in g.kinds and owner in (None, g.owner)]
-        allowed = {g.key for g in grants}
-        for path in sorted(self.folder.glob("*/*.pem")):
-            if grants and (key := self._load(path)).public in allowed:
+        allowed = {g.key for g in root.keys if g.zone == zone and kind in g.kinds and owner in (None, g.owner)}
+        public = {path: self._public(path) for path in sorted(self.folder.glob("*/*.pem"))} if allowed else {}
+        for path, name in public.items():
+            if name in allowed:
+                return self._load(path, name)
+        # A key without its public file has to be opened to know whose it is; last, so that it is rarely done.
+        for path, name in public.items():
+            if name is None and (key := self._load(path)).public in allowed:
                 return key
         holder = f" of {owner}" if owner else ""
         raise NotAuthorised(
@@ -134,7 +145,14 @@ class KeyRing:
             reason="authority.key-missing",
         )
 
-    def _load(self, path: Path) -> SigningKey:
+    def _public(self, path: Path) -> str | None:
+        try:
+            text = read_file(path.with_suffix(_PUBLIC), _KEY_BYTES).decode("ascii", "replace")
+        except StudbookError:
+            return None
+        return text[:-1] if re.fullmatch(r"[0-9a-f]{64}\n", text) else None
+
+    def _load(self, path: Path, public: str | None = None) -> SigningKey:
         mode = path.lstat().st_mode
         if not stat.S_ISREG(mode) or mode & 0o077:
             raise NotAuthorised(
@@ -149,7 +167,11 @@ class KeyRing:
             raise NotAuthorised("not a private key in PEM form", where=path) from error
         if not isinstance(private, Ed25519PrivateKey):
             raise NotAuthorised("not an Ed25519 key", where=path)
-        return SigningKey(private)
+        key = SigningKey(private)
+        if public not in (None, key.public):
+            advice = f"Restore the key, or delete {path.with_suffix(_PUBLIC)} if the key is the right one."
+            raise NotAuthorised("is not the key that its public file says", where=path, advice=advice)
+        return key
 
 
 def seal(record: Record, key: SigningKey) -> bytes:

@@ -1,13 +1,12 @@
 """The lab's folder: a content-addressed store by zone, written only together with its ledger entry.
 
-Order of one commit: bytes and envelope are staged and synced, the ledger line is appended and synced (this is the
-commit), the files are renamed into place, the channel aliases follow, the checkpoint acknowledges. A crash before
-the line leaves nothing but staging; after it, the next writer rolls the rest forward from staging.
+Order of one commit: bytes and envelope are staged and synced, names included, the ledger line is appended and synced
+(this is the commit), the files are renamed into place, the channel aliases follow, the checkpoint acknowledges. A crash
+before the line leaves nothing but staging; after it, the next writer rolls the rest forward from staging.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -18,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from studbook.errors import Busy, DigestDiffers, OutOfOrder, UsageError
-from studbook.files import place, read_file, replace_file, sha256_file, write_new
+from studbook.errors import DigestDiffers, OutOfOrder, UsageError
+from studbook.files import lock_folder, make_folder, place, read_file, replace_file, sha256_file, sync_folder, write_new
 from studbook.ledger import Ledger
 from studbook.records import Blob, LedgerEntry, Record, Root, Zone, canonical
 from studbook.seal import KeyRing, Sealed, seal, unseal
 
-__all__ = ["MARKER", "Workspace", "marker_bytes"]
+__all__ = ["MARKER", "Workspace", "check_free", "marker_bytes"]
 
 MARKER = "studbook.json"
 _ENVELOPE_LIMIT = 64 << 20
@@ -37,6 +36,30 @@ def marker_bytes(lab: str) -> bytes:
     return canonical({"format": 1, "lab": lab})
 
 
+def check_free(path: Path) -> Path:
+    """Whether a new lab can be laid out at a path; to be asked before anything is made for it.
+
+    Args:
+        path: Where the lab shall be.
+
+    Returns:
+        The same place, absolute and without links.
+
+    Raises:
+        UsageError: if something is there that is not an empty folder, or it is the current folder.
+    """
+    target = Path(os.path.realpath(path))
+    if target == Path.cwd():
+        advice = "Step out of it, or name a new folder in it: studbook init LAB"
+        raise UsageError("is the current folder, which cannot be swapped for a lab", where=target, advice=advice)
+    advice = "Choose a new folder for the lab."
+    if path.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UsageError("exists and is not a folder", where=path, advice=advice)
+    if target.exists() and any(target.iterdir()):
+        raise UsageError("exists and is not empty", where=path, advice=advice)
+    return target
+
+
 class Workspace:
     """An opened lab folder.
 
@@ -44,15 +67,16 @@ class Workspace:
         path: The folder.
         keys: The key ring; only writing needs keys.
         writer: Take the lock and repair what a crash left; readers do neither.
+        still: Hold a shared lock, so that nothing moves while a reader looks at everything.
 
     Raises:
         UsageError: if the folder is not a lab.
         DigestDiffers: if it is one, but its ledger is gone.
-        Busy: if another process is writing.
+        Busy: if another process is writing, or a writer is refused because another one reads.
         StudbookError: any of its kinds, if ledger or root do not verify.
     """
 
-    def __init__(self, path: Path, keys: KeyRing, *, writer: bool) -> None:
+    def __init__(self, path: Path, keys: KeyRing, *, writer: bool, still: bool = False) -> None:
         ledger = path / "audit" / "ledger.jsonl"
         if not ledger.is_file():
             if (path / MARKER).exists():
@@ -62,15 +86,19 @@ class Workspace:
         self.path = path
         self.keys = keys
         self.ledger = Ledger(path / "audit")
-        self._lock = self._take_lock() if writer else None
-        self.root: Root = self.ledger.load(self._root_envelope)
         self._by_digest: dict[str, LedgerEntry] = {}
         self._blobs: dict[str, tuple[Zone, Blob]] = {}
         self._records: dict[str, Record] = {}
-        for entry in self.ledger.entries:
-            self._index(entry)
-        if writer:
-            self._recover()
+        self._lock = lock_folder(path, path / "cache" / "lock", exclusive=writer) if writer or still else None
+        try:
+            self.root: Root = self.ledger.load(self._root_envelope)
+            for entry in self.ledger.entries:
+                self._index(entry)
+            if writer:
+                self._recover()
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, path: Path, keys: KeyRing, root: Root, *more: Record) -> None:
@@ -85,21 +113,20 @@ class Workspace:
             more: What is committed after it.
 
         Raises:
-            UsageError: if the folder exists and is not empty.
+            UsageError: if the folder exists and is not empty, or is the current one.
         """
-        if path.exists() and any(path.iterdir()):
-            raise UsageError("exists and is not empty", where=path, advice="Choose a new folder for the lab.")
+        path = check_free(path)
         partial = path.with_name(path.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         for zone in Zone:
-            (partial / zone).mkdir(parents=True)
+            make_folder(partial / zone)
         write_new(partial / MARKER, marker_bytes(root.lab))
+        sync_folder(partial)
         self = cls.__new__(cls)
         self.path, self.keys, self.root, self._lock = partial, keys, root, None
         self.ledger, self._by_digest, self._blobs, self._records = Ledger(partial / "audit"), {}, {}, {}
         for record in (root, *more):
             self.commit(record)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             path.rmdir()
         place(partial, path)
@@ -214,21 +241,29 @@ class Workspace:
         sizes = tuple(self._stage(digest, content) for digest, content in sorted(new.items()))
         envelope_blob = self._stage(hashlib.sha256(envelope).hexdigest(), envelope)
         entry = self._entry(record, sealed.digest, envelope_blob, sizes)
+        sync_folder(self._staging())
         self.ledger.append(entry, audit)
         self._index(entry)
         self._roll_forward([entry])
         self.ledger.acknowledge(record.header, self.root.lab, audit)
         return sealed.digest
 
-    def restore_blob(self, digest: str, finished: Path) -> None:
-        """Put back a known file whose bytes were deleted; the bytes are hashed first.
+    def mend_blob(self, digest: str, content: bytes) -> bool:
+        """Put back a known file whose bytes were deleted or changed; the new bytes are hashed first.
+
+        Returns:
+            Whether anything had to be mended; files the ledger does not know are left alone.
 
         Raises:
-            DigestDiffers: if they are not the ones that were stored.
+            DigestDiffers: if the bytes are not the ones that were stored.
         """
+        if digest not in self._blobs:
+            return False
         target = self.blob_path(digest)
-        staged = self._stage(digest, finished)
-        place(self._staging() / staged.sha256, target)
+        if target.is_file() and not target.is_symlink() and sha256_file(target) == digest:
+            return False
+        place(self._staging() / self._stage(digest, content).sha256, target)
+        return True
 
     def write_alias(self, name: str, content: Mapping[str, Any]) -> None:
         """Switch a channel alias in one step. What it must say follows from the ledger; this is its readable copy."""
@@ -277,7 +312,7 @@ class Workspace:
 
     def _staging(self) -> Path:
         folder = self.path / "cache" / "staging"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return folder
 
     def _stage(self, digest: str, content: bytes | Path) -> Blob:
@@ -289,26 +324,23 @@ class Workspace:
         write_new(target, data)
         return Blob(sha256=digest, size=len(data))
 
+    def _files_of(self, entry: LedgerEntry) -> dict[Path, str]:
+        """Where the files that entered with an entry belong, with the SHA-256 of their bytes; the envelope last."""
+        blobs = {self.path / entry.record_zone / "blobs" / blob.sha256: blob.sha256 for blob in entry.blobs}
+        return {**blobs, self.record_path(entry): entry.envelope.sha256}
+
     def _roll_forward(self, entries: Sequence[LedgerEntry]) -> None:
         for entry in entries:
-            for blob in entry.blobs:
-                self._place_staged(blob.sha256, self.blob_path(blob.sha256))
-            self._place_staged(entry.envelope.sha256, self.record_path(entry))
-
-    def _place_staged(self, digest: str, target: Path) -> None:
-        staged = self._staging() / digest
-        if staged.exists() and not target.exists():
-            place(staged, target)
+            for target, digest in self._files_of(entry).items():
+                staged = self._staging() / digest
+                if staged.exists() and not target.exists():
+                    place(staged, target)
 
     def _recover(self) -> None:
         """Finish or undo what a crash left: torn tail, files of committed entries, checkpoint, staging."""
         self.ledger.cut_torn_tail()
-        pending = self.ledger.entries[self.ledger.acknowledged :]
-        if pending:
-            staged = {p.name for p in self._staging().iterdir() if p.is_file() and sha256_file(p) == p.name}
-            for path in self._staging().iterdir():
-                if path.name not in staged:
-                    path.unlink()
+        self._cut_lost_entries()
+        if pending := self.ledger.entries[self.ledger.acknowledged :]:
             self._roll_forward(pending)
             audit = self.keys.find(self.root, Zone.AUDIT, LedgerEntry.kind())
             self.ledger.acknowledge(pending[-1].header, self.root.lab, audit)
@@ -318,23 +350,34 @@ class Workspace:
             if partial.parent.name in {"audit", "channels"}:
                 partial.unlink()
 
+    def _cut_lost_entries(self) -> None:
+        """Take back unacknowledged entries from the first whose files are neither in place nor staged."""
+        first = self.ledger.acknowledged
+        pending = self.ledger.entries[first:]
+        whole = [all(self._arrived(*file) for file in self._files_of(entry).items()) for entry in pending]
+        if all(whole):
+            return
+        lost = pending[whole.index(False) :]
+        self.ledger.cut(first + whole.index(False))
+        self._by_digest.clear()
+        self._blobs.clear()
+        for entry in self.ledger.entries:
+            self._index(entry)
+        # What did arrive of them belongs to nothing any more.
+        for target in {path for entry in lost for path in self._files_of(entry)} - self.expected_files().keys():
+            target.unlink(missing_ok=True)
+
+    def _arrived(self, target: Path, digest: str) -> bool:
+        """Whether a file is in place or staged; what a crash garbled is removed where it lies."""
+        for path in (target, self._staging() / digest):
+            if path.is_file() and not path.is_symlink() and sha256_file(path) == digest:
+                return True
+            path.unlink(missing_ok=True)
+        return False
+
     def _root_envelope(self, first: LedgerEntry) -> tuple[bytes, Path]:
         path = self.record_path(first)
         data = read_file(path, _ENVELOPE_LIMIT)
         if hashlib.sha256(data).hexdigest() != first.envelope.sha256:
             raise DigestDiffers("is not the root that was recorded", where=path)
         return data, path
-
-    def _take_lock(self) -> int:
-        path = self.path / "cache" / "lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(handle, 200).decode(errors="replace").strip() or "an unknown process"
-            os.close(handle)
-            raise Busy(f"held by {holder}", where=path) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.environ.get('USER', 'somebody')}, process {os.getpid()}\n".encode(), 0)
-        return handle

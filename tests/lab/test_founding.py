@@ -78,7 +78,9 @@ def test_a_policy_file_with_an_unknown_field_or_value_is_refused_by_name(
     assert caught.value.where == str(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"name":"a"} x', '{"name": NaN}', "\ufeff{}"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{", '{"name":"a"} x', '{"name": NaN}', '{"name":"a","name":"b"}', "[" * 9999]
+)
 def test_a_policy_file_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "policy.json"
     path.write_text(text, encoding="utf-8")

@@ -40,6 +40,7 @@ from studbook.release import (
 
 HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
 MODELS = tuple(letter * 64 for letter in "abcde")
+IN_FORCE = (True, "was decided against what is in force")
 EMPTY = ChannelState(None, None, None)
 Moves = list[tuple[str, Record]]
 
@@ -85,7 +86,7 @@ def step(moves: Moves, act: str, artifact: str, number: int) -> Record:
     if act == "first":
         return first_champion(HEADER, artifact, "f" * 64, "ann", "deployed", state["champion"])
     if act == "promote":
-        opened = champion_template(HEADER, manifest(artifact), "6" * 64, "7" * 64, state, "ann")
+        opened = champion_template(HEADER, manifest(artifact), "6" * 64, "7" * 64, state, "ann", IN_FORCE)
         return promote(HEADER, opened, digest(opened), "ann", f"act {number}", state["champion"])
     channel = act.removeprefix("undo ")
     return roll_back(HEADER, channel, state[channel], f"act {number}")
@@ -205,6 +206,14 @@ def test_nothing_is_promoted_where_there_is_no_champion_to_go_back_to() -> None:
     record = step([], "shadow", MODELS[1], 0)
     with pytest.raises(OutOfOrder, match="way-back"):
         step([(digest(record), record)], "promote", MODELS[1], 1)
+
+
+def test_a_decision_against_what_is_no_longer_in_force_promotes_nothing() -> None:
+    moves = some_moves()[:2]
+    stale = (False, "was decided against another champion than the one in force; run the round again")
+    opened = champion_template(HEADER, manifest(MODELS[1]), "6" * 64, "7" * 64, channel_state(moves), "ann", stale)
+    with pytest.raises(OutOfOrder, match="gate decided-against is failed"):
+        promote(HEADER, opened, digest(opened), "ann", "", channel_state(moves)["champion"])
 
 
 def test_canary_is_refused_as_not_built_and_never_simulated() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from lab_fixtures import Place, problems
 from studbook.lab import Lab
-from studbook.lab.audit import replay
 from studbook.lab.demo import PARENTS, DemoReport
+from studbook.lab.replay import replay
 from studbook.records import (
     ArchiveRecord,
     BaselineReceipt,

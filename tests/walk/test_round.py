@@ -12,7 +12,7 @@ from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, problems, run_cli
 from studbook.breeding.recompute import check_receipt, recompute
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, UsageError
 from studbook.lab import Lab
-from studbook.lab.audit import replay
+from studbook.lab.replay import replay
 from studbook.records import (
     ArchiveRecord,
     CandidateManifest,
@@ -147,8 +147,8 @@ def test_a_round_run_again_works_on_nothing_twice(old_lab: Place) -> None:
         before = len(ledger)
         outcome = lab.round(CLUSTER)
         assert outcome.record == decisions(lab)[0]
-        # The way back is another record since the rollback, so the promotion papers are written again.
-        assert [e.record_kind for e in ledger[before:]] == ["promotion-template/1", "admission-record/1"]
+        # Only the promotion papers may be written again: the way back is another record since the rollback.
+        assert {e.record_kind for e in ledger[before:]} <= {"promotion-template/1", "admission-record/1"}
         again = len(ledger)
         lab.round(CLUSTER)
         assert len(ledger) == again

@@ -44,14 +44,17 @@ def recipe_sha256(base: str, parents: tuple[str, ...], operator: JsonObject) -> 
     return digest({"base": base, "parents": list(parents), "operator": operator})
 
 
-def check_recipe(recipe: Mapping[str, Any]) -> None:
+def check_recipe(recipe: Mapping[str, Any]) -> AnyOperator:
     """Refuse a recipe that could never run, whatever the number of parents.
+
+    Returns:
+        The operator for as many parents as the recipe lists, two where it lists none.
 
     Raises:
         StudbookError: any of its kinds, naming the field.
     """
     lists = [len(v) for name in per_parent(recipe) if isinstance(v := recipe.get(name), list | tuple)]
-    expand(recipe, lists[0] if lists else (1 if wants_one_parent(recipe) else 2))
+    return expand(recipe, lists[0] if lists else (1 if wants_one_parent(recipe) else 2))
 
 
 def per_parent(recipe: Mapping[str, Any]) -> tuple[str, ...]:

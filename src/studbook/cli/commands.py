@@ -18,6 +18,8 @@ from studbook.errors import RecordRefused, UsageError
 from studbook.files import read_file
 from studbook.lab import Lab
 from studbook.lab.founding import read_policy
+from studbook.lab.rounds import Outcome
+from studbook.records import read_plain_json
 
 __all__ = ["Session", "commands"]
 
@@ -160,7 +162,7 @@ def decide(session: Session, cluster: str, candidates: Sequence[str]) -> None:
     """Judge candidates that were bred already; releases nothing."""
     with session.open() as lab:
         outcome = lab.decide(cluster, candidates)
-        session.give(outcome.record, pages.decision(outcome, lab.desk.name_of))
+        session.give(_outcome(outcome), pages.decision(outcome, lab.desk.name_of))
     raise SystemExit(NO_OP if outcome.record.chosen is None else 0)
 
 
@@ -174,7 +176,7 @@ def round_(session: Session, cluster: str, recipes: str | None, parents: Sequenc
     """One breeding round: parents in, a judged and released, or honestly refused, descendant out."""
     with session.open() as lab:
         outcome = lab.round(cluster, _recipes(recipes) if recipes else None, parents or None, ceiling)
-        session.give(outcome.record, pages.decision(outcome, lab.desk.name_of))
+        session.give(_outcome(outcome), pages.decision(outcome, lab.desk.name_of))
     raise SystemExit(HELD if outcome.held else NO_OP if outcome.record.chosen is None else 0)
 
 
@@ -221,7 +223,7 @@ def verify(session: Session) -> None:
     """Check every file, signature, chain, alias, claim and decision; changes nothing."""
     with session.open(writer=False) as lab:
         found = lab.verify()
-    session.give(found, pages.verification(found))
+    session.give({**msgspec.to_builtins(found), "ok": found.ok}, pages.verification(found))
     raise SystemExit(0 if found.ok else WRONG)
 
 
@@ -286,17 +288,18 @@ def demo(session: Session, folder: Path) -> None:
     raise SystemExit(0 if report.ok else WRONG)
 
 
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    """The decision record with its digest and what followed from it."""
+    names = ("decision", "record", "archive", "released", "held", "baselines")
+    return {name: msgspec.to_builtins(getattr(outcome, name)) for name in names}
+
+
 def _recipes(text: str) -> list[dict[str, Any]]:
     """Operator records from JSON text or a file; one or a list."""
     inline = text.lstrip().startswith(("{", "["))
     data = text.encode() if inline else read_file(Path(text), _RECIPE_LIMIT)
     where = "recipe" if inline else text
-    try:
-        found: Any = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
-        raise RecordRefused(
-            f"not JSON: {error}", where=where, advice='A recipe looks like {"operator": ...}.'
-        ) from error
+    found = read_plain_json(data, where)
     many = found if isinstance(found, list) else [found]
     if not many or not all(isinstance(r, dict) for r in many):
         raise RecordRefused("not an operator record or a list of them", where=where, advice="See docs/operators.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -38,6 +39,8 @@ __all__ = [
 DISAGREEMENT = 0.14
 _MANIFEST_LIMIT = 1 << 20
 _ITEMS_LIMIT = 64 << 20
+_MOST_TOKENS = 4096
+# What an exact-match suite must be passed with at least, and what no worthless answerer may reach whatever the mark.
 _PASS_MARKS = {"exact-match": 0.25, "proper-scores": 0.75}
 _REQUIRED = ("name", "role", "dimension", "cluster", "scorer", "licence", "items", "items_sha256", "max_new_tokens")
 
@@ -149,10 +152,14 @@ def freeze(header: Header, suite: SuiteFolder, alpha: float) -> tuple[FloorRepor
         ManifestRefused: if a value of the manifest is not allowed.
     """
     scorer = suite.settings["scorer"]
-    mark = float(suite.settings.get("pass_mark", _PASS_MARKS[scorer]))
-    rows = floor_rows(suite.items, scorer, mark, _whole(suite, "max_new_tokens"))
+    mark = _mark(suite, scorer)
+    limit = _whole(suite, "max_new_tokens")
+    if not 1 <= limit <= _MOST_TOKENS:
+        raise ManifestRefused(f"max_new_tokens={limit} is not 1..{_MOST_TOKENS}", where=suite.path / "suite.manifest")
+    rows = floor_rows(suite.items, scorer, mark, limit)
     for row in rows:
-        if (row.verdict == "pass") != (row.answerer == "oracle"):
+        cheap = scorer == "exact-match" and row.answerer != "oracle" and row.score >= _PASS_MARKS[scorer]
+        if cheap or (row.verdict == "pass") != (row.answerer == "oracle"):
             raise OutOfOrder(
                 f"the {row.answerer} answerer gets {row.score:.3f} and the verdict is {row.verdict}",
                 where=suite.path,
@@ -198,8 +205,15 @@ def _manifest(header: Header, suite: SuiteFolder, mark: float, floor: str) -> Su
         ) from error
 
 
+def _mark(suite: SuiteFolder, scorer: str) -> float:
+    text = suite.settings.get("pass_mark", str(_PASS_MARKS[scorer]))
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        raise ManifestRefused(f"pass_mark={text!r} is not a number", where=suite.path / "suite.manifest")
+    return float(text)
+
+
 def _whole(suite: SuiteFolder, key: str) -> int:
     text = suite.settings[key]
-    if not text.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,12}", text):
         raise ManifestRefused(f"{key}={text!r} is not a whole number", where=suite.path / "suite.manifest")
     return int(text)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from studbook.breeding.produce import CHUNK
-from studbook.errors import OutOfOrder
+from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import audit, breeding, channels, demo, founding, judging, readiness, reading, rounds, sources
 from studbook.lab.desk import Desk
 from studbook.lab.progress import Progress
@@ -83,6 +83,8 @@ class Lab:
     def compare(self, base: str, parents: Sequence[str], cluster: str | None = None) -> CompatibilityReport:
         """Whether parents fit their base and each other; with a cluster, also the interpolation barrier."""
         found = self.desk.find_model(base)
+        if cluster and sources.slice_of(self.desk, cluster, found) is None:
+            raise UsageError(f"{base} has no training slice for {cluster!r}", where="--cluster")
         rows = sources.slice_of(self.desk, cluster, found) if cluster else None
         names = [self.desk.find_model(p) for p in parents]
         return sources.compare_parents(self.desk, found, names, rows[1] if rows else None)[1]

@@ -130,6 +130,13 @@ def _breed_missing(desk: Desk, orders: Sequence[Order]) -> Iterator[tuple[str, s
 
 def _accept(desk: Desk, order: Order, bred: Any) -> str:
     template, receipt = order.template, bred.receipt
+    if receipt.output.sha256 in (template.base, *template.parents):
+        raise ParentsDoNotFit(
+            f"{order.operator.family} changed nothing: its output is {desk.name_of(receipt.output.sha256)} itself",
+            where="recipe",
+            advice="Give the recipe parameters that do something.",
+            reason="parents.unchanged",
+        )
     data = read_file(bred.path, _LIMIT)
     checks = check_output(template, receipt, parse_slm(data, str(bred.path)))
     if failed := [c for c in checks if not c.passed]:
@@ -192,8 +199,8 @@ def reproduce(
     if any(place.iterdir()):
         raise UsageError("is not empty", where=place, advice="Name an empty or new folder.")
     found = reproduce_manifest(desk, manifest, place, threads=threads, chunk=chunk)
-    if restore and not desk.workspace.blob_path(artifact).exists():
-        desk.workspace.restore_blob(artifact, place / "candidate.slm")
+    if restore:
+        desk.workspace.mend_blob(artifact, read_file(place / "candidate.slm", _LIMIT))
     return found
 
 

@@ -6,7 +6,7 @@ from datetime import date
 
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import judging
-from studbook.lab.desk import Desk
+from studbook.lab.desk import Desk, plain_text
 from studbook.lab.gates import CLAIM, current, shadow_gates
 from studbook.records import (
     CandidateManifest,
@@ -55,6 +55,7 @@ def release(desk: Desk, name: str, stage: str, person: str | None = None, reason
         NotAuthorised: if the promotion key is not at hand.
     """
     check_stage(desk.policy[1], stage)
+    plain_text(reason, "--reason")
     artifact = desk.find_model(name)
     if stage == "shadow":
         decision, record = _decision_for(desk, artifact)
@@ -118,7 +119,7 @@ def rollback(desk: Desk, channel: str, reason: str) -> RollbackRecord:
     channels = desk.channels()
     if channel not in channels:
         raise UsageError(f"no channel {channel!r}", advice=f"Channels: {', '.join(sorted(channels))}.")
-    record = roll_back(desk.header, channel, channels[channel], reason)
+    record = roll_back(desk.header, channel, channels[channel], plain_text(reason, "--reason"))
     if record.artifact is not None:
         desk.workspace.blob(record.artifact)
     desk.workspace.commit(record)
@@ -171,6 +172,8 @@ def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Champ
 
 def _promote(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPromotion:
     channels = desk.channels()
+    if channels["champion"].artifact == artifact:
+        raise OutOfOrder(f"{desk.name_of(artifact)} is the champion already", reason="order.champion")
     decision, record = _decision_for(desk, artifact)
     standing = next(s for s in record.standings if s.artifact == artifact)
     manifest = desk.workspace.get(standing.manifest, CandidateManifest)

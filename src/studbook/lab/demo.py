@@ -62,8 +62,8 @@ def prepare(door: type[Lab], folder: Path, progress: Progress) -> Lab:
     """A lab in ``folder/lab`` with the founders registered, suites frozen, parents approved and the base as champion."""
     examples = examples_folder()
     path, keys = folder / "lab", folder / "keys"
-    if path.exists() or keys.exists():
-        raise UsageError("holds a lab already", where=folder, advice="Name a new folder: studbook demo FOLDER")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError("is not a new or empty folder", where=folder, advice="Name a new folder: studbook demo FOLDER")
     door.init(path, OWNER, keys, read_policy(examples / "founders" / "policy.json", OWNER))
     lab = door(path, keys, progress=progress)
     for name in ("base", *PARENTS, "ceiling"):

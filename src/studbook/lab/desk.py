@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-from studbook.errors import OutOfOrder, StudbookError, UsageError
+from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError, printable
 from studbook.lab.progress import Progress, Silent
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
@@ -36,7 +36,14 @@ from studbook.sandbox import Limits
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace
 
-__all__ = ["Desk", "default_keys", "environment_class", "make_header"]
+__all__ = [
+    "Desk",
+    "default_keys",
+    "environment_class",
+    "make_header",
+    "plain_name",
+    "plain_text",
+]
 
 
 R = TypeVar("R", bound=Record)
@@ -62,6 +69,29 @@ def _vector_unit() -> str:
 def make_header(owner: str) -> Header:
     """The header of every record this process writes."""
     return Header(source="studbook", version=version("studbook"), environment=environment_class(), owner=owner)
+
+
+def plain_name(text: str, where: str) -> str:
+    """A name of letters, digits and ``._+/-``, as people and policies have.
+
+    Raises:
+        UsageError: if it is anything else.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,119}", text):
+        advice = "Use letters, digits and . _ + / - only, beginning with a letter or digit, such as ada-lovelace."
+        raise UsageError(f"{printable(text)!r} is not a plain name", where=where, advice=advice, reason="usage.name")
+    return text
+
+
+def plain_text(text: str, where: str) -> str:
+    """One line without control characters.
+
+    Raises:
+        UsageError: if it is not, or is longer than 1,000 characters.
+    """
+    if len(text) > 1000 or printable(text) != text:
+        raise UsageError("is longer than 1,000 characters, or holds control characters", where=where)
+    return text
 
 
 def default_keys(lab: Path) -> Path:
@@ -170,6 +200,14 @@ class Desk:
 
     def model(self, artifact: str) -> Slm:
         """A model of the store, parsed from bytes that were hashed as they were read."""
+        path = self.workspace.blob_path(artifact)
+        if not path.exists():
+            raise DigestDiffers(
+                f"the bytes of {self.name_of(artifact)} are gone",
+                where=path,
+                advice=f"Bred here: studbook reproduce {artifact[:12]} --restore. A source: register its file again.",
+                reason="digest.missing",
+            )
         return parse_slm(self.workspace.blob(artifact), where=f"model {artifact[:16]}")
 
     def name_of(self, artifact: str) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from studbook.breeding.recipes import check_recipe
+from studbook.breeding.template import operator_fields
 from studbook.errors import RecordRefused, UsageError
 from studbook.files import read_file, replace_file, write_new
-from studbook.lab.desk import default_keys, make_header
-from studbook.policy import default_policy
-from studbook.records import KeyGrant, Policy, Root, Zone, digest, read_struct, write_record
+from studbook.lab.desk import default_keys, make_header, plain_name
+from studbook.policy import check_operator, check_policy, default_policy
+from studbook.records import KeyGrant, Policy, Root, Zone, digest, read_plain_json, read_struct, write_record
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace
 
@@ -89,10 +90,11 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
         )
     if path.exists() and any(path.iterdir()):
         raise UsageError("exists and is not empty", where=path, advice="Choose a new folder for the lab.")
-    header = make_header(owner)
+    header = make_header(plain_name(owner, "--owner"))
     chosen = policy or default_policy(header)
+    check_policy(chosen)
     for recipe in chosen.recipes:
-        check_recipe(recipe)
+        check_operator(chosen, operator_fields(check_recipe(recipe)))
     _open_keys(ring.folder, path)
     grants = tuple(
         KeyGrant(
@@ -133,15 +135,18 @@ def read_policy(path: Path, owner: str) -> Policy:
     Raises:
         RecordRefused: if it is not JSON, or a field is unknown or out of range.
     """
-    default = default_policy(make_header(owner))
-    try:
-        changes = msgspec.json.decode(read_file(path, _POLICY_LIMIT), type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise RecordRefused(f"not a JSON object: {error}", where=path, advice="Mend the JSON.") from error
+    default = default_policy(make_header(plain_name(owner, "--owner")))
+    changes = read_plain_json(read_file(path, _POLICY_LIMIT), path)
+    if not isinstance(changes, dict):
+        raise RecordRefused("is not a JSON object", where=path, advice="Name the fields that differ from the default.")
     merged = msgspec.to_builtins(default)
     for key, value in changes.items():
         if key not in merged or key in ("header", "kind"):
-            raise RecordRefused(f"unknown field {key!r}", where=path, advice=f"Known: {', '.join(sorted(merged))}.")
+            raise RecordRefused(
+                f"unknown field {key!r}",
+                where=path,
+                advice=f"Known: {', '.join(sorted(merged.keys() - {'header', 'kind'}))}.",
+            )
         merged[key] = merged[key] | value if isinstance(value, dict) and isinstance(merged[key], dict) else value
     try:
         policy = msgspec.convert(merged, Policy)

@@ -60,15 +60,15 @@ def lineage(desk: Desk, name: str) -> Ancestor:
         m.artifact.sha256: desk.workspace.get(m.template, LineageTemplate) for _, m in reversed(desk.candidates())
     }
 
-    def climb(artifact: str) -> Ancestor:
-        template = templates.get(artifact)
+    def climb(artifact: str, below: tuple[str, ...] = ()) -> Ancestor:
+        template = templates.get(artifact) if artifact not in below else None
         above = dict.fromkeys((template.base, *template.parents)) if template else {}
         return Ancestor(
             artifact,
             desk.name_of(artifact),
             template.operator if template else None,
             licence_of(desk, artifact),
-            tuple(climb(a) for a in above),
+            tuple(climb(a, (*below, artifact)) for a in above),
         )
 
     return climb(desk.find_model(name))

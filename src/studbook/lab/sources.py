@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-from studbook.errors import UsageError
+from studbook.errors import UsageError, printable
 from studbook.evaluation.contamination import parse_rows
-from studbook.lab.desk import Desk
+from studbook.lab.desk import Desk, plain_name, plain_text
 from studbook.records import (
     CompatibilityReport,
     DataSource,
@@ -46,10 +47,15 @@ def register(desk: Desk, path: Path, name: str | None = None) -> tuple[SourceMan
     Raises:
         StudbookError: any of its kinds; nothing was registered then.
     """
-    drafts = read_source(desk.header, path, name)
+    if name is not None and (re.fullmatch(r"[0-9a-f]{8,64}", name) or name in desk.channels()):
+        advice = "Names that look like digests, or are channels, would be taken for something else."
+        raise UsageError(f"{name!r} cannot be the name of a model", where="--name", advice=advice, reason="usage.name")
+    drafts = read_source(desk.header, path, name and plain_name(name, "--name"))
     for draft in drafts:
         _check_again(desk, draft.manifest)
     for draft in desk.progress.track(f"registering {path.name}", drafts):
+        for digest_, content in draft.blobs.items():
+            desk.workspace.mend_blob(digest_, content)
         desk.workspace.commit(draft.manifest, draft.blobs)
     return tuple(draft.manifest for draft in drafts)
 
@@ -95,18 +101,19 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
     until = until or (date.today() + timedelta(days=365)).isoformat()
     try:
         passed = date.fromisoformat(until) < date.today()
+        passed = passed or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", until)
     except ValueError as error:
-        raise UsageError(f"{until!r} is not a day such as 2027-01-31", where="--until") from error
+        raise UsageError(f"{printable(until)!r} is not a day such as 2027-01-31", where="--until") from error
     if passed:
-        raise UsageError(f"{until} has passed already", where="--until")
+        raise UsageError(f"{until} has passed already, or is not written as 2027-01-31", where="--until")
     approval = ParentApproval(
         header=desk.header,
         artifact=artifact,
         source=sources[artifact][0],
-        approved_by=person,
+        approved_by=plain_name(person, "--as"),
         clusters=tuple(clusters) or ("*",),
         until=until,
-        reason=reason,
+        reason=plain_text(reason, "--reason"),
     )
     desk.workspace.commit(approval, owner=person)
     return approval

@@ -42,7 +42,7 @@ from studbook.records.decisions import (
     UtilityTerm,
     ViabilityDecision,
 )
-from studbook.records.doors import canonical, decode_json, digest, read_struct, write_record
+from studbook.records.doors import canonical, decode_json, digest, read_plain_json, read_struct, write_record
 from studbook.records.doors import read_record as _read_record
 from studbook.records.evaluation import (
     Agreement,
@@ -195,6 +195,7 @@ __all__ = [
     "canonical",
     "decode_json",
     "digest",
+    "read_plain_json",
     "read_record",
     "read_struct",
     "replace",

@@ -8,6 +8,7 @@ byte-order marks and fields that would otherwise be filled in or dropped.
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,7 +18,16 @@ import rfc8785
 from studbook.errors import RecordRefused
 from studbook.records.base import Record
 
-__all__ = ["MAX_RECORD_BYTES", "canonical", "decode_json", "digest", "read_record", "read_struct", "write_record"]
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "canonical",
+    "decode_json",
+    "digest",
+    "read_plain_json",
+    "read_record",
+    "read_struct",
+    "write_record",
+]
 
 MAX_RECORD_BYTES = 32 * 1024 * 1024
 S = TypeVar("S", bound=msgspec.Struct)
@@ -74,6 +84,28 @@ def decode_json(data: bytes, where: object = "") -> Any:
         RecordRefused: as `read_record`.
     """
     return _decode(data, Any, where)
+
+
+def read_plain_json(data: bytes, where: object = "") -> Any:
+    """JSON that a person wrote: any layout, but no duplicate keys, no NaN and no bottomless nesting.
+
+    Raises:
+        RecordRefused: naming what is wrong; the advice is to mend the file.
+    """
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in found]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"key {min(twice)!r} stands twice in one object")
+        return dict(found)
+
+    def constant(name: str) -> float:
+        raise ValueError(f"{name} is not a number JSON knows")
+
+    try:
+        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise RecordRefused(f"not JSON: {error}", where=where, advice="Mend the JSON.", reason="record.json") from error
 
 
 def _decode(data: bytes, kind: Any, where: object) -> Any:

@@ -289,7 +289,7 @@ def _need(settings: Mapping[str, str], key: str, path: Path) -> str:
 
 def _whole(settings: Mapping[str, Any], key: str, path: Path) -> int:
     text = _need(settings, key, path)
-    if not text.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,15}", text):
         raise ManifestRefused(f"{key}={text!r} is not a whole number", where=path)
     return int(text)
 

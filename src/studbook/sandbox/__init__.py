@@ -8,7 +8,7 @@ them already and holds no keys, so that starting one costs milliseconds. `limits
 
 from __future__ import annotations
 
-from studbook.sandbox.client import Answer, run_worker
+from studbook.sandbox.client import Answer, end_workers, run_worker
 from studbook.sandbox.limits import Limits
 
-__all__ = ["Answer", "Limits", "run_worker"]
+__all__ = ["Answer", "Limits", "end_workers", "run_worker"]

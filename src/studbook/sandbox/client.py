@@ -17,13 +17,15 @@ from typing import Any, NamedTuple
 from studbook import errors
 from studbook.errors import OverBudget, StudbookError
 from studbook.files import read_file
-from studbook.sandbox.limits import Limits
+from studbook.sandbox.limits import THREADS, Limits
 from studbook.sandbox.server import NOISE, RESULT
 
-__all__ = ["Answer", "run_worker"]
+__all__ = ["Answer", "end_workers", "run_worker"]
 
 _RESULT_LIMIT = 256 << 20
 _ENDED = (-signal.SIGXCPU, -signal.SIGKILL)
+# Seconds a server has to end; and to tell of a worker that was killed, which an import may hold up.
+_PATIENCE, _LAST_WORD = 1.0, 30.0
 
 
 class Answer(NamedTuple):
@@ -57,6 +59,7 @@ class _Server:
         self._lock = threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
         self._number = 0
+        self._ended = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def run(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -69,36 +72,51 @@ class _Server:
         with self._lock:
             self._number += 1
             number = self._number
-            self._waiting[number] = replies
             self._send({"id": number, **request})
+            self._waiting[number] = replies
         started = replies.get()
         if "pid" not in started:
             return started
         try:
             return replies.get(timeout=seconds)
         except queue.Empty:
-            with suppress(ProcessLookupError):
-                os.killpg(started["pid"], signal.SIGKILL)
-            return {**replies.get(), "timed_out": True}
+            _kill(started["pid"])
+        try:
+            return {**replies.get(timeout=_LAST_WORD), "timed_out": True}
+        except queue.Empty:
+            # A server that does not even tell of a dead worker is of no more use.
+            self.close()
+            return {"code": -signal.SIGKILL, "timed_out": True}
 
     def alive(self) -> bool:
         """Whether it can take another request of this process."""
         return self.owner == os.getpid() and self.process.poll() is None
 
     def close(self) -> None:
-        """End the server and whatever it still runs."""
-        if self.owner == os.getpid() and self.process.stdin is not None:
+        """End the server and whatever it still runs; who waits for a worker gets an error."""
+        if self.owner != os.getpid() or self.process.stdin is None:
+            return
+        # Without the lock somebody is stuck writing to it.
+        if self._lock.acquire(timeout=_PATIENCE):
             with suppress(OSError):
                 self.process.stdin.close()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=10)
+            self._lock.release()
+        try:
+            self.process.wait(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            # Busy with an import; the system tells its workers of its death.
+            self.process.kill()
+            self.process.wait()
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
         try:
+            if self._ended:
+                raise BrokenPipeError
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # A closed pipe is a ValueError.
             raise StudbookError("the worker server has ended", where="sandbox", advice="Run it again.") from error
 
     def _listen(self) -> None:
@@ -110,6 +128,7 @@ class _Server:
                 replies = self._waiting.pop(message["id"]) if last else self._waiting[message["id"]]
             replies.put(message)
         with self._lock:
+            self._ended = True
             for replies in self._waiting.values():
                 replies.put({"code": -1, "noise": "the worker server has ended"})
             self._waiting.clear()
@@ -134,10 +153,26 @@ def run_worker(module: str, job: dict[str, Any], folder: Path, limits: Limits) -
     """
     numbers = {"seconds": limits.seconds, "memory_bytes": limits.memory_bytes, "file_bytes": limits.file_bytes}
     request = {"module": module, "job": job, "folder": str(folder.absolute()), "limits": numbers}
-    ended = _server().run(request, limits.seconds * 10)
+    try:
+        ended = _server().run(request, limits.seconds * 10)
+    except KeyboardInterrupt:
+        end_workers()
+        raise
     if ended.get("timed_out"):
         raise OverBudget(f"the worker ran longer than {limits.seconds * 10} s", where=module)
     return _answer(module, ended, folder)
+
+
+def end_workers() -> None:
+    """End every worker of this process at once; calls that wait for one return with an error.
+
+    The next worker that is asked for starts a new server.
+    """
+    with _starting:
+        ended, _current[:] = list(_current), []
+    for server in ended:
+        atexit.unregister(server.close)
+        server.close()
 
 
 def _server() -> _Server:
@@ -148,8 +183,15 @@ def _server() -> _Server:
         return _current[0]
 
 
+def _kill(pid: int) -> None:
+    """End a worker with its group; one that leads no group yet by itself."""
+    for end in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            end(pid, signal.SIGKILL)
+
+
 def _environment() -> dict[str, str]:
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    threads = dict.fromkeys(THREADS, "1")
     cache = {"NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]} if "NUMBA_CACHE_DIR" in os.environ else {}
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **threads, **cache}
 
@@ -177,6 +219,6 @@ def _last_words(ended: dict[str, Any], folder: Path) -> str:
 
 
 def _as_error(fields: dict[str, str]) -> StudbookError:
-    kind = getattr(errors, fields.pop("type"), StudbookError)
-    error: StudbookError = kind(fields.pop("message"), **fields)
-    return error
+    found = getattr(errors, fields["type"], None)
+    kind = found if isinstance(found, type) and issubclass(found, StudbookError) else StudbookError
+    return kind(fields["message"], **{name: fields.get(name, "") for name in ("where", "advice", "reason")})

@@ -7,15 +7,21 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 
 from msgspec import Struct
 
-__all__ = ["Limits", "confine"]
+__all__ = ["ENVIRONMENT", "THREADS", "Limits", "confine", "surroundings"]
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
+_PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 38, 39
 _OPEN_FILES = 64
 _SMALLEST_FILE = 1 << 20
+_DESCRIPTORS = Path("/proc/self/fd")
+_SECRETS = ("KEY", "SECRET", "TOKEN", "PASSW", "CREDENTIAL")
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+# Every name a worker's environment may hold.
+ENVIRONMENT = frozenset({"PATH", "LC_ALL", "HOME", "TMPDIR", "NUMBA_CACHE_DIR", *THREADS})
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,12 +39,12 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def confine(limits: Limits) -> tuple[str, ...]:
-    """Put every measure this system offers in force, and name them.
+    """Put every limit this system offers in force, and name those that are, as the system itself says.
 
     Hard limits cannot be raised again by the process that set them.
 
     Returns:
-        The measures, sorted. The caller adds those of the process it was started as.
+        The measures, sorted. `surroundings` names those of the process it was started as.
 
     Raises:
         OSError: if a measure that exists here is refused; nothing runs then.
@@ -55,18 +61,54 @@ def confine(limits: Limits) -> tuple[str, ...]:
             resource.setrlimit(kind, (value, value))
         except ValueError as error:
             raise OSError(f"{name} was refused: {error}") from error
-        reached.append(name)
+        if resource.getrlimit(kind) == (value, value):
+            reached.append(name)
     # A write beyond the limit then fails with an error instead of killing the worker without a word.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        for name, option, value in (
-            ("dies-with-lab", _PR_SET_PDEATHSIG, int(signal.SIGKILL)),
-            ("no-new-privileges", _PR_SET_NO_NEW_PRIVS, 1),
-        ):
-            if libc.prctl(option, value, 0, 0, 0) != 0:
-                raise OSError(ctypes.get_errno(), f"{name} was refused")
-            reached.append(name)
-    if not any("KEY" in name.upper() for name in os.environ):
-        reached.append("no-keys")
+        reached += _process_controls()
     return tuple(sorted(reached))
+
+
+def surroundings(parent: int) -> tuple[str, ...]:
+    """What holds of the process itself, each looked up now: who started it, session, open files, environment.
+
+    Args:
+        parent: The process that must have started this one.
+
+    Returns:
+        The measures, sorted; one that cannot be looked up here is not among them.
+    """
+    names = set(os.environ)
+    found = {
+        "own-process": os.getppid() == parent != os.getpid(),
+        "own-session": os.getsid(0) == os.getpid(),
+        "closed-descriptors": _only_standard_descriptors(),
+        "clean-environment": names <= ENVIRONMENT,
+        "no-keys-in-environment": not any(word in name.upper() for name in names for word in _SECRETS),
+    }
+    return tuple(sorted(name for name, holds in found.items() if holds))
+
+
+def _only_standard_descriptors() -> bool:
+    if not _DESCRIPTORS.is_dir():
+        return False
+    # The listing's own descriptor is in the list and closed again by now.
+    return not [n for n in os.listdir(_DESCRIPTORS) if int(n) > 2 and os.path.lexists(_DESCRIPTORS / n)]
+
+
+def _process_controls() -> list[str]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    for name, option, value in (
+        ("dies-with-lab", _PR_SET_PDEATHSIG, int(signal.SIGKILL)),
+        ("no-new-privileges", _PR_SET_NO_NEW_PRIVS, 1),
+    ):
+        if libc.prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"{name} was refused")
+    at_death = ctypes.c_int(0)
+    libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(at_death), 0, 0, 0)
+    found = {
+        "dies-with-lab": at_death.value == signal.SIGKILL,
+        "no-new-privileges": libc.prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1,
+    }
+    return [name for name, holds in found.items() if holds]

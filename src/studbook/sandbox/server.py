@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from studbook.errors import StudbookError
-from studbook.sandbox.limits import Limits, confine
+from studbook.sandbox.limits import Limits, confine, surroundings
 
 __all__ = ["RESULT", "main"]
 
 RESULT = "result.json"
 NOISE = "noise.txt"
-_EXHAUSTED = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-_MEASURES = ("clean-environment", "closed-descriptors", "own-process", "own-session")
+_EXHAUSTED = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 
 
 def main() -> None:
@@ -51,8 +50,7 @@ def main() -> None:
             for line in lines:
                 _start(json.loads(line), running)
     for pid in running:
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+        _kill(pid)
 
 
 def _start(request: dict[str, Any], running: dict[int, int]) -> None:
@@ -65,29 +63,35 @@ def _start(request: dict[str, Any], running: dict[int, int]) -> None:
         _reply({"id": request["id"], "code": 1, "noise": traceback.format_exc()})
         return
     gc.freeze()
+    server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _child(module, request)
+        _child(module, request, server)
     running[pid] = request["id"]
     _reply({"id": request["id"], "pid": pid})
 
 
 def _reap(running: dict[int, int]) -> None:
     while running:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
+        # Only looked at: until it is waited for, nobody else can have its number.
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
             return
-        if pid == 0:
-            return
-        number = running.pop(pid)
+        pid = ended.si_pid
         # Whatever the worker started goes with it.
+        _kill(pid)
+        _, status = os.waitpid(pid, 0)
+        _reply({"id": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+
+
+def _kill(pid: int) -> None:
+    """End a worker with its group; one that leads no group yet by itself."""
+    for end in (os.killpg, os.kill):
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        _reply({"id": number, "code": os.waitstatus_to_exitcode(status)})
+            end(pid, signal.SIGKILL)
 
 
-def _child(module: Any, request: dict[str, Any]) -> None:
+def _child(module: Any, request: dict[str, Any], server: int) -> None:
     """The worker: its own session and folder, nothing open, limited; never returns."""
     code = 1
     try:
@@ -101,8 +105,11 @@ def _child(module: Any, request: dict[str, Any]) -> None:
             os.dup2(source, target)
         os.closerange(3, 1 << 16)
         os.environ["HOME"] = os.environ["TMPDIR"] = str(folder)
-        measures = (*_MEASURES, *confine(Limits(**request["limits"])))
-        _write(folder, {**_outcome(module, request["job"], folder), "isolation": sorted(measures)})
+        measures = sorted((*confine(Limits(**request["limits"])), *surroundings(server)))
+        if os.getppid() != server:
+            # The server died before its death could be told.
+            os._exit(code)
+        _write(folder, {**_outcome(module, request["job"], folder), "isolation": measures})
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -122,7 +129,8 @@ def _outcome(module: Any, job: dict[str, Any], folder: Path) -> dict[str, Any]:
     except OSError as error:
         # Only what a limit causes is a matter of budget; any other failure is told as it is.
         kind = "OverBudget" if error.errno in _EXHAUSTED else "StudbookError"
-        return {"error": {"type": kind, "message": f"the worker could not go on: {error.strerror or error}"}}
+        place = "" if error.filename is None else str(error.filename)
+        return {"error": {"type": kind, "message": f"could not go on: {error.strerror or error}", "where": place}}
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:

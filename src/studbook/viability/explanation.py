@@ -85,7 +85,7 @@ def _parent_itself(circle: Round) -> tuple[str, ...]:
     theirs, champion = joint_mean(best.card, labels), joint_mean(circle.selection, labels)
     return (
         f"the parent {best.name} stands at {percent(theirs)} joint mean against the champion's {percent(champion)}; "
-        "it may be offered as a candidate itself",
+        "a parent itself is not promoted in this version",
     )
 
 

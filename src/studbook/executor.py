@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 # Seconds between two looks at whether everything has ended.
 _GLANCE = 0.05
-_open: list[list[Future[Any]]] = []
+_open: dict[int, list[Future[Any]]] = {}
 
 
 def available_cores() -> int:
@@ -38,9 +38,10 @@ def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = N
     """
     futures: list[Future[R]] = []
     with ThreadPoolExecutor(max_workers=workers or available_cores()) as pool:
-        _open.append(futures)
+        _open[id(futures)] = futures
         try:
-            futures += [pool.submit(work, item) for item in items]
+            for item in items:
+                futures.append(pool.submit(work, item))  # noqa: PERF401 - an interruption must find what was started
             for future in futures:
                 yield future.result()
         except Exception:
@@ -51,12 +52,12 @@ def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = N
             stop()
             raise
         finally:
-            _open.remove(futures)
+            del _open[id(futures)]
 
 
 def stop() -> None:
     """Drop what has not started anywhere in this process and end the workers that run; returns when all have ended."""
-    futures = [future for group in _open for future in group]
+    futures = [future for group in list(_open.values()) for future in group]
     _drop(futures)
     # A thread that was about to start its worker does so after the first time.
     while wait(futures, timeout=_GLANCE).not_done:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from studbook.breeding.worker import OUTPUT
 from studbook.errors import DigestDiffers
-from studbook.files import sha256_file
-from studbook.models.slm import Slm
+from studbook.files import read_file, sha256_file
+from studbook.models.slm import Slm, read_slm
 from studbook.records import (
     Blob,
     CandidateManifest,
@@ -22,8 +27,9 @@ from studbook.records import (
     digest,
 )
 from studbook.sandbox import Answer, Limits, run_worker
+from studbook.tensors.reductions import sum_of_squares
 
-__all__ = ["CHUNK", "Bred", "check_output", "describe", "produce", "run_template"]
+__all__ = ["CHUNK", "Bred", "check_output", "delta_norm", "describe", "produce", "run_template"]
 
 # Elements an operator computes at a time; the bytes do not depend on it.
 CHUNK = 1 << 20
@@ -44,7 +50,7 @@ class Bred(NamedTuple):
 def run_template(
     template: LineageTemplate, paths: Mapping[str, Path], folder: Path, *, threads: int = 1, chunk: int = CHUNK
 ) -> Answer:
-    """Run one worker on a template and re-hash its output.
+    """Run one worker on a template and read back what it wrote.
 
     Args:
         template: What to do.
@@ -54,10 +60,11 @@ def run_template(
         chunk: Elements computed at a time; the bytes do not depend on it.
 
     Returns:
-        The worker's answer and isolation; its ``sha256`` has been checked against the file.
+        The worker's answer and isolation; its ``sha256`` and ``size`` have been checked against the file.
 
     Raises:
         DigestDiffers: if the output is not the file the worker says it wrote.
+        OverBudget: if it is larger than the template allows.
         StudbookError: any of its kinds, if the worker fails.
     """
     inputs = [template.base, *template.parents]
@@ -73,7 +80,8 @@ def run_template(
     }
     allowed = Limits(seconds=limits.seconds, memory_bytes=limits.memory_bytes, file_bytes=limits.output_bytes)
     answer = run_worker("studbook.breeding.worker", job, folder, allowed)
-    if sha256_file(folder / OUTPUT) != answer.value["sha256"]:
+    data = read_file(folder / OUTPUT, limits.output_bytes)
+    if (hashlib.sha256(data).hexdigest(), len(data)) != (answer.value["sha256"], answer.value["size"]):
         raise DigestDiffers("is not the file the worker says it wrote", where=folder / OUTPUT)
     return answer
 
@@ -81,7 +89,7 @@ def run_template(
 def produce(
     header: Header, template: LineageTemplate, paths: Mapping[str, Path], folder: Path, *, threads: int = 1
 ) -> Bred:
-    """Breed one candidate and write its receipt.
+    """Breed one candidate and write its receipt; every figure in it is the lab's own.
 
     Args:
         header: Record header.
@@ -91,15 +99,19 @@ def produce(
         threads: Threads of the worker.
 
     Raises:
-        DigestDiffers: if an input changed during the run.
+        DigestDiffers: if an input changed before or during the run, or the output after it.
         StudbookError: any of its kinds, if the worker fails.
     """
     inputs = [template.base, *template.parents]
     before = [sha256_file(paths[d]) for d in inputs]
     answer, isolation = run_template(template, paths, folder, threads=threads)
-    for expected, first, last in zip(inputs, before, answer["after"], strict=True):
+    after = [sha256_file(paths[d]) for d in inputs]
+    for expected, first, last in zip(inputs, before, after, strict=True):
         if not expected == first == last:
             raise DigestDiffers("an input changed while it was used", where=paths[expected], reason="digest.input")
+    output = read_slm(folder / OUTPUT)
+    if output.sha256 != answer["sha256"]:
+        raise DigestDiffers("changed after the worker had ended", where=folder / OUTPUT)
     roles = ["base", *("parent" for _ in template.parents)]
     receipt = OperatorReceipt(
         header=header,
@@ -107,15 +119,26 @@ def produce(
         operator=template.operator,
         inputs=tuple(
             InputDigest(role=role, before=b, after=a)  # type: ignore[arg-type]
-            for role, b, a in zip(roles, before, answer["after"], strict=True)
+            for role, b, a in zip(roles, before, after, strict=True)
         ),
         numeric_contract=template.numeric_contract,
         isolation=isolation,
-        output=Blob(sha256=answer["sha256"], size=answer["size"]),
-        delta_norm=answer["delta_norm"],
+        output=Blob(sha256=output.sha256, size=output.size),
+        delta_norm=delta_norm(read_slm(paths[template.base]), output),
         reproducibility="exact",
     )
     return Bred(receipt, folder / OUTPUT)
+
+
+def delta_norm(base: Slm, child: Slm) -> float:
+    """||child - base||, L2 over all tensors in f64, as a reader decodes both; infinite where the names differ."""
+    if base.tensors.keys() != child.tensors.keys():
+        return math.inf
+    return math.sqrt(math.fsum(sum_of_squares(_difference(child.dense(n), base.dense(n))) for n in base.tensors))
+
+
+def _difference(child: NDArray[np.float32], base: NDArray[np.float32]) -> NDArray[np.float64]:
+    return (child.astype(np.float64) - base.astype(np.float64)).reshape(-1)
 
 
 def check_output(template: LineageTemplate, receipt: OperatorReceipt, output: Slm) -> tuple[Check, ...]:
@@ -123,7 +146,7 @@ def check_output(template: LineageTemplate, receipt: OperatorReceipt, output: Sl
 
     Args:
         template: What was declared.
-        receipt: What the worker reported.
+        receipt: What was measured on what came out.
         output: The file, parsed by the lab itself.
     """
     expected = template.expected

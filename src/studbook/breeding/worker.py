@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from studbook.breeding.operators import decode_operator
 from studbook.breeding.operators.run import compute
 from studbook.breeding.sources import as_inputs, open_inputs
 from studbook.errors import OutsideAllowlist, OverBudget
-from studbook.files import sha256_file
 from studbook.models.checksum import warm
-from studbook.models.slm import Slm, parse_slm
 from studbook.models.slm_writer import write_slm
 from studbook.tensors.contract import CONTRACT_SHA256
-from studbook.tensors.reductions import sum_of_squares
 
-__all__ = ["OUTPUT", "delta_norm", "parse_back", "warm", "work"]
+__all__ = ["OUTPUT", "warm", "work"]
 
 OUTPUT = "candidate.slm"
 
@@ -34,7 +28,7 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: Where the output is written.
 
     Returns:
-        ``sha256`` and ``size`` of the output, ``delta_norm``, and the digest of every input after the run.
+        ``sha256`` and ``size`` of the output, for the lab to hold against the file.
 
     Raises:
         OutsideAllowlist: if the receipt asks for another numeric contract than this version's.
@@ -52,25 +46,4 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     if len(data) > job["output_bytes"]:
         raise OverBudget(f"the output has {len(data)} bytes; {job['output_bytes']} are allowed")
     (folder / OUTPUT).write_bytes(data)
-    return {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "size": len(data),
-        "delta_norm": delta_norm(base, shaped, operator.storage, data),
-        "after": [sha256_file(Path(path)) for path, _ in files],
-    }
-
-
-def delta_norm(base: Slm, tensors: dict[str, np.ndarray], storage: str | None, data: bytes) -> float:
-    """||child - base|| over all tensors (f64), measured on what a reader of the file will decode."""
-    child = parse_back(data) if storage else tensors
-    return math.sqrt(math.fsum(sum_of_squares(_difference(child[n], base.dense(n))) for n in tensors))
-
-
-def parse_back(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a written container as its readers see them."""
-    model = parse_slm(data, OUTPUT)
-    return {spec.name: model.dense(spec.name) for spec in model.shape.tensors()}
-
-
-def _difference(child: np.ndarray, base: np.ndarray) -> np.ndarray:
-    return (child.astype(np.float64) - base.astype(np.float64)).reshape(-1)
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}

@@ -39,8 +39,8 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
         job: ``model`` (path), ``sha256``, ``suites``: list of items paths.
 
     Returns:
-        ``suites``: for each, items digest before and after, ``correct``, ``loglik`` (nats), ``brier``, ``calls``; and
-        ``tokens`` and ``logit_positions`` over all of them.
+        ``suites``: for each, items digest before and after, ``correct``, ``loglik`` (nats), ``brier``, ``calls``
+        (sequences that went through the model); and ``tokens`` and ``logit_positions`` over all of them.
     """
     model = open_model(job["model"], job["sha256"])
     forward = Forward(model)
@@ -53,8 +53,8 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
             prompt = model.tokenizer.encode(item.prompt, bos=True, eos=False)
             pairs.append((prompt, model.tokenizer.encode(item.expected, bos=False, eos=True)))
         scores = forward.score(pairs, batch=BATCH)
-        tokens += sum(len(p) + len(a) - 1 for p, a in pairs)
-        positions += sum(len(a) for _, a in pairs)
+        tokens += int((scores.fed * scores.calls).sum())
+        positions += int((scores.tokens * scores.calls).sum())
         suites.append(
             {
                 "before": items_sha256(data),
@@ -62,7 +62,7 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
                 "correct": [bool(v) for v in scores.exact],
                 "loglik": [float(v) for v in scores.loglik],
                 "brier": [float(v) for v in scores.brier],
-                "calls": len(scores.exact),
+                "calls": int(scores.calls.sum()),
             }
         )
     return {"suites": suites, "tokens": tokens, "logit_positions": positions}

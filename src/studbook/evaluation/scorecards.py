@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import studbook.models
+from studbook.environment import environment_class
 from studbook.evaluation import score_worker, scorers
 from studbook.evaluation.scorers import Answers, exact, judge
 from studbook.evaluation.suites import Item
@@ -22,6 +23,7 @@ from studbook.records import (
     SuiteResult,
     digest,
 )
+from studbook.records.base import Basis
 from studbook.records.evaluation import Role
 from studbook.sandbox import Limits, run_worker
 
@@ -64,7 +66,7 @@ class SuiteFile(NamedTuple):
 
 
 def evaluator_sha256() -> str:
-    """Identity of the evaluator: the sources of engine and scorers and the batch layout.
+    """Identity of the evaluator: the sources of engine and scorers, the batch layout and the class of machine.
 
     Scorecards of different evaluators are never compared.
     """
@@ -72,7 +74,14 @@ def evaluator_sha256() -> str:
     here = Path(__file__).parent
     files = [*sorted(models.glob("*.py")), *sorted(here.glob("*.py"))]
     sources = {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
-    return digest({"sources": sources, "batch": score_worker.BATCH, "scorers": list(scorers.SCORERS)})
+    return digest(
+        {
+            "sources": sources,
+            "batch": score_worker.BATCH,
+            "scorers": list(scorers.SCORERS),
+            "environment": environment_class(),
+        }
+    )
 
 
 def smoke(header: Header, subject: Subject, folder: Path, limits: Limits) -> RuntimeSmoke:
@@ -185,14 +194,14 @@ def _agreement(
 def _cost(subject: Subject, tokens: int, positions: int) -> tuple[Measure, ...]:
     shape = subject.model.shape
     work = f"closed form over {tokens} tokens and {positions} projected positions"
-    rows = (
-        (subject.model.size, "bytes", "size of the artifact"),
-        (shape.parameter_count, "parameters", "counted from the shapes"),
-        (shape.decoded_bytes, "decoded-bytes", "f32 tensors after decoding"),
-        (shape.kv_bytes(shape.max_context), "kv-bytes", "f32 cache at full context"),
-        (shape.multiply_adds(tokens, positions), "multiply-adds", work),
+    rows: tuple[tuple[int, str, Basis, str], ...] = (
+        (subject.model.size, "bytes", "observed", "size of the artifact"),
+        (shape.parameter_count, "parameters", "observed", "counted from the shapes"),
+        (shape.decoded_bytes, "decoded-bytes", "observed", "f32 tensors after decoding"),
+        (shape.kv_bytes(shape.max_context), "kv-bytes", "observed", "f32 cache at full context"),
+        (shape.multiply_adds(tokens, positions), "multiply-adds", "estimated", work),
     )
-    return tuple(Measure(value=float(v), unit=unit, basis="observed", method=method) for v, unit, method in rows)
+    return tuple(Measure(value=float(v), unit=unit, basis=basis, method=method) for v, unit, basis, method in rows)
 
 
 def _job(subject: Subject, **more: Any) -> dict[str, Any]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from copy import copy
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+from studbook.environment import environment_class
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError, printable
 from studbook.lab.progress import Progress, Silent
 from studbook.models.slm import Slm, parse_slm
@@ -49,21 +46,6 @@ __all__ = [
 R = TypeVar("R", bound=Record)
 # Per-item results of the largest suites, as JSON.
 _ANSWER_BYTES = 256 << 20
-
-
-@cache
-def environment_class() -> str:
-    """The class of machine results may depend on: interpreter, numpy and platform; never a host name."""
-    python = f"{platform.python_implementation().lower()}-{sys.version_info.major}.{sys.version_info.minor}"
-    return f"{python} numpy-{version('numpy')} {sys.platform}-{platform.machine()}{_vector_unit()}"
-
-
-def _vector_unit() -> str:
-    """The widest vector instructions, where the system says so: matrix products may round differently with others."""
-    with suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text().split()
-        return next((f"-{unit}" for unit in ("avx512f", "avx2", "asimd") if unit in flags), "")
-    return ""
 
 
 def make_header(owner: str) -> Header:

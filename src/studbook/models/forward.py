@@ -42,6 +42,7 @@ class Scores:
         fed: Number of tokens fed: prompt and answer without its last.
         brier: Mean over the answer's tokens of 1 - 2 p_y + sum p_k^2, 0..2; 2 where not finite. Brier 1950.
         finite: Whether every logit at the answer's positions is finite; if not, the model is broken.
+        calls: How often the pair went through the model, counted as it did; 1 everywhere.
     """
 
     loglik: F64
@@ -50,6 +51,7 @@ class Scores:
     fed: Ids
     brier: F64
     finite: NDArray[np.bool_]
+    calls: Ids
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Forward:
             fed=np.array([len(sequence) for sequence in sequences], dtype=np.int64),
             brier=np.full(count, 2.0),
             finite=np.zeros(count, dtype=np.bool_),
+            calls=np.zeros(count, dtype=np.int64),
         )
         for members in _batches([len(sequence) for sequence in sequences], batch):
             ids = np.array([sequences[index] for index in members], dtype=np.int64)
@@ -114,6 +117,7 @@ class Forward:
         targets = np.concatenate([np.asarray(answer, dtype=np.int64) for answer in answers])
         loglik, brier, hit, finite = self._score_rows(self.decoder.run(ids, rows), targets)
         sound = np.logical_and.reduceat(finite, firsts)
+        np.add.at(scores.calls, members, 1)
         scores.finite[members] = sound
         scores.exact[members] = np.logical_and.reduceat(hit, firsts) & sound
         scores.loglik[members] = np.where(sound, np.add.reduceat(loglik, firsts), -np.inf)

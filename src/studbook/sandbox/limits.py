@@ -94,7 +94,7 @@ def _only_standard_descriptors() -> bool:
     if not _DESCRIPTORS.is_dir():
         return False
     # The listing's own descriptor is in the list and closed again by now.
-    return not [n for n in os.listdir(_DESCRIPTORS) if int(n) > 2 and os.path.lexists(_DESCRIPTORS / n)]
+    return not [path for path in list(_DESCRIPTORS.iterdir()) if int(path.name) > 2 and os.path.lexists(path)]
 
 
 def _process_controls() -> list[str]:

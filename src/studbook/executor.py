@@ -41,7 +41,8 @@ def in_order(work: Callable[[T], R], items: Sequence[T], workers: int | None = N
         _open[id(futures)] = futures
         try:
             for item in items:
-                futures.append(pool.submit(work, item))  # noqa: PERF401 - an interruption must find what was started
+                # One by one: an interruption must find what was submitted.
+                futures.append(pool.submit(work, item))
             for future in futures:
                 yield future.result()
         except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from studbook.errors import DigestDiffers, OverBudget, StudbookError
 from studbook.sandbox import Answer, Limits, client, run_worker
+from studbook.sandbox.limits import surroundings
 
 LIMITS = Limits(seconds=20, memory_bytes=4 << 30, file_bytes=1 << 20)
 MODULE = "hostile_worker"
@@ -32,6 +34,12 @@ def descriptors(job, folder):
     # The listing's own descriptor is closed again before anyone can look at it.
     numbers = [n for n in os.listdir("/proc/self/fd") if int(n) > 2 and os.path.exists(f"/proc/self/fd/{n}")]
     return {"open": {n: os.readlink(f"/proc/self/fd/{n}") for n in numbers}}
+
+def denied(job, folder):
+    raise PermissionError(13, "Permission denied", "some/file")
+
+def full(job, folder):
+    raise OSError(job["errno"], os.strerror(job["errno"]), "some/file")
 
 def vanished(job, folder):
     open(folder / "not there")
@@ -99,7 +107,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (folder / f"{MODULE}.py").write_text(SOURCE)
     start = f"import sys; sys.path.insert(0, {str(folder)!r}); from studbook.sandbox.server import main; main()"
     launcher = folder / "python"
-    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -B -c "{start}"\n')
+    # No shell between: it would add names of its own to the environment.
+    launcher.write_text(f"#!{sys.executable} -IB\n{start}\n")
     launcher.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDBOOK_KEYS", "/secret")
@@ -117,10 +126,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def run(server: None, tmp_path: Path) -> Callable[..., Answer]:
     """Run one act of the hostile module."""
 
-    def started(act: str, limits: Limits = LIMITS) -> Answer:
+    def started(act: str, limits: Limits = LIMITS, **more: object) -> Answer:
         folder = tmp_path / act
         folder.mkdir()
-        return run_worker(MODULE, {"act": act, "text": "\N{SNOWMAN}"}, folder, limits)
+        return run_worker(MODULE, {"act": act, "text": "\N{SNOWMAN}", **more}, folder, limits)
 
     return started
 
@@ -143,6 +152,11 @@ def test_a_worker_inherits_no_descriptor(run: Run, tmp_path: Path) -> None:
     with (tmp_path / "secret").open("w"):
         opened = run("descriptors").value["open"]
     assert opened == {}
+
+
+def test_a_worker_claims_every_measure_it_looked_up(run: Run) -> None:
+    claimed = {"clean-environment", "closed-descriptors", "dies-with-lab", "no-keys-in-environment", "own-session"}
+    assert claimed <= set(run("echo").isolation)
 
 
 def test_a_worker_leads_a_session_of_its_own_and_gains_no_privileges(run: Run) -> None:
@@ -187,6 +201,30 @@ def test_a_worker_that_does_nothing_for_too_long_is_stopped(run: Run) -> None:
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOMEM])
+def test_a_worker_for_which_nothing_is_left_is_over_budget(run: Run, number: int) -> None:
+    with pytest.raises(OverBudget, match=os.strerror(number)) as caught:
+        run("full", errno=number)
+    assert caught.value.where == "some/file"
+
+
+@pytest.mark.parametrize("kind", ["OSError", "printable", "annotations", "__name__", "NoSuchError"])
+def test_an_error_of_no_kind_of_the_labs_own_arrives_as_a_plain_one(kind: str) -> None:
+    error = client._as_error({"type": kind, "message": "m", "where": "w", "stray": "s"})
+    assert type(error) is StudbookError
+    assert (error.message, error.where) == ("m", "w")
+
+
+def test_a_measure_that_does_not_hold_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "x")
+    with (tmp_path / "open").open("w"):
+        held = set(surroundings(parent=os.getppid()))
+    assert "own-process" in held
+    assert not held & {"clean-environment", "closed-descriptors", "no-keys-in-environment"}
+    assert "own-process" not in surroundings(parent=os.getpid())
+    assert ("own-session" in held) == (os.getsid(0) == os.getpid())
+
+
 def test_a_workers_own_refusal_arrives_as_it_was(run: Run) -> None:
     with pytest.raises(DigestDiffers) as caught:
         run("refuses")
@@ -204,15 +242,16 @@ def test_a_workers_own_refusal_arrives_as_it_was(run: Run) -> None:
         ("segfault", "ended with code -11"),
         ("no_json", "ended with code 1: TypeError"),
         ("raises_limits", "ended with code 1: ValueError"),
-        ("files", "Too many open files"),
-        ("vanished", "could not go on: No such file"),
+        ("vanished", "vanished/not there: could not go on: No such file"),
+        ("files", "dev/null: could not go on: Too many open files"),
+        ("denied", "some/file: could not go on: Permission denied"),
         ("missing", "ended with code 1: KeyError"),
     ],
 )
 def test_a_worker_that_ends_without_an_answer_is_a_typed_error(run: Run, act: str, words: str) -> None:
     with pytest.raises(StudbookError, match=words) as caught:
         run(act)
-    assert not isinstance(caught.value, OverBudget)
+    assert type(caught.value) is StudbookError
     assert caught.value.advice
 
 

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from studbook import seal as seal_module
 from studbook.errors import DigestDiffers, NotAuthorised, RecordRefused, StudbookError
+from studbook.files import read_file
 from studbook.records import Header, KeyGrant, ParentApproval, Root, SuitesLock, Zone, canonical, digest, replace
 from studbook.seal import PAYLOAD_TYPE, KeyRing, SigningKey, open_root, seal, unseal
 
@@ -208,6 +210,68 @@ def test_a_key_file_that_is_a_link_is_refused(ring: KeyRing, tmp_path: Path) -> 
     path.symlink_to(tmp_path / "away.pem")
     with pytest.raises(NotAuthorised):
         ring.find(root_for(key), Zone.POLICY, SuitesLock.kind())
+
+
+def test_the_public_key_lies_beside_the_private_one(ring: KeyRing) -> None:
+    key = ring.create("people/policy")
+    public = ring.folder / "people" / "policy.pub"
+    assert public.read_bytes() == f"{key.public}\n".encode()
+    assert public.stat().st_mode & 0o777 == 0o444
+
+
+def test_only_the_key_that_is_needed_is_opened(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring.create("people/policy")
+    (ring.folder / "people" / "policy.pem").chmod(0o644)
+    needed = ring.create("process/audit")
+    ring.create("process/zebra")
+    opened: list[str] = []
+
+    def watched(path: Path, limit: int) -> bytes:
+        opened.append(path.name)
+        return read_file(path, limit)
+
+    monkeypatch.setattr(seal_module, "read_file", watched)
+    assert ring.find(root_for(needed), Zone.POLICY, SuitesLock.kind()).public == needed.public
+    assert [name for name in opened if name.endswith(".pem")] == ["audit.pem"]
+
+
+def test_no_key_is_opened_for_what_nobody_may_sign(ring: KeyRing) -> None:
+    key = ring.create("people/policy")
+    (ring.folder / "people" / "policy.pem").write_bytes(b"not a key")
+    with pytest.raises(NotAuthorised) as caught:
+        ring.find(root_for(key), Zone.POLICY, "policy/1")
+    assert caught.value.reason == "authority.key-missing"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"zz", b"a" * 64, b"A" * 64 + b"\n", b"\xff" * 65, b"a" * 9000])
+def test_a_key_without_a_readable_public_file_is_opened_last(ring: KeyRing, content: bytes | None) -> None:
+    key = ring.create("people/policy")
+    public = ring.folder / "people" / "policy.pub"
+    public.unlink()
+    if content is not None:
+        public.write_bytes(content)
+    assert ring.find(root_for(key), Zone.POLICY, SuitesLock.kind()).public == key.public
+    other = ring.create("process/other")
+    (ring.folder / "people" / "policy.pem").chmod(0o644)
+    assert ring.find(root_for(other), Zone.POLICY, SuitesLock.kind()).public == other.public
+
+
+def test_a_key_that_is_not_what_its_public_file_says_is_refused(ring: KeyRing) -> None:
+    key, other = ring.create("people/policy"), ring.create("people/zebra")
+    (ring.folder / "people" / "zebra.pub").unlink()
+    (ring.folder / "people" / "zebra.pub").write_text(f"{key.public}\n")
+    (ring.folder / "people" / "policy.pem").unlink()
+    with pytest.raises(NotAuthorised, match="not the key that its public file says") as caught:
+        ring.find(root_for(key), Zone.POLICY, SuitesLock.kind())
+    assert caught.value.where == str(ring.folder / "people" / "zebra.pem")
+    assert other.public != key.public
+
+
+def test_a_key_is_never_made_beside_the_public_half_of_another(ring: KeyRing) -> None:
+    ring.create("people/policy")
+    (ring.folder / "people" / "policy.pem").unlink()
+    with pytest.raises(NotAuthorised, match="exists already"):
+        ring.create("people/policy")
 
 
 def test_a_foreign_key_does_not_count(ring: KeyRing) -> None:

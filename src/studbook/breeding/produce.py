@@ -131,8 +131,8 @@ def produce(
 
 
 def delta_norm(base: Slm, child: Slm) -> float:
-    """||child - base||, L2 over all tensors in f64, as a reader decodes both; infinite where the names differ."""
-    if base.tensors.keys() != child.tensors.keys():
+    """||child - base||, L2 over all tensors in f64, as a reader decodes both; infinite where names or shapes differ."""
+    if base.layout_sha256 != child.layout_sha256:
         return math.inf
     return math.sqrt(math.fsum(sum_of_squares(_difference(child.dense(n), base.dense(n))) for n in base.tensors))
 

@@ -15,6 +15,7 @@ from studbook.evaluation.suites import Item
 from studbook.models.slm import Slm
 from studbook.records import (
     Agreement,
+    Basis,
     Header,
     Measure,
     RuntimeSmoke,
@@ -23,7 +24,6 @@ from studbook.records import (
     SuiteResult,
     digest,
 )
-from studbook.records.base import Basis
 from studbook.records.evaluation import Role
 from studbook.sandbox import Limits, run_worker
 

@@ -104,7 +104,7 @@ def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[s
                 reason = next((e.reason for e in selection.excluded if e.artifact == artifact), "is not registered")
                 raise OutOfOrder(
                     f"{desk.name_of(artifact)} {reason}",
-                    advice="Name approved parents: studbook approve NAME --as PERSON makes one of a registered model.",
+                    advice=f"Unless it is the shared base: studbook approve {desk.name_of(artifact)} --as PERSON",
                     reason="order.approval",
                 )
         return selection

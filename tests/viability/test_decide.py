@@ -140,7 +140,8 @@ def test_a_better_parent_stops_the_child_and_is_named(world: Any, good: Any) -> 
     assert decision.best_parent == world.parent
     assert only(decision).reasons == ("the parent brk is better: 67.0 % against 65.5 %",)
     assert decision.no_op.reasons[-1] == (
-        "the parent brk stands at 67.0 % joint mean against the champion's 60.0 %; a parent itself is not promoted in this version"
+        "the parent brk stands at 67.0 % joint mean against the champion's 60.0 %; "
+        "a parent itself is not promoted in this version"
     )
 
 

@@ -45,7 +45,7 @@ def test_a_sound_candidate_passes_every_gate(world: Any, good: Any) -> None:
         ("integrity/output", {"manifest": {"checks": (Check(name="size", passed=False, detail="1 byte more"),)}}),
         ("integrity/operator", {"template": {"operator": {"operator": "slerp/1", "t": 0.5}}}),
         ("integrity/operator", {"template": {"operator": {"operator": "blend/1", "weights": [1.5, -0.5]}}}),
-        ("integrity/breeding-isolation", {"receipt": {"isolation": ("no-keys",)}}),
+        ("integrity/breeding-isolation", {"receipt": {"isolation": ("no-keys-in-environment",)}}),
         ("integrity/development-isolation", {"development_card": {"isolation": ()}}),
         ("integrity/delta", {"receipt": {"delta_norm": 10.5}}),
         ("mutation-budget", {"template": {"expected": expected(relative_delta=1.6)}}),

@@ -18,7 +18,7 @@ from studbook.executor import stop
 __all__ = ["main"]
 
 _ADVICE = {
-    True: "Mend the permissions or free some space, then run the same command again; nothing was lost.",
+    True: "Correct the path, mend the permissions or free some space, then run the same command again; nothing was lost.",
     False: "Name files, models and people in plain UTF-8 text.",
 }
 

@@ -40,9 +40,7 @@ def _screened(record: ViabilityDecision) -> Table:
 
 def _by_skill(outcome: Outcome, finalists: Sequence[Standing]) -> Table:
     """Gain over the champion a skill, percentage points, with 90 % intervals (two one-sided 95 % bounds)."""
-    table = _table(
-        "Finalists, selection items: points over the champion [90 % interval]; NO: gate failed"
-    )
+    table = _table("Finalists, selection items: points over the champion [90 % interval]; NO: gate failed")
     for column in ("skill", "champion", "no-op", *(s.name for s in finalists)):
         table.add_column(column, justify="left" if column == "skill" else "right", no_wrap=True)
     tasks = outcome.champion.tasks()

@@ -1,0 +1,62 @@
+"""What a scorecard says was counted while it happened; and what makes two scorecards comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from lab_fixtures import CLUSTER, Place, founder, shipped_items, write_suite
+from studbook.evaluation import score_worker, scorecards
+from studbook.models import forward
+from studbook.models.slm import read_slm
+
+
+def job(folder: Path) -> dict[str, object]:
+    path = founder("base") / "base.slm"
+    suite = write_suite(folder, shipped_items("development", CLUSTER))
+    return {"model": str(path), "sha256": read_slm(path).sha256, "suites": [str(suite / "items.jsonl")]}
+
+
+def test_every_item_is_counted_once_as_it_goes_through_the_model(tmp_path: Path) -> None:
+    told = score_worker.work(job(tmp_path), tmp_path)
+    (suite,) = told["suites"]
+    assert suite["calls"] == len(suite["correct"]) == 24
+    assert told["tokens"] > told["logit_positions"] > 24
+
+
+@pytest.mark.parametrize(("times", "calls"), [(0, 0), (2, 48)])
+def test_items_that_were_never_scored_or_twice_are_not_counted_as_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, calls: int
+) -> None:
+    plain = forward._batches
+
+    def batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+        for batch in plain(lengths, most):
+            yield from [batch] * times
+
+    monkeypatch.setattr(forward, "_batches", batches)
+    told = score_worker.work(job(tmp_path), tmp_path)
+    assert told["suites"][0]["calls"] == calls
+
+
+def test_another_class_of_machine_is_another_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = scorecards.evaluator_sha256()
+    assert scorecards.evaluator_sha256() == here
+    monkeypatch.setattr(scorecards, "environment_class", lambda: "cpython-3.99 numpy-9 linux-riscv64")
+    assert scorecards.evaluator_sha256() != here
+
+
+def test_only_what_was_measured_is_called_observed(lived_lab: Place) -> None:
+    with lived_lab.open(writer=False) as lab:
+        cards = [card for _, card in lab.desk.all(scorecards.Scorecard)]
+    assert cards
+    for card in cards:
+        assert {m.unit: m.basis for m in card.cost} == {
+            "bytes": "observed",
+            "parameters": "observed",
+            "decoded-bytes": "observed",
+            "kv-bytes": "observed",
+            "multiply-adds": "estimated",
+        }

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from studbook.errors import DigestDiffers, OutOfOrder, UsageError
+from studbook.errors import BytesLie, DigestDiffers, OutOfOrder, UsageError
 from studbook.files import lock_folder, make_folder, place, read_file, replace_file, sha256_file, sync_folder, write_new
 from studbook.ledger import Ledger
 from studbook.records import Blob, LedgerEntry, Record, Root, Zone, canonical
@@ -89,6 +89,10 @@ class Workspace:
         self._by_digest: dict[str, LedgerEntry] = {}
         self._blobs: dict[str, tuple[Zone, Blob]] = {}
         self._records: dict[str, Record] = {}
+        cache = path / "cache"
+        if cache.is_symlink() or (cache.exists() and not cache.is_dir()):
+            advice = "Remove it; the lab makes a folder of its own there."
+            raise BytesLie("is not a folder", where=cache, advice=advice, reason="file.type")
         self._lock = lock_folder(path, path / "cache" / "lock", exclusive=writer) if writer or still else None
         try:
             self.root: Root = self.ledger.load(self._root_envelope)

@@ -38,9 +38,9 @@ class Session:
         self.out = Console(highlight=False, markup=False, emoji=False, width=width)
         self.progress = Shown(Console(stderr=True, highlight=False, markup=False, emoji=False))
 
-    def open(self, *, writer: bool = True) -> Lab:
+    def open(self, *, writer: bool = True, still: bool = False) -> Lab:
         """Open the lab."""
-        return Lab(self.path, self.keys, writer=writer, progress=self.progress)
+        return Lab(self.path, self.keys, writer=writer, still=still, progress=self.progress)
 
     def give(self, value: Any, page: Callable[[Console], None]) -> None:
         """Print a result: the value itself as JSON, or its page."""
@@ -221,7 +221,7 @@ def reproduce(session: Session, name: str, folder: Path | None, threads: int, re
 @click.pass_obj
 def verify(session: Session) -> None:
     """Check every file, signature, chain, alias, claim and decision; changes nothing."""
-    with session.open(writer=False) as lab:
+    with session.open(writer=False, still=True) as lab:
         found = lab.verify()
     session.give({**msgspec.to_builtins(found), "ok": found.ok}, pages.verification(found))
     raise SystemExit(0 if found.ok else WRONG)

@@ -39,6 +39,7 @@ class Lab:
         path: The lab's folder.
         keys: Folder of private keys; ``<lab>.keys`` beside it by default.
         writer: Take the lock, and finish what a crash left; False only reads.
+        still: As a reader, refuse while somebody writes, and keep writers out meanwhile.
         progress: Where long steps are shown; nowhere by default.
 
     Raises:
@@ -46,9 +47,15 @@ class Lab:
     """
 
     def __init__(
-        self, path: Path | str, keys: Path | None = None, *, writer: bool = True, progress: Progress | None = None
+        self,
+        path: Path | str,
+        keys: Path | None = None,
+        *,
+        writer: bool = True,
+        still: bool = False,
+        progress: Progress | None = None,
     ) -> None:
-        self.desk = Desk(Path(path), keys, writer=writer, progress=progress)
+        self.desk = Desk(Path(path), keys, writer=writer, still=still, progress=progress)
         self.suites = Suites(self.desk)
         if writer:
             channels.finish_aliases(self.desk)

@@ -89,6 +89,7 @@ class Desk:
         path: The lab's folder.
         keys: Folder of private keys; beside the lab by default.
         writer: Take the lock and repair what a crash left.
+        still: As a reader, hold a shared lock, so that nothing moves while everything is looked at.
         progress: Where long steps are shown.
 
     Raises:
@@ -96,10 +97,16 @@ class Desk:
     """
 
     def __init__(
-        self, path: Path, keys: Path | None = None, *, writer: bool = True, progress: Progress | None = None
+        self,
+        path: Path,
+        keys: Path | None = None,
+        *,
+        writer: bool = True,
+        still: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         self.progress: Progress = progress or Silent()
-        self.workspace = Workspace(path, KeyRing(keys or default_keys(path)), writer=writer)
+        self.workspace = Workspace(path, KeyRing(keys or default_keys(path)), writer=writer, still=still)
         self.header = make_header(self.workspace.root.header.owner)
         self.position: int | None = None
 

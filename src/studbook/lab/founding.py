@@ -17,7 +17,7 @@ from studbook.lab.desk import default_keys, make_header, plain_name
 from studbook.policy import check_operator, check_policy, default_policy
 from studbook.records import KeyGrant, Policy, Root, Zone, digest, read_plain_json, read_struct, write_record
 from studbook.seal import KeyRing
-from studbook.workspace import Workspace
+from studbook.workspace import Workspace, check_free
 
 __all__ = ["PIN", "UNFINISHED", "found", "read_policy"]
 
@@ -88,8 +88,7 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
         raise UsageError(
             "keys must not lie inside the lab", where=ring.folder, advice="Name another folder: --keys DIR"
         )
-    if path.exists() and any(path.iterdir()):
-        raise UsageError("exists and is not empty", where=path, advice="Choose a new folder for the lab.")
+    check_free(path)
     header = make_header(plain_name(owner, "--owner"))
     chosen = policy or default_policy(header)
     check_policy(chosen)

@@ -48,9 +48,21 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on_later(new_lab: Place) 
     assert run_cli(new_lab, *arguments).returncode == 0
 
 
-@pytest.mark.parametrize("what", ["cache", "cache/lock"])
-def test_a_lab_that_cannot_be_written_is_told(new_lab: Place, what: str) -> None:
-    path = new_lab.path / what
+@pytest.mark.parametrize("target", ["elsewhere", "a file"])
+def test_a_cache_that_is_not_the_labs_own_folder_is_refused(new_lab: Place, tmp_path: Path, target: str) -> None:
+    path = new_lab.path / "cache"
+    if target == "elsewhere":
+        path.symlink_to(tmp_path)
+    else:
+        path.write_text("not a folder")
+    before = sorted(tmp_path.iterdir())
+    ended = run_cli(new_lab, "approve", "base", "--as", "ann")
+    assert ended.returncode == 3 and "is not a folder" in ended.stderr
+    assert "Traceback" not in ended.stderr and sorted(tmp_path.iterdir()) == before
+
+
+def test_a_lab_that_cannot_be_written_is_told(new_lab: Place) -> None:
+    path = new_lab.path / "cache" / "lock"
     path.parent.mkdir(exist_ok=True)
     # A link to itself refuses even those who may do everything.
     path.symlink_to(path)

@@ -12,7 +12,7 @@ import msgspec
 from studbook.breeding.recipes import check_recipe
 from studbook.breeding.template import operator_fields
 from studbook.errors import RecordRefused, UsageError
-from studbook.files import read_file, replace_file, write_new
+from studbook.files import read_file, replace_file, sync_folder, write_new
 from studbook.lab.desk import default_keys, make_header, plain_name
 from studbook.policy import check_operator, check_policy, default_policy
 from studbook.records import KeyGrant, Policy, Root, Zone, digest, read_plain_json, read_struct, write_record
@@ -107,6 +107,7 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
     )
     root = Root(header=header, lab=secrets.token_hex(32), root_version=1, keys=grants)
     write_new(ring.folder / PIN, f"{digest(root)}\n".encode())
+    sync_folder(ring.folder)
     Workspace.create(path, ring, root, chosen)
     (ring.folder / UNFINISHED).unlink()
     return ring.folder

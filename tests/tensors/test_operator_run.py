@@ -49,16 +49,3 @@ def test_the_first_tensor_that_overflows_is_named_whatever_the_threads(chunk, th
     inputs = Inputs(base=source(0, -3e38), parents=(source(1, 3e38),))
     with pytest.raises(ParentsDoNotFit, match=r"child of task-delta/1: a from element 0: \d+ of \d+ elements"):
         compute(TaskDelta(scales=(1.0,), skip=()), inputs, chunk=chunk, threads=threads)
-
-
-def test_flat_arrays_of_another_type_or_length_are_refused():
-    class Odd(ArraySource):
-        """Hands out f64, as a careless adapter would."""
-
-        def flat(self, name):
-            return super().flat(name).astype(np.float64)
-
-    good = source(0, 1.0)
-    odd = Odd(good.sha256, {name: good.flat(name).reshape(good.dims(name)) for name in good.names})
-    with pytest.raises(ParentsDoNotFit, match="float64"):
-        compute(TaskDelta(scales=(1.0,), skip=()), Inputs(base=good, parents=(odd,)))

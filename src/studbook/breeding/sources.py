@@ -11,25 +11,36 @@ from numpy.typing import NDArray
 from studbook.breeding.operators import Inputs
 from studbook.errors import DigestDiffers
 from studbook.models.slm import Slm, read_slm
+from studbook.tensors.sources import TensorSource
+from studbook.tensors.storage import Raw, Storage
 
 __all__ = ["SlmTensors", "as_inputs", "open_inputs"]
 
 
-class SlmTensors:
+class SlmTensors(TensorSource):
     """The tensors of an SLM1 model, decoded to f32, with the model's digest as their identity."""
 
     def __init__(self, model: Slm) -> None:
         self.model = model
         self.sha256 = model.sha256
         self.names = tuple(spec.name for spec in model.shape.tensors())
+        self._dims = {spec.name: spec.dims for spec in model.shape.tensors()}
 
     def dims(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor."""
-        return tuple(self.model.dense(name).shape)
+        return self._dims[name]
 
-    def flat(self, name: str) -> NDArray[np.float32]:
-        """One tensor, row-major, as a flat read-only f32 array."""
-        return self.model.dense(name).reshape(-1)
+    def storage(self, name: str) -> Storage:
+        """Quantised tensors are decoded, so all are f32."""
+        return "f32"
+
+    def fill(self, name: str, start: int, out: Raw) -> None:
+        """See `TensorSource.fill`."""
+        out[:] = self.read(name, start, start + out.size)
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
+        """See `TensorSource.read`; a view where the tensor is stored as f32."""
+        return self.model.dense(name).reshape(-1)[start:stop]
 
 
 def as_inputs(base: Slm, parents: Sequence[Slm]) -> Inputs:

@@ -21,9 +21,12 @@ from studbook.breeding.operators.parameters import check_ranges
 from studbook.errors import ParentsDoNotFit
 from studbook.tensors.philox import Stream
 from studbook.tensors.selection import Cut, RowCuts
+from studbook.tensors.sources import TensorSource
+from studbook.tensors.storage import Raw
 
 __all__ = [
     "Each",
+    "Kernel",
     "Operator",
     "Survey",
     "add_change",
@@ -33,6 +36,21 @@ __all__ = [
 ]
 
 Each = Callable[[Callable[[str], "Survey"], Iterable[str]], Iterable["Survey"]]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The compiled form of `Operator.rows` for one tensor; its bytes are equal.
+
+    Attributes:
+        reads: The sources it reads; their elements are the rows of its stack, in this order.
+        run: Called with the stack (raw, shape (len(reads), n)), the index of the first element, and the raw array of
+            shape (n,) the child's elements go to, rounded to its storage. The stack's rows are stored alike; where the
+            sources are not, the stack is f32.
+    """
+
+    reads: tuple[TensorSource, ...]
+    run: Callable[[Raw, int, Raw], None]
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,10 @@ class Operator(
         self.validate(len(inputs.parents))
         inputs.check()
 
+    def reference(self, inputs: Inputs) -> TensorSource:
+        """What the child is named, shaped and measured like: the base, unless the operator changes the layout."""
+        return inputs.base
+
     def survey(self, name: str, inputs: Inputs) -> Survey:
         """What `rows` needs to know about a whole tensor: reductions, cuts, streams."""
         return Survey()
@@ -129,11 +151,19 @@ class Operator(
             inputs: Base and parents.
             each: Maps a function over names in order, such as `in_turn` or a thread pool's ``map``.
         """
-        return dict(zip(inputs.names, each(lambda name: self.survey(name, inputs), inputs.names), strict=True))
+        names = self.reference(inputs).names
+        return dict(zip(names, each(lambda name: self.survey(name, inputs), names), strict=True))
 
     @abstractmethod
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
-        """Elements start..stop-1 of the child's tensor: f32, shape (stop - start,), the same for any split."""
+        """Elements start..stop-1 of the child's tensor: f32, shape (stop - start,), the same for any split.
+
+        This is what the operator means, one numpy operation at a time; `kernel` must give the same bytes.
+        """
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """The compiled form of `rows` for one tensor; None where there is none, and `rows` is used."""
+        return None
 
     def delta_bound(self, inputs: Inputs) -> float:
         """A number that ||child - base|| (L2 over all tensors) cannot exceed, known before the run.

@@ -75,9 +75,9 @@ class Blend(Operator, frozen=True, tag="blend/1"):
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
         first, *others = zip(coefficients(self.weights), inputs.parents, strict=True)
-        result = np.multiply(first[1].flat(name)[start:stop], first[0])
+        result = np.multiply(first[1].read(name, start, stop), first[0])
         for factor, parent in others:
-            result = np.add(result, np.multiply(parent.flat(name)[start:stop], factor))
+            result = np.add(result, np.multiply(parent.read(name, start, stop), factor))
         return result
 
     def _bound(self, inputs: Inputs) -> float:
@@ -85,9 +85,9 @@ class Blend(Operator, frozen=True, tag="blend/1"):
         count = len(factors)
         table = gram(inputs, inputs.names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count)
         change, _ = linear(factors, table)
-        drift = abs(math.fsum(float(f) for f in factors) - 1.0) * norm(map(inputs.base.flat, inputs.names))
+        drift = abs(math.fsum(float(f) for f in factors) - 1.0) * norm(inputs.base, inputs.names)
         terms = math.fsum(
-            float(f) * norm(map(p.flat, inputs.names)) for f, p in zip(factors, inputs.parents, strict=True)
+            float(f) * norm(p, inputs.names) for f, p in zip(factors, inputs.parents, strict=True)
         )
         return change + drift + slack(inputs, inputs.names, terms, count + 1)
 

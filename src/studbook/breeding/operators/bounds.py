@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studbook.breeding.operators.inputs import Inputs
-from studbook.tensors.reductions import block_dot, block_squares, blocks, sum_of_squares
+from studbook.tensors.reductions import block_dot, block_squares, blocks, combine
+from studbook.tensors.sources import TensorSource
 
-__all__ = ["distance", "gram", "largest_delta", "linear", "norm", "slack", "wide_delta"]
+__all__ = ["distance", "gram", "largest_delta", "linear", "norm", "slack", "squares", "wide_delta"]
 
 Wide = NDArray[np.float64]
 Read = Callable[[int, str, int, int], Wide]
@@ -26,16 +27,21 @@ Read = Callable[[int, str, int, int], Wide]
 
 def wide_delta(inputs: Inputs, parent: int, name: str, start: int, stop: int) -> Wide:
     """Difference parent - base in f64 of the elements start..stop-1: shape (stop - start,)."""
-    left = inputs.parents[parent].flat(name)[start:stop].astype(np.float64)
-    return left - inputs.base.flat(name)[start:stop].astype(np.float64)
+    left = inputs.parents[parent].read(name, start, stop).astype(np.float64)
+    return left - inputs.base.read(name, start, stop).astype(np.float64)
 
 
-def norm(arrays: Iterable[NDArray[np.float32]]) -> float:
-    """L2 norm over several flat tensors."""
+def norm(source: TensorSource, names: Iterable[str]) -> float:
+    """L2 norm over several tensors of one model."""
     result = 0.0
-    for array in arrays:
-        result += sum_of_squares(array)
+    for name in names:
+        result += squares(source, name)
     return math.sqrt(result)
+
+
+def squares(source: TensorSource, name: str) -> float:
+    """Sum of squares of one tensor, read block by block, f64 in the contract's order."""
+    return combine(block_squares(source.read(name, s, e)) for s, e in blocks(source.size(name)))
 
 
 def distance(inputs: Inputs) -> float:
@@ -103,5 +109,5 @@ def slack(inputs: Inputs, names: Iterable[str], terms: float, operations: int) -
     """
     names = tuple(names)
     size = sum(inputs.size(name) for name in names)
-    starts = norm(inputs.base.flat(n) for n in names) + norm(inputs.parents[0].flat(n) for n in names)
+    starts = norm(inputs.base, names) + norm(inputs.parents[0], names)
     return 2.0**-23 * (operations * terms + starts) + math.sqrt(size) * 2.0**-130

@@ -69,12 +69,12 @@ class Crossover(Operator, frozen=True, tag="crossover/1"):
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
         if survey.choice >= 0:
-            return inputs.parents[survey.choice].flat(name)[start:stop].copy()
+            return inputs.parents[survey.choice].read(name, start, stop).copy()
         unit = inputs.columns(name) if self.granularity == "row" else BLOCK
         picked = _picked(survey.streams[0], start, stop, unit, len(inputs.parents))
-        result = inputs.parents[0].flat(name)[start:stop].copy()
+        result = inputs.parents[0].read(name, start, stop).copy()
         for k, parent in enumerate(inputs.parents[1:], start=1):
-            np.copyto(result, parent.flat(name)[start:stop], where=picked == k)
+            np.copyto(result, parent.read(name, start, stop), where=picked == k)
         return result
 
     def _bound(self, inputs: Inputs) -> float:

@@ -65,7 +65,7 @@ class Dare(Operator, frozen=True, tag="dare/1"):
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
-        base = inputs.base.flat(name)[start:stop]
+        base = inputs.base.read(name, start, stop)
         if matches(name, self.skip):
             return base.copy()
         change = np.zeros(stop - start, np.float32)

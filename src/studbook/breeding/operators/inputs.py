@@ -52,7 +52,7 @@ class Inputs:
 
     def delta(self, parent: int, name: str, start: int, stop: int) -> Rows:
         """Difference parent - base of the elements start..stop-1, one f32 subtraction each: shape (stop - start,)."""
-        difference: Rows = self.parents[parent].flat(name)[start:stop] - self.base.flat(name)[start:stop]
+        difference: Rows = self.parents[parent].read(name, start, stop) - self.base.read(name, start, stop)
         return difference
 
     def check(self) -> None:
@@ -79,9 +79,8 @@ class Inputs:
         for place, source in enumerate((self.base, *self.parents)):
             who = f"parent {place - 1}" if place else "base"
             for name in self.names:
-                flat = source.flat(name)
-                for start, stop in blocks(flat.size):
-                    require_finite(flat[start:stop], f"{who}: {name} from element {start}")
+                for start, stop in blocks(self.size(name)):
+                    require_finite(source.read(name, start, stop), f"{who}: {name} from element {start}")
 
     def _check_tensor(self, who: str, source: TensorSource, name: str) -> None:
         found, wanted = source.dims(name), self.base.dims(name)
@@ -89,8 +88,6 @@ class Inputs:
             fault = f"shape {found}, the base has {wanted}"
         elif not found or min(found) < 1:
             fault = f"shape {found} has no elements"
-        elif (flat := source.flat(name)).dtype != np.float32 or flat.shape != (self.size(name),):
-            fault = f"{flat.dtype} of shape {flat.shape} where {self.size(name)} flat f32 belong"
         else:
             return
         raise ParentsDoNotFit(fault, where=f"{who}: {name}", reason="parents.shape")

@@ -9,11 +9,10 @@ import numpy as np
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Operator, Survey, add_change
-from studbook.breeding.operators.bounds import distance, norm, slack
+from studbook.breeding.operators.bounds import distance, norm, slack, squares
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import Pattern, Seed, Share, matches
 from studbook.tensors.philox import stream_for
-from studbook.tensors.reductions import sum_of_squares
 
 __all__ = ["Mutation"]
 
@@ -58,13 +57,13 @@ class Mutation(Operator, frozen=True, tag="mutation/1"):
     def survey(self, name: str, inputs: Inputs) -> Survey:
         """Amplitude and stream."""
         parent = inputs.parents[0]
-        square = sum_of_squares(parent.flat(name)) / max(inputs.size(name), 1)
+        square = squares(parent, name) / max(inputs.size(name), 1)
         stream = stream_for(self.seed, bytes.fromhex(parent.sha256), name)
         return Survey(streams=(stream,), amplitude=float(np.float32(self.strength * math.sqrt(square))))
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
-        values = inputs.parents[0].flat(name)[start:stop]
+        values = inputs.parents[0].read(name, start, stop)
         if matches(name, self.skip):
             return values.copy()
         noise = survey.streams[0].noise(start, stop)
@@ -72,7 +71,7 @@ class Mutation(Operator, frozen=True, tag="mutation/1"):
 
     def _bound(self, inputs: Inputs) -> float:
         names = inputs.kept(self.skip)
-        change = self.strength * norm(map(inputs.parents[0].flat, names))
+        change = self.strength * norm(inputs.parents[0], names)
         return distance(inputs) + change + slack(inputs, names, change, 3)
 
     @classmethod

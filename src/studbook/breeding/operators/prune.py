@@ -87,7 +87,7 @@ class Prune(Operator, frozen=True, tag="prune/1"):
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
-        values = inputs.parents[0].flat(name)[start:stop]
+        values = inputs.parents[0].read(name, start, stop)
         if matches(name, self.skip):
             return values.copy()
         return np.where(_kept(survey, values, start), values, np.float32(0))
@@ -96,9 +96,8 @@ class Prune(Operator, frozen=True, tag="prune/1"):
         surveys, zeroed = self.survey_model(inputs, in_turn), 0.0
         names = inputs.kept(self.skip)
         for name in names:
-            flat = inputs.parents[0].flat(name)
-            for start, stop in blocks(flat.size):
-                values = flat[start:stop]
+            for start, stop in blocks(inputs.size(name)):
+                values = inputs.parents[0].read(name, start, stop)
                 zeroed += block_squares(values * ~_kept(surveys[name], values, start))
         return distance(inputs) + math.sqrt(zeroed) + slack(inputs, names, 0.0, 0)
 
@@ -116,8 +115,7 @@ class Prune(Operator, frozen=True, tag="prune/1"):
 
 
 def _parts(inputs: Inputs, name: str) -> Iterator[Rows]:
-    flat = inputs.parents[0].flat(name)
-    return (flat[s:e] for s, e in blocks(flat.size))
+    return (inputs.parents[0].read(name, s, e) for s, e in blocks(inputs.size(name)))
 
 
 def _kept(survey: Survey, values: Rows, start: int) -> NDArray[np.bool_]:

@@ -76,7 +76,7 @@ class Quantise(Operator, frozen=True, tag="quantise/1"):
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
-        return inputs.parents[0].flat(name)[start:stop].copy()
+        return inputs.parents[0].read(name, start, stop).copy()
 
     def _bound(self, inputs: Inputs) -> float:
         steps = largest = 0.0

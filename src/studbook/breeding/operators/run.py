@@ -1,41 +1,58 @@
-"""Running an operator over whole models: checks, surveys, then any number of ranges on any number of threads.
+"""Running an operator over whole models: checks, surveys, then pieces of tensors on any number of threads.
 
-Chunks and threads decide when an element is computed, never what it is: the law tests compare the bytes.
+Chunks and threads decide when an element is computed, never what it is: the law tests compare the bytes. Where an
+operator has a compiled kernel the elements go through it as they are stored; its `rows` is the same arithmetic in numpy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from studbook.breeding.operators.base import Operator, Survey, quiet
-from studbook.breeding.operators.inputs import Inputs, Rows
-from studbook.errors import UsageError
-from studbook.tensors.contract import check_arithmetic, require_finite
+from studbook.breeding.operators.base import Kernel, Operator, Survey, quiet
+from studbook.breeding.operators.inputs import Inputs
+from studbook.errors import ParentsDoNotFit, UsageError
+from studbook.tensors.contract import check_arithmetic
+from studbook.tensors.sinks import MemorySink, Sink
+from studbook.tensors.sources import TensorSource
+from studbook.tensors.storage import RAW, Raw, Storage, narrow, non_finite
 
-__all__ = ["compute"]
+__all__ = ["CHUNK", "compute", "stream"]
+
+# Elements computed at a time: inputs and output of a chunk stay in a core's caches.
+CHUNK = 1 << 18
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+class _Piece(NamedTuple):
+    name: str
+    start: int
+    stop: int
+
+
 def compute(
-    operator: Operator, inputs: Inputs, *, chunk: int = 1 << 20, threads: int = 1
+    operator: Operator, inputs: Inputs, *, chunk: int = CHUNK, threads: int = 1, compiled: bool = True
 ) -> dict[str, NDArray[np.float32]]:
-    """The child's tensors.
+    """The child's tensors, in memory.
 
     Args:
         operator: What to do.
         inputs: Base and parents.
         chunk: Elements computed at a time, at least 1; the bytes do not depend on it.
         threads: Threads, at least 1; the bytes do not depend on it.
+        compiled: Use kernels where there are some; the bytes do not depend on it.
 
     Returns:
-        Name -> f32 array with the base's shape, read-only, in canonical order.
+        Name -> f32 array with the child's shape, read-only, in canonical order.
 
     Raises:
         UsageError: if chunk or threads is below 1.
@@ -43,38 +60,145 @@ def compute(
         ParentsDoNotFit: if the inputs do not fit, are not finite, or the child would not be.
         StudbookError: if a thread's floating-point mode breaks the numeric contract.
     """
+    operator.check(inputs)
+    inputs.check_finite()
+    reference = operator.reference(inputs)
+    dims = {name: reference.dims(name) for name in reference.names}
+    sink = MemorySink(dims)
+    stream(operator, inputs, sink, chunk=chunk, threads=threads, compiled=compiled)
+    return {name: _finished(flat, dims[name]) for name, flat in sink.tensors.items()}
+
+
+def stream(
+    operator: Operator,
+    inputs: Inputs,
+    sink: Sink,
+    *,
+    chunk: int = CHUNK,
+    threads: int = 1,
+    compiled: bool = True,
+    shown: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Compute a child piece by piece into a sink, holding no more than a few pieces in memory.
+
+    Args:
+        operator: What to do; its inputs must have been checked.
+        inputs: Base and parents.
+        sink: Where the pieces go, and which tensors are wanted.
+        chunk: Elements computed at a time, at least 1; the bytes do not depend on it.
+        threads: Threads, at least 1; the bytes do not depend on it.
+        compiled: Use kernels where there are some; the bytes do not depend on it.
+        shown: Called with the number of elements that were finished.
+
+    Raises:
+        UsageError: if chunk or threads is below 1.
+        ParentsDoNotFit: if an input is not finite, or the child would not be.
+        StudbookError: if a thread's floating-point mode breaks the numeric contract, or the sink fails.
+    """
     if chunk < 1 or threads < 1:
         raise UsageError(f"chunk {chunk} and threads {threads} must be at least 1", reason="operator.run")
-    operator.check(inputs)
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        each = map if threads == 1 else pool.map
-        return _compute(operator, inputs, chunk, each)
+        each = _in_turn if threads == 1 else _Ordered(pool, threads + 1)
+        surveys = operator.survey_model(inputs, _Safely(each))
+        run = _Run(operator, inputs, surveys, sink, chunk, compiled)
+        for piece, raw in _Safely(each)(run.work, run.pieces()):
+            sink.passed(piece.name, piece.start, raw)
+            run.give_back(raw)
+            shown(piece.stop - piece.start)
 
 
-def _compute(operator: Operator, inputs: Inputs, chunk: int, each: Callable[..., Iterable[Any]]) -> dict[str, Rows]:
-    def safely(function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
-        return each(lambda item: _guarded(function, item), items)
+class _Run:
+    """One child in the making: which pieces there are, and how one is computed."""
 
-    inputs.check_finite()
-    surveys = operator.survey_model(inputs, safely)
-    child = {name: np.empty(inputs.size(name), np.float32) for name in inputs.names}
+    def __init__(
+        self, operator: Operator, inputs: Inputs, surveys: Mapping[str, Survey], sink: Sink, chunk: int, compiled: bool
+    ) -> None:
+        self.operator, self.inputs, self.surveys, self.sink = operator, inputs, surveys, sink
+        self.chunk = chunk
+        self.reference = operator.reference(inputs)
+        kernels = {name: operator.kernel(name, inputs, surveys[name]) for name in sink.names} if compiled else {}
+        self.kernels: dict[str, Kernel | None] = kernels
+        self.free: SimpleQueue[Raw] = SimpleQueue()
 
-    def fill(job: tuple[str, int, int]) -> None:
-        name, start, stop = job
-        child[name][start:stop] = _finite_rows(operator, inputs, surveys, job)
+    def pieces(self) -> Iterator[_Piece]:
+        """Every piece, in the sink's order."""
+        step = self.sink.piece or self.chunk
+        for name in self.sink.names:
+            size = self.reference.size(name)
+            for start in range(0, size, step):
+                yield _Piece(name, start, min(start + step, size))
 
-    jobs = [(n, s, min(s + chunk, inputs.size(n))) for n in inputs.names for s in range(0, inputs.size(n), chunk)]
-    # Results are taken in order, so the error that is raised does not depend on the threads either.
-    for _ in safely(fill, jobs):
-        pass
-    return {name: _finished(flat, inputs.base.dims(name)) for name, flat in child.items()}
+    def work(self, piece: _Piece) -> tuple[_Piece, Raw]:
+        """Compute one piece and hand it to the sink."""
+        out = self._room(piece.stop - piece.start, self.sink.storage(piece.name))
+        kernel = self.kernels.get(piece.name)
+        for start in range(piece.start, piece.stop, self.chunk):
+            stop = min(start + self.chunk, piece.stop)
+            part = out[start - piece.start : stop - piece.start]
+            if kernel is None:
+                self._rows(piece.name, start, stop, part)
+            else:
+                self._kernel(kernel, piece.name, start, part)
+            _require_finite(part, f"child of {self.operator.tag()}: {piece.name} from element {start}")
+        self.sink.put(piece.name, piece.start, out)
+        return piece, out
+
+    def give_back(self, raw: Raw) -> None:
+        """The array of a piece that is done with."""
+        self.free.put(raw if raw.base is None else raw.base)
+
+    def _room(self, size: int, storage: Storage) -> Raw:
+        """An array for a piece: one that is free, or a new one. A fresh one costs a page fault every 4 KiB."""
+        while not self.free.empty():
+            found = self.free.get()
+            if found.dtype == RAW[storage] and found.size >= size:
+                return found[:size]
+        return np.empty(size, RAW[storage])
+
+    def _rows(self, name: str, start: int, stop: int, out: Raw) -> None:
+        values = self.operator.rows(name, start, stop, self.inputs, self.surveys[name])
+        _require_finite(values, f"child of {self.operator.tag()}: {name} from element {start}")
+        out[:] = narrow(values, self.sink.storage(name))
+
+    def _kernel(self, kernel: Kernel, name: str, start: int, out: Raw) -> None:
+        stack = _stack(kernel.reads, name, start, out.size)
+        for place, row in enumerate(stack):
+            _require_finite(row, f"input {place} of {self.operator.tag()}: {name} from element {start}")
+        kernel.run(stack, start, out)
 
 
-def _finite_rows(operator: Operator, inputs: Inputs, surveys: Mapping[str, Survey], job: tuple[str, int, int]) -> Rows:
-    name, start, stop = job
-    rows = operator.rows(name, start, stop, inputs, surveys[name])
-    require_finite(rows, f"child of {operator.tag()}: {name} from element {start}")
-    return rows
+class _Ordered:
+    """A pool's ``map`` that keeps the order and runs only so far ahead."""
+
+    def __init__(self, pool: ThreadPoolExecutor, window: int) -> None:
+        self.pool, self.window = pool, window
+
+    def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(self.pool.submit(function, item))
+                if len(waiting) > self.window:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class _Safely:
+    """A ``map`` whose function runs under the contract's floating-point mode, without numpy's warnings."""
+
+    def __init__(self, each: Callable[..., Iterable[object]]) -> None:
+        self.each = each
+
+    def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> Iterable[R]:
+        return self.each(lambda item: _guarded(function, item), items)  # type: ignore[return-value]
+
+
+def _in_turn(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    return map(function, items)
 
 
 def _guarded(function: Callable[[T], R], item: T) -> R:
@@ -83,7 +207,31 @@ def _guarded(function: Callable[[T], R], item: T) -> R:
         return function(item)
 
 
-def _finished(flat: Rows, dims: tuple[int, ...]) -> Rows:
+def _stack(reads: tuple[TensorSource, ...], name: str, start: int, size: int) -> Raw:
+    """The sources' elements as rows: as they are stored if all are stored alike, else f32."""
+    stored = {source.storage(name) for source in reads}
+    if len(stored) == 1:
+        stack = np.empty((len(reads), size), RAW[stored.pop()])
+        for source, row in zip(reads, stack, strict=True):
+            source.fill(name, start, row)
+        return stack
+    return np.stack([source.read(name, start, start + size) for source in reads])
+
+
+def _require_finite(raw: Raw, where: str) -> None:
+    count, first = non_finite(raw)
+    if count:
+        raise ParentsDoNotFit(
+            f"{count} of {raw.size} elements are NaN or infinite, first at {first}",
+            where=where,
+            advice="Use parents whose values are finite and small enough for their storage, or smaller scales.",
+            reason="parents.non-finite",
+        )
+
+
+def _finished(flat: NDArray[np.float32], dims: tuple[int, ...]) -> NDArray[np.float32]:
+    if math.prod(dims) != flat.size:
+        raise UsageError(f"{flat.size} elements do not fill {dims}", reason="operator.run")
     shaped = flat.reshape(dims)
     shaped.flags.writeable = False
     return shaped

@@ -70,7 +70,7 @@ class SignAwareMerge(Operator, frozen=True, tag="sign-aware-merge/1"):
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
-        base = inputs.base.flat(name)[start:stop]
+        base = inputs.base.read(name, start, stop)
         if matches(name, self.skip):
             return base.copy()
         weights = coefficients(self.weights)

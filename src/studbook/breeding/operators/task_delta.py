@@ -54,7 +54,7 @@ class TaskDelta(Operator, frozen=True, tag="task-delta/1"):
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
-        base = inputs.base.flat(name)[start:stop]
+        base = inputs.base.read(name, start, stop)
         if matches(name, self.skip):
             return base.copy()
         change = np.zeros(stop - start, np.float32)

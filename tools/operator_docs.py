@@ -27,7 +27,7 @@ __all__ = ["main", "page", "pages", "sections"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "operators"
 NOTE = "<!-- Written by tools/operator_docs.py from the source; edit the docstring, then run `make docs`. -->"
-KINDS = {float: "number", int: "integer", str: "text"}
+KINDS = {float: "number", int: "integer", str: "text", bool: "true or false"}
 ORDER = ("Formula", "Source", "Base", "Attributes", "Bound", "When to use", "Failure modes")
 
 

@@ -12,12 +12,16 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
-from studbook.errors import Busy, BytesLie, OverBudget, StudbookError, UsageError
+from studbook.errors import Busy, BytesLie, DigestDiffers, OverBudget, StudbookError, UsageError
 
 __all__ = [
+    "READ_ONLY",
     "append_line",
     "boundary",
+    "copy_new",
+    "hash_file",
     "lock_folder",
     "make_folder",
     "place",
@@ -25,11 +29,13 @@ __all__ = [
     "replace_file",
     "sha256_file",
     "sync_folder",
+    "take_file",
     "truncate",
     "write_new",
 ]
 
 _CHUNK = 1 << 20
+_STEP = 4 << 20
 _NOTE_LIMIT = 4096
 READ_ONLY = 0o444
 
@@ -54,17 +60,8 @@ def read_file(path: Path, limit: int) -> bytes:
         BytesLie: if it is not a regular file or changes while it is read.
         OverBudget: if it is longer than ``limit``.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise UsageError("no such file", where=path, reason="file.missing") from error
-    except OSError as error:
-        raise BytesLie(f"cannot be opened as a regular file: {error.strerror}", where=path) from error
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(handle)
-        raise BytesLie("is not a regular file", where=path, reason="file.type")
-    with os.fdopen(handle, "rb") as file:
+    with _regular(path) as file:
+        status = os.fstat(file.fileno())
         if status.st_size > limit:
             raise OverBudget(f"{status.st_size} bytes; at most {limit} are read", where=path, reason="file.size")
         data = file.read(limit + 1)
@@ -82,6 +79,21 @@ def sha256_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def hash_file(path: Path) -> tuple[str, int]:
+    """SHA-256 and size in bytes of a regular file of any length, through one descriptor.
+
+    Raises:
+        UsageError: if it does not exist or cannot be opened.
+        BytesLie: if it is not a regular file.
+    """
+    hasher, size = hashlib.sha256(), 0
+    with _regular(path) as file:
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+            size += len(chunk)
+    return hasher.hexdigest(), size
+
+
 def write_new(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
     """Create a file that did not exist, with its bytes on disk before this returns.
 
@@ -90,8 +102,7 @@ def write_new(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
     """
     boundary(f"create {path.name}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(_fresh(path, mode), "wb") as file:
             file.write(data)
             file.flush()
             boundary(f"fsync {path.name}")
@@ -100,6 +111,64 @@ def write_new(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
         if not isinstance(error, FileExistsError):
             path.unlink(missing_ok=True)
         raise _disk(error, path) from error
+
+
+def copy_new(source: Path, target: Path, shown: Callable[[int], None] = lambda _: None) -> tuple[str, int]:
+    """Copy a regular file into one that did not exist, in steps; what is hashed is what was written.
+
+    Args:
+        source: The file; symbolic links, fifos and devices are refused.
+        target: Must not exist; read-only afterwards, its bytes on disk.
+        shown: Called with the number of bytes of every step.
+
+    Returns:
+        SHA-256 (64 hex digits) and size in bytes of the copy.
+
+    Raises:
+        BytesLie: if the source is not a regular file or changes while it is read.
+        StudbookError: if the disk refuses; the half-written copy is removed.
+    """
+    boundary(f"create {target.name}")
+    hasher, size = hashlib.sha256(), 0
+    try:
+        with _regular(source) as reader, os.fdopen(_fresh(target), "wb") as writer:
+            expected = os.fstat(reader.fileno()).st_size
+            while chunk := reader.read(_STEP):
+                writer.write(chunk)
+                hasher.update(chunk)
+                size += len(chunk)
+                shown(len(chunk))
+            writer.flush()
+            boundary(f"fsync {target.name}")
+            os.fsync(writer.fileno())
+    except OSError as error:
+        if not isinstance(error, FileExistsError):
+            target.unlink(missing_ok=True)
+        raise _disk(error, target) from error
+    if size != expected:
+        target.unlink(missing_ok=True)
+        raise BytesLie("changed while it was read", where=source, reason="file.changed")
+    return hasher.hexdigest(), size
+
+
+def take_file(source: Path, target: Path, sha256: str, *, move: bool) -> int:
+    """Take over a finished file whose bytes must be those of a digest; it is moved if it is ours, copied otherwise.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        DigestDiffers: if the bytes are others; nothing is left at the target.
+    """
+    found, size = hash_file(source) if move else copy_new(source, target)
+    if found != sha256:
+        if not move:
+            target.unlink()
+        raise DigestDiffers("the bytes are not those of their digest", where=source)
+    if move:
+        source.chmod(READ_ONLY)
+        place(source, target)
+    return size
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
@@ -230,6 +299,24 @@ def lock_folder(folder: Path, note: Path, *, exclusive: bool) -> int:
         advice = "Mend the permissions, or move the lab to a disk of this machine."
         raise StudbookError(f"cannot be locked: {error.strerror}", where=folder, advice=advice) from error
     return handle
+
+
+def _regular(path: Path) -> IO[bytes]:
+    """A regular file opened for reading; never a link, a fifo or a device."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise UsageError("no such file", where=path, reason="file.missing") from error
+    except OSError as error:
+        raise BytesLie(f"cannot be opened as a regular file: {error.strerror}", where=path) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise BytesLie("is not a regular file", where=path, reason="file.type")
+    return os.fdopen(handle, "rb")
+
+
+def _fresh(path: Path, mode: int = READ_ONLY) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
 
 def _write_note(note: Path) -> None:

@@ -165,9 +165,9 @@ _DEFAULT_RECIPES: tuple[dict[str, Any], ...] = (
 _DEFAULT_BUDGET = Budget(
     candidates=16,
     evaluations=400_000,
-    worker_seconds=120,
+    worker_seconds=600,
     worker_bytes=4 << 30,
-    output_bytes=134_217_728,
+    output_bytes=16 << 30,
     relative_delta=1.5,
 )
 _DEFAULT_GATES = Gates(

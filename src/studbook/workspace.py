@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from studbook.errors import BytesLie, DigestDiffers, OutOfOrder, UsageError
-from studbook.files import lock_folder, make_folder, place, read_file, replace_file, sha256_file, sync_folder, write_new
+from studbook.files import (
+    lock_folder,
+    make_folder,
+    place,
+    read_file,
+    replace_file,
+    sha256_file,
+    sync_folder,
+    take_file,
+    write_new,
+)
 from studbook.ledger import Ledger
 from studbook.records import Blob, LedgerEntry, Record, Root, Zone, canonical
 from studbook.seal import KeyRing, Sealed, seal, unseal
@@ -135,8 +145,6 @@ class Workspace:
             path.rmdir()
         place(partial, path)
 
-    # -- reading -------------------------------------------------------------------------------------------------
-
     def __contains__(self, digest: str) -> bool:
         return digest in self._by_digest
 
@@ -214,8 +222,6 @@ class Workspace:
         files[self.path / MARKER] = hashlib.sha256(marker_bytes(self.root.lab)).hexdigest()
         return files
 
-    # -- writing -------------------------------------------------------------------------------------------------
-
     def commit(self, record: Record, blobs: Mapping[str, bytes | Path] | None = None, owner: str | None = None) -> str:
         """Accept a record and the files that enter with it; both are on disk before this returns.
 
@@ -252,7 +258,7 @@ class Workspace:
         self.ledger.acknowledge(record.header, self.root.lab, audit)
         return sealed.digest
 
-    def mend_blob(self, digest: str, content: bytes) -> bool:
+    def mend_blob(self, digest: str, content: bytes | Path) -> bool:
         """Put back a known file whose bytes were deleted or changed; the new bytes are hashed first.
 
         Returns:
@@ -289,6 +295,12 @@ class Workspace:
         folder.mkdir(parents=True)
         return folder
 
+    def resume_folder(self, name: str) -> Path:
+        """A folder below ``cache`` as an earlier run left it, for long work that goes on where it stopped."""
+        folder = self.path / "cache" / "resume" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
@@ -322,11 +334,13 @@ class Workspace:
     def _stage(self, digest: str, content: bytes | Path) -> Blob:
         target = self._staging() / digest
         target.unlink(missing_ok=True)
-        data = content if isinstance(content, bytes) else read_file(content, _BLOB_LIMIT)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise DigestDiffers("the bytes are not those of their digest", where=content if data is not content else "")
-        write_new(target, data)
-        return Blob(sha256=digest, size=len(data))
+        if isinstance(content, Path):
+            mine = content.absolute().is_relative_to((self.path / "cache").absolute())
+            return Blob(sha256=digest, size=take_file(content, target, digest, move=mine))
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise DigestDiffers("the bytes are not those of their digest")
+        write_new(target, content)
+        return Blob(sha256=digest, size=len(content))
 
     def _files_of(self, entry: LedgerEntry) -> dict[Path, str]:
         """Where the files that entered with an entry belong, with the SHA-256 of their bytes; the envelope last."""

@@ -14,6 +14,7 @@ import pytest
 from lab_fixtures import BLEND, CLUSTER, rewrite
 from studbook.breeding import produce
 from studbook.breeding.produce import delta_norm
+from studbook.breeding.sources import SlmTensors
 from studbook.errors import DigestDiffers
 from studbook.lab import Lab
 from studbook.models.shape import SlmShape
@@ -85,9 +86,9 @@ def test_the_change_of_a_quantised_child_is_measured_on_what_its_readers_decode(
     base = opened.desk.model(opened.desk.find_model("base"))
     tensors = {name: base.dense(name) for name in base.tensors}
     child = parse_slm(write_slm(base.shape, base.tokenizer, tensors, dtype="q4_0"))
-    assert delta_norm(base, base) == 0.0
-    assert delta_norm(base, child) == pytest.approx(distance(base, child), rel=1e-12)
-    assert delta_norm(base, child) > 0.01
+    assert delta_norm(SlmTensors(base), SlmTensors(base)) == 0.0
+    assert delta_norm(SlmTensors(base), SlmTensors(child)) == pytest.approx(distance(base, child), rel=1e-12)
+    assert delta_norm(SlmTensors(base), SlmTensors(child)) > 0.01
 
 
 @pytest.mark.parametrize("change", [{"ffn_size": 8}, {"layer_count": 1}])
@@ -96,4 +97,5 @@ def test_the_change_between_models_of_other_shapes_is_beyond_every_bound(opened:
     shape = SlmShape(**{f.name: getattr(base.shape, f.name) for f in fields(base.shape)} | change)
     zeros = {spec.name: np.zeros(spec.dims, dtype=np.float32) for spec in shape.tensors()}
     other = parse_slm(write_slm(shape, base.tokenizer, zeros))
-    assert delta_norm(base, other) == delta_norm(other, base) == math.inf
+    assert delta_norm(SlmTensors(base), SlmTensors(other)) == math.inf
+    assert delta_norm(SlmTensors(other), SlmTensors(base)) == math.inf

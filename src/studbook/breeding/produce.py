@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from studbook.breeding.operators import decode_operator
+from studbook.breeding.sources import SlmTensors, as_inputs, open_inputs
 from studbook.breeding.worker import OUTPUT
 from studbook.errors import DigestDiffers
 from studbook.files import read_file, sha256_file
@@ -27,9 +29,10 @@ from studbook.records import (
     digest,
 )
 from studbook.sandbox import Answer, Limits, run_worker
-from studbook.tensors.reductions import sum_of_squares
+from studbook.tensors.reductions import block_squares, blocks, combine
+from studbook.tensors.sources import TensorSource
 
-__all__ = ["CHUNK", "Bred", "check_output", "delta_norm", "describe", "produce", "run_template"]
+__all__ = ["CHUNK", "Bred", "check_output", "delta_norm", "describe", "produce", "run_template", "squared_distance"]
 
 # Elements an operator computes at a time; the bytes do not depend on it.
 CHUNK = 1 << 20
@@ -124,21 +127,34 @@ def produce(
         numeric_contract=template.numeric_contract,
         isolation=isolation,
         output=Blob(sha256=output.sha256, size=output.size),
-        delta_norm=delta_norm(read_slm(paths[template.base]), output),
+        delta_norm=delta_norm(_reference(template, paths), SlmTensors(output)),
         reproducibility="exact",
     )
     return Bred(receipt, folder / OUTPUT)
 
 
-def delta_norm(base: Slm, child: Slm) -> float:
-    """||child - base||, L2 over all tensors in f64, as a reader decodes both; infinite where names or shapes differ."""
-    if base.layout_sha256 != child.layout_sha256:
+def delta_norm(reference: TensorSource, child: TensorSource) -> float:
+    """||child - reference||, L2 over all tensors in f64, as a reader decodes both; infinite where they do not match."""
+    if {n: reference.dims(n) for n in reference.names} != {n: child.dims(n) for n in child.names}:
         return math.inf
-    return math.sqrt(math.fsum(sum_of_squares(_difference(child.dense(n), base.dense(n))) for n in base.tensors))
+    return math.sqrt(math.fsum(squared_distance(reference, child, name) for name in reference.names))
 
 
-def _difference(child: NDArray[np.float32], base: NDArray[np.float32]) -> NDArray[np.float64]:
-    return (child.astype(np.float64) - base.astype(np.float64)).reshape(-1)
+def squared_distance(reference: TensorSource, child: TensorSource, name: str) -> float:
+    """Sum of (child - reference)^2 over one tensor, f64 in the contract's order."""
+
+    def difference(start: int, stop: int) -> NDArray[np.float64]:
+        left = child.read(name, start, stop).astype(np.float64)
+        return left - reference.read(name, start, stop).astype(np.float64)
+
+    return combine(block_squares(difference(s, e)) for s, e in blocks(child.size(name)))
+
+
+def _reference(template: LineageTemplate, paths: Mapping[str, Path]) -> TensorSource:
+    """What the child is measured against: the base, in the child's shape."""
+    named = [(str(paths[d]), d) for d in (template.base, *template.parents)]
+    operator = decode_operator(template.operator)
+    return operator.reference(as_inputs(*open_inputs(named[0], named[1:])))
 
 
 def check_output(template: LineageTemplate, receipt: OperatorReceipt, output: Slm) -> tuple[Check, ...]:

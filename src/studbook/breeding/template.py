@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from studbook.breeding.operators import AnyOperator
+from studbook.breeding.operators.bounds import norm
 from studbook.breeding.recipes import recipe_sha256
 from studbook.breeding.sources import as_inputs
 from studbook.errors import OverBudget, ParentsDoNotFit
 from studbook.models.slm import Slm
+from studbook.models.slm_layout import MAX_FILE_BYTES
 from studbook.models.slm_writer import write_slm
 from studbook.records import Expected, Header, LineageTemplate, Policy, WorkerLimits
 from studbook.tensors.contract import CONTRACT_SHA256
-from studbook.tensors.reductions import sum_of_squares
 
-__all__ = ["draft", "norm", "operator_fields"]
+__all__ = ["draft", "operator_fields"]
 
 
 def operator_fields(operator: AnyOperator) -> dict[str, Any]:
@@ -27,16 +29,11 @@ def operator_fields(operator: AnyOperator) -> dict[str, Any]:
     return fields
 
 
-def norm(model: Slm) -> float:
-    """L2 norm over all tensors, f64."""
-    return math.sqrt(math.fsum(sum_of_squares(model.dense(s.name).reshape(-1)) for s in model.shape.tensors()))
-
-
 def draft(
     header: Header,
     policy: Policy,
     policy_digest: str,
-    cluster: str,
+    cluster: str | None,
     compatibility: str | None,
     operator: AnyOperator,
     base: Slm,
@@ -78,7 +75,7 @@ def draft(
         limits=WorkerLimits(
             seconds=policy.budget.worker_seconds,
             memory_bytes=policy.budget.worker_bytes,
-            output_bytes=policy.budget.output_bytes,
+            output_bytes=min(policy.budget.output_bytes, MAX_FILE_BYTES),
         ),
         expected=_expected(operator, base, parents, policy),
     )
@@ -86,9 +83,13 @@ def draft(
 
 def _expected(operator: AnyOperator, base: Slm, parents: Sequence[Slm], policy: Policy) -> Expected:
     label = operator.storage or "f32"
-    bound = operator.delta_bound(as_inputs(base, parents))
-    relative = bound / max(norm(base), 1e-30)
-    size = len(write_slm(base.shape, base.tokenizer, {s.name: base.dense(s.name) for s in base.shape.tensors()}, label))
+    inputs = as_inputs(base, parents)
+    shape, tokenizer = operator.remake(base.shape, base.tokenizer)
+    bound = operator.delta_bound(inputs)
+    reference = operator.reference(inputs)
+    relative = bound / max(norm(reference, reference.names), 1e-30)
+    zeros = {spec.name: np.zeros(spec.dims, np.float32) for spec in shape.tensors()}
+    size = len(write_slm(shape, tokenizer, zeros, label))
     budget = policy.budget
     if size > budget.output_bytes:
         raise OverBudget(f"the output would have {size} bytes; the policy allows {budget.output_bytes}")
@@ -100,8 +101,8 @@ def _expected(operator: AnyOperator, base: Slm, parents: Sequence[Slm], policy: 
             reason="budget.relative-delta",
         )
     return Expected(
-        layout_sha256=base.layout_sha256,
-        tokenizer_sha256=base.tokenizer_sha256,
+        layout_sha256=shape.layout_sha256(),
+        tokenizer_sha256=hashlib.sha256(tokenizer.section()).hexdigest(),
         label=label,
         size_bytes=size,
         delta_norm=bound,

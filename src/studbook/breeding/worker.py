@@ -40,9 +40,10 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     operator = decode_operator(job["operator"])
     files = [tuple(job["base"]), *(tuple(p) for p in job["parents"])]
     base, parents = open_inputs(files[0], files[1:])
+    shape, tokenizer = operator.remake(base.shape, base.tokenizer)
     tensors = compute(operator, as_inputs(base, parents), chunk=job["chunk"], threads=job["threads"])
-    shaped = {spec.name: tensors[spec.name].reshape(spec.dims) for spec in base.shape.tensors()}
-    data = write_slm(base.shape, base.tokenizer, shaped, dtype=operator.storage or "f32")
+    shaped = {spec.name: tensors[spec.name].reshape(spec.dims) for spec in shape.tensors()}
+    data = write_slm(shape, tokenizer, shaped, dtype=operator.storage or "f32")
     if len(data) > job["output_bytes"]:
         raise OverBudget(f"the output has {len(data)} bytes; {job['output_bytes']} are allowed")
     (folder / OUTPUT).write_bytes(data)

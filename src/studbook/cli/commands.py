@@ -19,6 +19,7 @@ from studbook.files import read_file
 from studbook.lab import Lab
 from studbook.lab.founding import read_policy
 from studbook.lab.rounds import Outcome
+from studbook.lab.search import Request
 from studbook.records import read_plain_json
 
 __all__ = ["Session", "commands"]
@@ -77,13 +78,14 @@ def init(session: Session, path: Path, owner: str, policy: Path | None) -> None:
 @commands.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--name", help="What to call the model [its file's name].")
+@click.option("--licence", help="SPDX identifier of a checkpoint whose model card states none.")
 @click.pass_obj
-def register(session: Session, paths: Sequence[Path], name: str | None) -> None:
-    """Register founder folders, models or manifests."""
+def register(session: Session, paths: Sequence[Path], name: str | None, licence: str | None) -> None:
+    """Register founder folders, models, manifests, Hugging Face checkpoints or LoRA folders."""
     if name and len(paths) > 1:
         raise UsageError("a name goes with one path", where="--name")
     with session.open() as lab:
-        manifests = [m for path in paths for m in lab.register(path, name)]
+        manifests = [m for path in paths for m in lab.register(path, name, licence)]
     session.give(manifests, pages.registered(manifests))
 
 
@@ -131,17 +133,44 @@ def compare(session: Session, base: str, parents: Sequence[str], cluster: str | 
 
 
 @commands.command()
-@click.argument("cluster")
-@click.argument("recipe")
+@click.argument("words", nargs=-1, metavar="[CLUSTER] [RECIPE]")
 @click.option("--parent", "parents", multiple=True, help="A parent to use [every approved one].")
+@click.option("--base", help="The checkpoint that the parents were tuned from.")
+@click.option("--mergekit", type=click.Path(path_type=Path), help="A mergekit YAML file, instead of RECIPE.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also export the child to this folder.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads, for checkpoints [every processor].")
 @click.pass_obj
-def breed(session: Session, cluster: str, recipe: str, parents: Sequence[str]) -> None:
-    """Breed one candidate; RECIPE is an operator record as JSON, or a file that holds one."""
+def breed(
+    session: Session,
+    words: Sequence[str],
+    parents: Sequence[str],
+    base: str | None,
+    mergekit: Path | None,
+    output: Path | None,
+    threads: int | None,
+) -> None:
+    """Breed one candidate; RECIPE is an operator record as JSON, or a file that holds one.
+
+    SLM1 models are bred for a CLUSTER of failures; Hugging Face checkpoints for none.
+    """
+    cluster, recipe = _work(words, mergekit)
     with session.open() as lab:
-        artifact = lab.breed(cluster, _recipes(recipe)[0], parents or None)
-        session.give(
-            {"artifact": artifact, "name": lab.desk.name_of(artifact)}, pages.bred(lab.desk.name_of(artifact), artifact)
-        )
+        artifact = lab.breed(cluster, recipe, parents or None, base, threads)
+        name = lab.desk.name_of(artifact)
+        if output is not None:
+            lab.export(artifact, output)
+        session.give({"artifact": artifact, "name": name}, pages.bred(name, artifact))
+
+
+@commands.command()
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.pass_obj
+def export(session: Session, name: str, folder: Path) -> None:
+    """Write a model to a folder outside the lab, with the records of its making."""
+    with session.open(writer=False) as lab:
+        files = lab.export(name, folder)
+    session.give({"folder": str(folder), "files": files}, pages.line(f"exported {len(files)} files to {folder}"))
 
 
 @commands.command()
@@ -178,6 +207,28 @@ def round_(session: Session, cluster: str, recipes: str | None, parents: Sequenc
         outcome = lab.round(cluster, _recipes(recipes) if recipes else None, parents or None, ceiling)
         session.give(_outcome(outcome), pages.decision(outcome, lab.desk.name_of))
     raise SystemExit(HELD if outcome.held else NO_OP if outcome.record.chosen is None else 0)
+
+
+@commands.command()
+@click.argument("cluster")
+@click.option("--method", default="cma", show_default=True, type=click.Choice(["cma", "m2n2", "random"]), help="How.")
+@click.option("--evaluations", default=85, show_default=True, type=int, help="Recipes to run, the uniform soup first.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**53 - 1), help="Seed of the method.")
+@click.option("--parent", "parents", multiple=True, help="A parent to use [every approved one].")
+@click.option("--space", "kind", default="scales", show_default=True, type=click.Choice(["scales", "ties", "split"]),
+              help="What is set: scales, density and weights, or points of crossover.")  # fmt: skip
+@click.option("--layers", "layered", is_flag=True, help="Scales of their own for every layer.")
+@click.option("--filter", "filters", multiple=True, help="Scales of their own for tensors whose name holds this.")
+@click.option("--objective", default="worst", show_default=True, type=click.Choice(["worst", "mean"]),
+              help="Lowest or mean accuracy over the protected skills.")  # fmt: skip
+@click.option("--mix", default="lerp", show_default=True, type=click.Choice(["lerp", "slerp"]), help="How m2n2 mixes.")
+@click.option("--resume", is_flag=True, help="Refuse to begin anew if there is nothing to go on with.")
+@click.pass_obj
+def search(session: Session, cluster: str, resume: bool, **wanted: Any) -> None:
+    """Search for the best recipe on development items and breed it; the same command goes on where it stopped."""
+    with session.open() as lab:
+        found = lab.search(cluster, Request(**{**wanted, "parents": wanted["parents"] or None}), resume=resume)
+    session.give(found, pages.searched(found))
 
 
 @commands.command()
@@ -279,6 +330,16 @@ def diff(session: Session, first: str, second: str) -> None:
 
 
 @commands.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path())
+@click.pass_obj
+def doctor(session: Session, folder: Path) -> None:
+    """Warm the compiled kernels and report what this machine offers; needs no lab."""
+    found = Lab.doctor(folder)
+    session.give({**msgspec.to_builtins(found), "ok": found.ok}, pages.examination(found))
+    raise SystemExit(0 if found.ok else WRONG)
+
+
+@commands.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("demo"))
 @click.pass_obj
 def demo(session: Session, folder: Path) -> None:
@@ -292,6 +353,18 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     """The decision record with its digest and what followed from it."""
     names = ("decision", "record", "archive", "released", "held", "baselines")
     return {name: msgspec.to_builtins(getattr(outcome, name)) for name in names}
+
+
+def _work(words: Sequence[str], mergekit: Path | None) -> tuple[str | None, dict[str, Any]]:
+    """Cluster, or None, and recipe."""
+    if mergekit is not None:
+        if words:
+            raise UsageError("a mergekit file is the whole recipe", where="--mergekit", advice="Leave RECIPE out.")
+        text = read_file(mergekit, _RECIPE_LIMIT).decode("utf-8", "replace")
+        return None, {"mergekit": text, "where": str(mergekit)}
+    if len(words) not in (1, 2):
+        raise UsageError("names no recipe", advice="studbook breed CLUSTER RECIPE, or studbook breed RECIPE --parent X")
+    return (words[0] if len(words) == 2 else None), _recipes(words[-1])[0]
 
 
 def _recipes(text: str) -> list[dict[str, Any]]:

@@ -14,9 +14,11 @@ from rich.tree import Tree
 from studbook.cli.verdicts import candidates_table, explain
 from studbook.lab.audit import Verification
 from studbook.lab.demo import DemoReport
+from studbook.lab.doctor import Examination
 from studbook.lab.judging import Card
 from studbook.lab.reading import Ancestor
 from studbook.lab.rounds import Outcome
+from studbook.lab.search import Found
 from studbook.records import (
     CompatibilityReport,
     LedgerEntry,
@@ -34,6 +36,7 @@ __all__ = [
     "decision",
     "demo",
     "difference",
+    "examination",
     "founded",
     "frozen",
     "line",
@@ -45,6 +48,7 @@ __all__ = [
     "registered",
     "rows",
     "scores",
+    "searched",
     "verification",
 ]
 
@@ -130,6 +134,25 @@ def scores(cards: Mapping[str, Card], name: Namer) -> Page:
     return page
 
 
+def searched(found: Found) -> Page:
+    """After `search`."""
+    record = found.record
+    rows = (("uniform soup", record.evaluated[0]), (found.name, record.evaluated[record.best]))
+
+    def page(out: Console) -> None:
+        table = _table("recipe", record.objective, *(name.removeprefix("development-") for name in found.suites))
+        for name, row in rows:
+            shares = [f"{int(r) / int(n):.1%}" for r, n in zip(row.right.split(), record.items.split(), strict=False)]
+            table.add_row(name, f"{row.objective_ppm / 1e6:.2%}", *shares)
+        out.print(table)
+        spent = f"{len(record.evaluated)} recipes run, {len(record.repeats)} proposed again; best was number"
+        out.print(f"{spent} {record.best + 1}. These are the items that were searched on: a round judges on others.")
+        out.print(f"recipe:  {msgspec.json.encode(record.recipe).decode()}", soft_wrap=True)
+        out.print(f"receipt: {found.receipt}", soft_wrap=True)
+
+    return page
+
+
 def decision(outcome: Outcome, name: Namer) -> Page:
     """After `round` and `decide`."""
 
@@ -147,6 +170,20 @@ def moved(channel: str, record: Record, name: Namer) -> Page:
     """After `release` and `rollback`."""
     artifact = getattr(record, "artifact", None)
     return line(f"{channel} -> {name(artifact)} {artifact}" if artifact else f"{channel} -> empty")
+
+
+def examination(found: Examination) -> Page:
+    """After `doctor`."""
+
+    def page(out: Console) -> None:
+        for check in found.checks:
+            out.print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<14} {check.found}", soft_wrap=True)
+            if check.advice:
+                out.print(f"{'':20} {check.advice}", soft_wrap=True)
+        out.print(f"environment: {found.environment}", soft_wrap=True)
+        out.print("doctor: ok" if found.ok else "doctor: something is wrong; the advice stands beside it")
+
+    return page
 
 
 def verification(found: Verification) -> Page:

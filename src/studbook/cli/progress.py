@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as RichProgress
 
 __all__ = ["Shown"]
@@ -33,6 +41,20 @@ class Shown:
             yield from self._bar(title, items, total)
         else:
             yield from self._lines(title, items, total)
+
+    @contextmanager
+    def measure(self, title: str, total: int, /) -> Iterator[Callable[[int], None]]:
+        """A step measured in bytes: a bar with a rate on a terminal, two lines elsewhere."""
+        if self._console.is_terminal and total:
+            columns = (TextColumn("{task.description:<36}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            with RichProgress(*columns, TimeElapsedColumn(), console=self._console) as bar:
+                task = bar.add_task(title, total=total)
+                yield lambda done: bar.advance(task, done)
+        else:
+            self.say(f"{title}: {total / 1e6:,.0f} MB to do")
+            started = time.monotonic()
+            yield lambda _: None
+            self.say(f"{title}: done in {time.monotonic() - started:.1f} s")
 
     def say(self, line: str) -> None:
         """One line for the reader."""

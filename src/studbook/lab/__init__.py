@@ -14,7 +14,21 @@ from typing import Any
 
 from studbook.breeding.produce import CHUNK
 from studbook.errors import OutOfOrder, UsageError
-from studbook.lab import audit, breeding, channels, demo, founding, judging, readiness, reading, rounds, sources
+from studbook.lab import (
+    audit,
+    breeding,
+    channels,
+    checkpoints,
+    demo,
+    doctor,
+    founding,
+    judging,
+    readiness,
+    reading,
+    rounds,
+    search,
+    sources,
+)
 from studbook.lab.desk import Desk
 from studbook.lab.progress import Progress
 from studbook.lab.suites import Suites
@@ -77,9 +91,9 @@ class Lab:
         """Make a new lab: keys, root, policy. Returns the folder of the keys."""
         return founding.found(path, owner, keys, policy)
 
-    def register(self, path: Path, name: str | None = None) -> tuple[SourceManifest, ...]:
-        """Register a founder folder, a model or a manifest."""
-        return sources.register(self.desk, path, name)
+    def register(self, path: Path, name: str | None = None, licence: str | None = None) -> tuple[SourceManifest, ...]:
+        """Register a founder folder, a model, a manifest, a checkpoint or a LoRA folder."""
+        return sources.register(self.desk, path, name, licence)
 
     def approve(
         self, name: str, person: str, clusters: Sequence[str] = ("*",), until: str = "", reason: str = ""
@@ -96,9 +110,31 @@ class Lab:
         names = [self.desk.find_model(p) for p in parents]
         return sources.compare_parents(self.desk, found, names, rows[1] if rows else None)[1]
 
-    def breed(self, cluster: str, recipe: Mapping[str, Any], parents: Sequence[str] | None = None) -> str:
-        """Breed one candidate for a cluster without judging it; returns its artifact's digest."""
-        return rounds.breed_one(self.desk, cluster, recipe, parents)
+    def breed(
+        self,
+        cluster: str | None,
+        recipe: Mapping[str, Any],
+        parents: Sequence[str] | None = None,
+        base: str | None = None,
+        threads: int | None = None,
+    ) -> str:
+        """Breed one candidate without judging it; returns its artifact's digest.
+
+        Args:
+            cluster: The failure cluster it is bred for; None for checkpoints, which no suite here can judge.
+            recipe: An operator record; for checkpoints also a whole recipe (it has ``parents``), or
+                ``{"mergekit": text, "where": name}``.
+            parents: Names of the parents; for a cluster every approved one by default.
+            base: Name of the checkpoints' shared base, where the operator needs one.
+            threads: Threads of a checkpoint's worker; every processor by default.
+        """
+        if cluster is not None:
+            return rounds.breed_one(self.desk, cluster, recipe, parents)
+        return checkpoints.breed(self.desk, recipe, parents or (), base, threads)
+
+    def export(self, name: str, folder: Path) -> dict[str, str]:
+        """Write a checkpoint as a folder, or an SLM1 model as a file, with the records of its making."""
+        return checkpoints.export(self.desk, name, folder)
 
     def evaluate(self, names: Sequence[str]) -> dict[str, judging.Card]:
         """Scorecards of some models on the development suites, which may be looked at freely.
@@ -125,6 +161,10 @@ class Lab:
     ) -> rounds.Outcome:
         """One whole round: select, breed, evaluate, decide, release to shadow or archive with reasons."""
         return rounds.run_round(self.desk, cluster, recipes, parents, ceiling)
+
+    def search(self, cluster: str, request: search.Request, *, resume: bool = False) -> search.Found:
+        """Search for a recipe on development items and breed the best one; nothing is judged or released."""
+        return search.search(self.desk, cluster, request, resume=resume)
 
     def release(self, name: str, stage: str, person: str | None = None, reason: str = "") -> Record:
         """Move a winner to shadow or, with a person's key, to champion."""
@@ -163,6 +203,11 @@ class Lab:
     def diff(self, first: str, second: str) -> dict[str, Any]:
         """Two models side by side."""
         return reading.difference(self.desk, first, second)
+
+    @classmethod
+    def doctor(cls, folder: Path = Path()) -> doctor.Examination:
+        """Warm the kernels and look at the machine; needs no lab."""
+        return doctor.examine(folder)
 
     @classmethod
     def demo(cls, folder: Path, progress: Progress | None = None) -> demo.DemoReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from studbook.errors import StudbookError, printable
-from studbook.files import read_file
+from studbook.files import hash_file, read_file
 from studbook.lab.channels import alias_content
 from studbook.lab.desk import Desk
 from studbook.lab.founding import PIN
@@ -21,7 +20,7 @@ from studbook.workspace import marker_bytes
 
 __all__ = ["Problem", "Verification", "verify"]
 
-_LIMIT = 1 << 30
+_LIMIT = 1 << 16
 
 
 class Problem(Struct, frozen=True):
@@ -111,13 +110,13 @@ def _check_file(
     records: dict[str, Record],
     path: Path,
 ) -> None:
-    data = read_file(path, _LIMIT)
-    if path.name == "studbook.json" and data != marker_bytes(desk.workspace.root.lab):
+    if path.name == "studbook.json" and read_file(path, _LIMIT) != marker_bytes(desk.workspace.root.lab):
         raise StudbookError("is not this lab's marker")
-    if hashlib.sha256(data).hexdigest() != expected[path]:
+    found, size = hash_file(path)
+    if found != expected[path]:
         raise StudbookError("is not the file that was recorded: its digest differs")
     counted[0] += 1
-    counted[1] += len(data)
+    counted[1] += size
     if entry := envelopes.get(path):
         records[entry.record] = desk.workspace.sealed(entry).record
 

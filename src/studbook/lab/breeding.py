@@ -14,6 +14,7 @@ from studbook.breeding.template import draft, operator_fields
 from studbook.errors import OutOfOrder, OverBudget, ParentsDoNotFit, UsageError
 from studbook.executor import in_order
 from studbook.files import read_file
+from studbook.lab import checkpoints
 from studbook.lab.desk import Desk
 from studbook.lab.sources import inherited_data, licence_of
 from studbook.models.slm import Slm, parse_slm
@@ -200,8 +201,19 @@ def reproduce(
         raise UsageError("is not empty", where=place, advice="Name an empty or new folder.")
     found = reproduce_manifest(desk, manifest, place, threads=threads, chunk=chunk)
     if restore:
-        desk.workspace.mend_blob(artifact, read_file(place / "candidate.slm", _LIMIT))
+        _restore(desk, artifact, place)
     return found
+
+
+def _restore(desk: Desk, artifact: str, folder: Path) -> None:
+    """Put back what is missing of an artifact that was bred again into a folder."""
+    if not checkpoints.is_checkpoint(desk, artifact):
+        desk.workspace.mend_blob(artifact, read_file(folder / "candidate.slm", _LIMIT))
+        return
+    listing, files = checkpoints.bytes_of(folder)
+    desk.workspace.mend_blob(artifact, listing)
+    for digest_, path in files.items():
+        desk.workspace.mend_blob(digest_, path)
 
 
 def reproduce_manifest(
@@ -215,6 +227,8 @@ def reproduce_manifest(
     receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
     template = desk.workspace.get(manifest.template, LineageTemplate)
     place = folder or desk.workspace.work_folder(f"reproduce-{manifest.receipt[:16]}")
+    if checkpoints.recipe_of(template) is not None:
+        return checkpoints.reproduce_checkpoint(desk, manifest, place, threads=threads, chunk=chunk)
     return recompute(template, receipt, _paths(desk, template), place, threads=threads, chunk=chunk)
 
 

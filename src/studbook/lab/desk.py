@@ -12,13 +12,16 @@ from typing import TypeVar
 from studbook.environment import environment_class
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError, printable
 from studbook.lab.progress import Progress, Silent
+from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
     CandidateManifest,
     ChampionPromotion,
+    CheckpointSource,
     Header,
     LedgerEntry,
     LineageTemplate,
+    LoraSource,
     ModelSource,
     Policy,
     Record,
@@ -151,9 +154,13 @@ class Desk:
         return found[-1]
 
     def sources(self) -> dict[str, tuple[str, SourceManifest]]:
-        """Every registered model by artifact digest: digest of its newest manifest, and the manifest."""
-        found = self.all(SourceManifest)
-        return {m.artifact.sha256: (d, m) for d, m in found if isinstance(m.source, ModelSource)}
+        """Every registered SLM1 model by artifact digest: digest of its newest manifest, and the manifest."""
+        return {a: found for a, found in self.registered().items() if isinstance(found[1].source, ModelSource)}
+
+    def registered(self) -> dict[str, tuple[str, SourceManifest]]:
+        """The same for everything that can be bred from: models, checkpoints and LoRA folders."""
+        kinds = (ModelSource, CheckpointSource, LoraSource)
+        return {m.artifact.sha256: (d, m) for d, m in self.all(SourceManifest) if isinstance(m.source, kinds)}
 
     def candidates(self) -> list[tuple[str, CandidateManifest]]:
         """Every candidate manifest with its digest, oldest first."""
@@ -201,7 +208,7 @@ class Desk:
 
     def name_of(self, artifact: str) -> str:
         """What people call an artifact: its registered or candidate name, or the start of its digest."""
-        for found, (_, manifest) in self.sources().items():
+        for found, (_, manifest) in self.registered().items():
             if found == artifact:
                 return manifest.name
         for _, candidate in self.candidates():
@@ -218,10 +225,10 @@ class Desk:
         channels = self.channels()
         if name in channels and (held := channels[name].artifact):
             return held
-        named = {a for a, (_, m) in self.sources().items() if m.name == name}
+        named = {a for a, (_, m) in self.registered().items() if m.name == name}
         named |= {c.artifact.sha256 for _, c in self.candidates() if name in (c.name, c.artifact.sha256)}
         if not named and re.fullmatch(r"[0-9a-f]{8,64}", name):
-            known = {*self.sources(), *(c.artifact.sha256 for _, c in self.candidates())}
+            known = {*self.registered(), *(c.artifact.sha256 for _, c in self.candidates())}
             named = {a for a in known if a.startswith(name)}
         if len(named) == 1:
             return named.pop()
@@ -256,10 +263,15 @@ class Desk:
         return isinstance(source, ModelSource) and source.trained_manifest is not None
 
     def sound(self, artifact: str) -> bool:
-        """Whether the lab's own reader accepts an artifact's bytes."""
+        """Whether the lab's own reader accepts an artifact's bytes: a container's, or every file of a checkpoint."""
         try:
-            self.model(artifact)
-        except StudbookError:
+            data = self.workspace.blob(artifact)
+            if data[:4] == b"SLM1":
+                parse_slm(data, where=f"model {artifact[:16]}")
+                return True
+            listed = parse_listing(data, f"files of {artifact[:16]}")
+            open_checkpoint({entry.path: self.workspace.blob_path(entry.sha256) for entry in listed}, artifact).close()
+        except (StudbookError, OSError):
             return False
         return True
 

@@ -39,7 +39,11 @@ ROLES = (
     _Role("people/approval", Zone.REGISTRY, ("parent-approval/1",)),
     _Role("people/promotion", Zone.RELEASE, ("champion-promotion/1",)),
     _Role("process/registry", Zone.REGISTRY, ("source-manifest/1", "compatibility-report/1")),
-    _Role("process/candidate", Zone.CANDIDATE, ("lineage-template/1", "operator-receipt/1", "candidate-manifest/1")),
+    _Role(
+        "process/candidate",
+        Zone.CANDIDATE,
+        ("lineage-template/1", "operator-receipt/1", "candidate-manifest/1", "search-receipt/1"),
+    ),
     _Role(
         "process/evaluation",
         Zone.EVALUATION,

@@ -7,15 +7,17 @@ import re
 from collections import defaultdict
 from typing import Any
 
-import numpy as np
 from msgspec import Struct
 
+from studbook.breeding.operators.bounds import squares
+from studbook.breeding.operators.crossover import unit_name
+from studbook.breeding.produce import squared_distance
 from studbook.errors import UsageError
 from studbook.evaluation.scorecards import evaluator_sha256
+from studbook.lab import checkpoints
 from studbook.lab.desk import Desk
 from studbook.lab.sources import licence_of
 from studbook.records import KINDS, LedgerEntry, LineageTemplate, Record, Scorecard
-from studbook.tensors.reductions import sum_of_squares
 
 __all__ = ["Ancestor", "difference", "lineage", "listing", "show"]
 
@@ -93,7 +95,7 @@ def listing(desk: Desk, what: str | None = None) -> list[dict[str, Any]]:
                 "licence": licence_of(desk, a),
                 "bytes": m.artifact.size,
             }
-            for a, (_, m) in desk.sources().items()
+            for a, (_, m) in desk.registered().items()
         ]
         rows += [
             {
@@ -146,22 +148,20 @@ def _record(desk: Desk, entry: LedgerEntry) -> Record:
 
 def _layer_norms(desk: Desk, first: str, second: str) -> list[dict[str, Any]]:
     """||second - first|| and ||first|| a layer, f64; tensors that do not match in shape are named, not compared."""
-    a, b = desk.model(first), desk.model(second)
+    a, b = checkpoints.tensors(desk, first), checkpoints.tensors(desk, second)
     moved: dict[str, list[float]] = defaultdict(list)
     size: dict[str, list[float]] = defaultdict(list)
-    shapes = {spec.name: spec.dims for spec in b.shape.tensors()}
+    shapes = {name: b.dims(name) for name in b.names}
     rows: list[dict[str, Any]] = []
-    for spec in a.shape.tensors():
-        if shapes.get(spec.name) != spec.dims:
-            other = shapes.get(spec.name)
+    for name in a.names:
+        if shapes.get(name) != a.dims(name):
+            other = shapes.get(name)
             rows.append(
-                {"layer": spec.name, "difference": None, "first": list(spec.dims), "second": other and list(other)}
+                {"layer": name, "difference": None, "first": list(a.dims(name)), "second": other and list(other)}
             )
             continue
-        layer = ".".join(spec.name.split(".")[:2]) if spec.name.startswith("layers.") else spec.name
-        delta = b.dense(spec.name).astype(np.float64) - a.dense(spec.name).astype(np.float64)
-        moved[layer].append(sum_of_squares(delta.reshape(-1)))
-        size[layer].append(sum_of_squares(a.dense(spec.name).reshape(-1)))
+        moved[unit_name(name)].append(squared_distance(a, b, name))
+        size[unit_name(name)].append(squares(a, name))
     for layer, parts in moved.items():
         norm, base = math.sqrt(math.fsum(parts)), math.sqrt(math.fsum(size[layer]))
         rows.append({"layer": layer, "difference": norm, "relative": norm / base if base else None})

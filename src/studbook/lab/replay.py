@@ -15,6 +15,7 @@ from studbook.records import (
     BaselineReceipt,
     CandidateManifest,
     ChampionPromotion,
+    CheckpointSource,
     ConfirmationRecord,
     FailureCluster,
     LedgerEntry,
@@ -115,7 +116,7 @@ def _candidate(desk: Desk, record: CandidateManifest) -> None:
 
 
 def _source(desk: Desk, record: SourceManifest) -> None:
-    if isinstance(record.source, ModelSource):
+    if isinstance(record.source, ModelSource | CheckpointSource):
         check_claim(record.source.claim, {record.source.claim: desk.sound(record.artifact.sha256)})
 
 

@@ -11,17 +11,20 @@ from studbook.errors import UsageError, printable
 from studbook.evaluation.contamination import parse_rows
 from studbook.lab.desk import Desk, plain_name, plain_text
 from studbook.records import (
+    CheckpointSource,
     CompatibilityReport,
     DataSource,
     LicenceSource,
+    LoraSource,
     ModelSource,
     ParentApproval,
     SourceManifest,
     digest,
 )
 from studbook.registry.approval import Selection, select_approved_parents
+from studbook.registry.checkpoints import FileDraft, is_checkpoint, read_checkpoint
 from studbook.registry.compatibility import Parent, check_all, compare
-from studbook.registry.sources import read_source
+from studbook.registry.sources import Draft, read_source
 
 __all__ = [
     "ANCHOR_ROWS",
@@ -38,8 +41,14 @@ __all__ = [
 ANCHOR_ROWS = 200
 
 
-def register(desk: Desk, path: Path, name: str | None = None) -> tuple[SourceManifest, ...]:
-    """Register what lies at a path: a founder folder, a model or a manifest.
+def register(desk: Desk, path: Path, name: str | None = None, licence: str | None = None) -> tuple[SourceManifest, ...]:
+    """Register what lies at a path: a founder folder, a model, a manifest, a checkpoint or a LoRA folder.
+
+    Args:
+        desk: The lab.
+        path: Where it lies.
+        name: What to call it.
+        licence: SPDX identifier of a checkpoint whose model card states none.
 
     Returns:
         The manifests that are now in the ledger, the model's last.
@@ -50,14 +59,30 @@ def register(desk: Desk, path: Path, name: str | None = None) -> tuple[SourceMan
     if name is not None and (re.fullmatch(r"[0-9a-f]{8,64}", name) or name in desk.channels()):
         advice = "Names that look like digests, or are channels, would be taken for something else."
         raise UsageError(f"{name!r} cannot be the name of a model", where="--name", advice=advice, reason="usage.name")
-    drafts = read_source(desk.header, path, name and plain_name(name, "--name"))
-    for draft in drafts:
-        _check_again(desk, draft.manifest)
+    title = name and plain_name(name, "--name")
+    drafts: list[Draft | FileDraft]
+    if path.is_dir() and is_checkpoint(path):
+        drafts = [*_read_checkpoint(desk, path, title, licence)]
+    elif licence is not None:
+        advice = "Founders bring a licence.manifest; only checkpoints may be given a licence here."
+        raise UsageError("is not a checkpoint", where=path, advice=advice)
+    else:
+        drafts = [*read_source(desk.header, path, title)]
+    for found in drafts:
+        _check_again(desk, found.manifest)
     for draft in desk.progress.track(f"registering {path.name}", drafts):
         for digest_, content in draft.blobs.items():
             desk.workspace.mend_blob(digest_, content)
         desk.workspace.commit(draft.manifest, draft.blobs)
     return tuple(draft.manifest for draft in drafts)
+
+
+def _read_checkpoint(desk: Desk, path: Path, name: str | None, licence: str | None) -> tuple[FileDraft, ...]:
+    """The drafts of a checkpoint, its files copied below the lab's cache while progress is shown."""
+    total = sum(f.stat().st_size for f in path.iterdir() if f.is_file())
+    staging = desk.workspace.work_folder("register")
+    with desk.progress.measure(f"copying {path.name}", total) as shown:
+        return read_checkpoint(desk.header, path, staging, name, licence, shown)
 
 
 def _check_again(desk: Desk, manifest: SourceManifest) -> None:
@@ -66,14 +91,15 @@ def _check_again(desk: Desk, manifest: SourceManifest) -> None:
     Raises:
         UsageError: naming the fact that would be lost or changed.
     """
-    held = desk.sources().get(manifest.artifact.sha256)
-    if held is None or not isinstance(manifest.source, ModelSource) or held[1] == manifest:
+    held = desk.registered().get(manifest.artifact.sha256)
+    if held is None or held[1] == manifest:
         return
     before = held[1].source
-    assert isinstance(before, ModelSource)
-    facts = [("name", held[1].name, manifest.name)]
+    facts: list[tuple[str, object, object]] = [("name", held[1].name, manifest.name)]
     facts += [
-        (f, getattr(before, f), getattr(manifest.source, f)) for f in ("base", "trained_manifest", "licence", "data")
+        (f, getattr(before, f), getattr(manifest.source, f, None))
+        for f in ("base", "trained_manifest", "licence", "data")
+        if hasattr(before, f)
     ]
     for fact, old, new in facts:
         if old and old != new:
@@ -93,7 +119,7 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
         NotAuthorised: if the person's key is not at hand.
     """
     artifact = desk.find_model(name)
-    sources = desk.sources()
+    sources = desk.registered()
     if artifact not in sources:
         raise UsageError(
             f"{name!r} is a candidate, not a registered source", advice="Only registered sources are approved."
@@ -165,10 +191,11 @@ def licence_of(desk: Desk, artifact: str) -> str | None:
     for _, candidate in desk.candidates():
         if candidate.artifact.sha256 == artifact:
             return candidate.licence
-    found = desk.sources().get(artifact)
-    if found is None or not isinstance(found[1].source, ModelSource) or found[1].source.licence is None:
+    found = desk.registered().get(artifact)
+    source = found[1].source if found else None
+    if not isinstance(source, ModelSource | CheckpointSource | LoraSource) or source.licence is None:
         return None
-    licence = desk.workspace.get(found[1].source.licence, SourceManifest).source
+    licence = desk.workspace.get(source.licence, SourceManifest).source
     return licence.spdx if isinstance(licence, LicenceSource) else None
 
 

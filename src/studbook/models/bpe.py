@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from studbook.errors import UsageError
 from studbook.models.tokenizers import (
     BOS,
     FIRST_WORD,
@@ -28,6 +29,8 @@ __all__ = ["BpeTokenizer", "Merge", "parse_tokenizer"]
 _HEAD = struct.Struct("<4s8I")
 _TOKEN = struct.Struct("<II")
 _MERGE = struct.Struct("<4I")
+_MAX_RANK = 0xFFFFFFFF
+_MAX_NEW_BYTES = 1 << 25
 
 
 class Merge(NamedTuple):
@@ -121,6 +124,64 @@ class BpeTokenizer:
         """
         return text_of(ids, self.words)
 
+    def pruned(self, merges: int) -> tuple[BpeTokenizer, tuple[int, ...]]:
+        """The tokenizer that keeps the merges of lowest rank, and of the words those that text can still become.
+
+        Words keep their order and get the ids from 260 on; merges keep their ranks and their order in the file. A merge
+        of a word that is gone is gone too.
+
+        Args:
+            merges: How many to keep, 0..number of merges.
+
+        Returns:
+            The tokenizer, and the ids of the kept words in this one, ascending.
+
+        Raises:
+            UsageError: if there are fewer merges than are to be kept.
+        """
+        if not 0 <= merges <= len(self.merges):
+            message = f"cannot keep {merges} of {len(self.merges)} merges"
+            raise UsageError(message, where="merges", reason="tokenizer.prune")
+        ranks = sorted(merge.rank for merge in self.merges)[:merges]
+        left = [merge for merge in self.merges if ranks and merge.rank <= ranks[-1]]
+        kept = _reachable(left)
+        place = {**{byte: byte for byte in range(BOS)}, **{old: FIRST_WORD + new for new, old in enumerate(kept)}}
+        moved = [
+            Merge(place[m.left], place[m.right], place[m.output], m.rank)
+            for m in left
+            if m.left in place and m.right in place
+        ]
+        return BpeTokenizer.build([self.words[old - FIRST_WORD] for old in kept], moved), kept
+
+    def extended(self, pairs: Sequence[tuple[int, int]]) -> BpeTokenizer:
+        """The tokenizer with more merges, each of a new word, ranked after all others in their order.
+
+        Args:
+            pairs: (left id, right id); a pair may name the words of the pairs before it.
+
+        Raises:
+            TokenizerRefused: if an id is neither a byte nor a word, or a pair is merged already.
+            UsageError: if a pair makes a word that there is already or one too long, or no rank is left.
+        """
+        words, merges = list(self.words), list(self.merges)
+        known, rank, total = set(words), max((merge.rank for merge in merges), default=-1), 0
+        if rank + len(pairs) > _MAX_RANK:
+            raise UsageError(f"no rank is left above {rank}", where="merges", reason="tokenizer.extend")
+        for place, (left, right) in enumerate(pairs):
+            where = f"pair {place}"
+            word = _word(left, words, where) + _word(right, words, where)
+            total += len(word)
+            if len(word) > MAX_DECODED_BYTES or total > _MAX_NEW_BYTES:
+                message = f"the new words have {total} bytes or this one {len(word)}; that is more than fits"
+                raise UsageError(message, where=where, reason="tokenizer.extend")
+            if word in known:
+                message = f"{word[:40]!r} is a word already; a second one would split what the model knows of it"
+                raise UsageError(message, where=where, reason="tokenizer.extend")
+            known.add(word)
+            words.append(word)
+            merges.append(Merge(left, right, FIRST_WORD + len(words) - 1, rank + 1 + place))
+        return BpeTokenizer.build(words, merges)
+
     def _merged(self, ids: list[int]) -> list[int]:
         # A heap of candidate merges over a linked list gives the order of a full rescan after every merge.
         follower = [*range(1, len(ids)), -1]
@@ -207,6 +268,22 @@ def _check_merges(merges: Sequence[Merge], words: Sequence[bytes], where: object
             raise refused(TokenizerRule.MERGE_RANK, f"rank {merge.rank} appears twice", place)
         pairs.add((merge.left, merge.right))
         ranks.add(merge.rank)
+
+
+def _reachable(merges: Sequence[Merge]) -> tuple[int, ...]:
+    """Ids of the words that merges can make of bytes, ascending."""
+    made: set[int] = set()
+    waiting: dict[int, list[Merge]] = {}
+    ready = list(merges)
+    while ready:
+        merge = ready.pop()
+        missing = next((part for part in (merge.left, merge.right) if part >= BOS and part not in made), None)
+        if missing is not None:
+            waiting.setdefault(missing, []).append(merge)
+        elif merge.output not in made:
+            made.add(merge.output)
+            ready += waiting.pop(merge.output, ())
+    return tuple(sorted(made))
 
 
 def _word(token: int, words: Sequence[bytes], place: str) -> bytes:

@@ -57,6 +57,7 @@ from studbook.records.evaluation import (
     SuiteResult,
 )
 from studbook.records.pedigree import Checkpoint, LedgerEntry
+from studbook.records.population import SearchReceipt
 from studbook.records.release import (
     AdmissionRecord,
     ChampionPromotion,
@@ -70,10 +71,12 @@ from studbook.records.release import (
 from studbook.records.sources import (
     AdapterSource,
     Check,
+    CheckpointSource,
     CompatibilityReport,
     DataFile,
     DataSource,
     LicenceSource,
+    LoraSource,
     ModelSource,
     ParentApproval,
     SourceManifest,
@@ -107,6 +110,7 @@ AnyRecord = (
     | ChampionPromotion
     | RollbackRecord
     | ReadinessRecord
+    | SearchReceipt
     | LedgerEntry
     | Checkpoint
 )
@@ -139,6 +143,7 @@ __all__ = [
     "CandidateManifest",
     "ChampionPromotion",
     "Check",
+    "CheckpointSource",
     "Checkpoint",
     "Comparison",
     "CompatibilityReport",
@@ -161,6 +166,7 @@ __all__ = [
     "LedgerEntry",
     "LicenceRule",
     "LicenceSource",
+    "LoraSource",
     "LineageTemplate",
     "Measure",
     "ModelSource",
@@ -181,6 +187,7 @@ __all__ = [
     "RuntimeSmoke",
     "Scorecard",
     "SealedOpening",
+    "SearchReceipt",
     "SourceManifest",
     "Standing",
     "SuiteManifest",

@@ -51,12 +51,13 @@ class LineageTemplate(Record, frozen=True, kw_only=True, tag="lineage-template/1
 
     Attributes:
         purpose: ``candidate`` may be promoted; ``ablation`` only explains one and is never eligible.
-        cluster: Digest of the FailureCluster it is bred for.
+        cluster: Digest of the FailureCluster it is bred for; null for a checkpoint, which no suite here can judge, so
+            that it may be bred, shown and exported but never decided upon.
         policy: Digest of the Policy in force.
         compatibility: Digest of the passing CompatibilityReport; null for operators of one parent.
         base: Digest of the base artifact.
         parents: Digests of the parents, in the order of the recipe.
-        operator: The operator record.
+        operator: The operator record, or the checkpoint recipe that holds one.
         recipe_sha256: Digest over base, parents and operator: the identity of the work.
         numeric_contract: Digest of the numeric contract.
         limits: Worker limits.
@@ -65,7 +66,7 @@ class LineageTemplate(Record, frozen=True, kw_only=True, tag="lineage-template/1
 
     zone: ClassVar[Zone] = Zone.CANDIDATE
     purpose: Literal["candidate", "ablation"]
-    cluster: Digest
+    cluster: Digest | None
     policy: Digest
     compatibility: Digest | None
     base: Digest

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from functools import cache
 from typing import Any, TypeVar
 
@@ -94,8 +95,7 @@ def read_plain_json(data: bytes, where: object = "") -> Any:
     """
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in found]
-        if twice := {name for name in names if names.count(name) > 1}:
+        if twice := [name for name, count in Counter(name for name, _ in found).items() if count > 1]:
             raise ValueError(f"key {min(twice)!r} stands twice in one object")
         return dict(found)
 

@@ -11,10 +11,12 @@ from studbook.records.base import Blob, Date, Digest, Measure, Name, Record, Run
 __all__ = [
     "AdapterSource",
     "Check",
+    "CheckpointSource",
     "CompatibilityReport",
     "DataFile",
     "DataSource",
     "LicenceSource",
+    "LoraSource",
     "ModelSource",
     "ParentApproval",
     "SourceManifest",
@@ -63,6 +65,50 @@ class AdapterSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     base: Digest
     tokenizer_sha256: Digest
     adapter_sha256: Digest
+    licence: Digest | None
+
+
+class CheckpointSource(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="form", tag="checkpoint"
+):
+    """A Hugging Face checkpoint; the artifact is the canonical list of its files, and every file is in the store.
+
+    Attributes:
+        label: Storage of its tensors: f32, f16, bf16 or mixed.
+        parameters: Number of elements.
+        architecture: The first of ``architectures`` in its config, or ``unknown``.
+        vocab_size: Rows of its embedding as the config states them; 0 where it states none.
+        tokenizer_sha256: Digest over its tokenizer files.
+        layout_sha256: Digest of tensor names and shapes, without dtypes.
+        weights_bytes: Bytes of its weight files.
+        licence: Digest of the SourceManifest of its licence, if one was declared.
+        claim: The rung of the gate ladder its provenance reaches.
+    """
+
+    label: Name
+    parameters: int
+    architecture: Text
+    vocab_size: int
+    tokenizer_sha256: Digest
+    layout_sha256: Digest
+    weights_bytes: int
+    licence: Digest | None
+    claim: Rung
+
+
+class LoraSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="form", tag="lora"):
+    """A PEFT LoRA folder; the artifact is the canonical list of its files, and every file is in the store.
+
+    Attributes:
+        rank: Largest rank of its factors.
+        tensors: How many tensors it changes.
+        base_name: What its config calls the base model; a name, not an identity.
+        licence: Digest of the SourceManifest of its licence, if one was declared.
+    """
+
+    rank: int
+    tensors: int
+    base_name: Text
     licence: Digest | None
 
 
@@ -129,7 +175,7 @@ class SourceManifest(Record, frozen=True, kw_only=True, tag="source-manifest/1")
     name: Name
     artifact: Blob
     files: tuple[Blob, ...]
-    source: ModelSource | AdapterSource | DataSource | LicenceSource
+    source: ModelSource | CheckpointSource | LoraSource | AdapterSource | DataSource | LicenceSource
     unsupported: tuple[Text, ...]
 
     def subjects(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studbook.errors import UsageError
+from studbook.tensors.kernels import COMPILED, philox_words
 
 __all__ = ["DOMAIN", "Stream", "keep_threshold", "philox4x32", "stream_for"]
 
@@ -81,9 +82,10 @@ class Stream:
             return np.empty(0, np.uint32)
         first, last = start // 4, -(-stop // 4)
         out = np.empty(4 * (last - first), np.uint32)
-        for at in range(first, last, BATCH):
-            end = min(at + BATCH, last)
-            out[4 * (at - first) : 4 * (end - first)] = philox4x32(_counters(at, end), self.key).reshape(-1)
+        if COMPILED:
+            philox_words(np.uint64(first), np.uint32(self.key[0]), np.uint32(self.key[1]), out.view(np.uint64))
+        else:
+            _fill(out, first, last, self.key)
         return out[start - 4 * first : stop - 4 * first]
 
     def keep_mask(self, start: int, stop: int, p: float) -> NDArray[np.bool_]:
@@ -116,6 +118,13 @@ def stream_for(seed: int, parent_sha256: bytes, tensor_name: str) -> Stream:
     message = DOMAIN + seed.to_bytes(8, "little") + parent_sha256 + tensor_name.encode()
     key = hashlib.sha256(message).digest()
     return Stream((int.from_bytes(key[:4], "little"), int.from_bytes(key[4:8], "little")))
+
+
+def _fill(out: NDArray[np.uint32], first: int, last: int, key: tuple[int, int]) -> None:
+    """The words of the counters first..last-1, in numpy."""
+    for at in range(first, last, BATCH):
+        end = min(at + BATCH, last)
+        out[4 * (at - first) : 4 * (end - first)] = philox4x32(_counters(at, end), key).reshape(-1)
 
 
 def _counters(first: int, last: int) -> NDArray[np.uint32]:

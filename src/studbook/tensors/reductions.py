@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studbook.errors import UsageError
+from studbook.tensors.kernels import COMPILED
+from studbook.tensors.kernels_counting import lane_dot, lane_sum
 
 __all__ = [
     "BLOCK",
@@ -41,11 +43,13 @@ def blocks(size: int) -> Iterator[tuple[int, int]]:
 
 def block_sum(values: Values) -> float:
     """Sum of one block (f32 or f64, flat, at most 65,536 elements)."""
-    return _lanes(values.astype(np.float64))
+    return float(lane_sum(_checked(values))) if COMPILED else _lanes(values.astype(np.float64))
 
 
 def block_squares(values: Values) -> float:
     """Sum of squares of one block; the square of an f32 is exact in f64, so no fused operation could differ."""
+    if COMPILED:
+        return float(lane_dot(_checked(values), values))
     wide = values.astype(np.float64)
     return _lanes(wide * wide)
 
@@ -58,6 +62,8 @@ def block_dot(left: Values, right: Values) -> float:
     """
     if left.shape != right.shape:
         raise UsageError(f"cannot multiply shapes {left.shape} and {right.shape}", reason="reductions.shape")
+    if COMPILED:
+        return float(lane_dot(_checked(left), right))
     return _lanes(left.astype(np.float64) * right.astype(np.float64))
 
 
@@ -90,9 +96,14 @@ def dot(left: Values, right: Values) -> float:
     return combine(block_dot(left[s:e], right[s:e]) for s, e in blocks(left.size))
 
 
-def _lanes(terms: NDArray[np.float64]) -> float:
-    if terms.ndim != 1 or terms.size > BLOCK:
+def _checked(values: Values) -> Values:
+    if values.ndim != 1 or values.size > BLOCK:
         raise UsageError(f"a block is flat and has at most {BLOCK} elements", reason="reductions.block")
+    return values
+
+
+def _lanes(terms: NDArray[np.float64]) -> float:
+    _checked(terms)
     if not terms.size:
         return 0.0
     if short := -terms.size % LANES:

@@ -15,8 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studbook.errors import UsageError
+from studbook.tensors.kernels import COMPILED
+from studbook.tensors.kernels_counting import count_high, count_low, nth_equal
 
-__all__ = ["Chunks", "Cut", "RowCuts", "count_of", "cut_of", "magnitudes", "mask", "row_cuts", "row_mask", "top_k"]
+__all__ = [
+    "Chunks",
+    "Cut",
+    "RowCuts",
+    "bucket_of",
+    "count_of",
+    "cut_of",
+    "find_equal",
+    "magnitudes",
+    "mask",
+    "row_cuts",
+    "row_mask",
+    "top_k",
+]
 
 Chunks = Callable[[], Iterable[NDArray[np.float32]]]
 
@@ -95,8 +110,8 @@ def top_k(chunks: Chunks, k: int, size: int) -> Cut:
         return Cut(_ALL_ONES, -1)
     if k == size:
         return Cut(0, size - 1)
-    high, wanted = _bucket(_histogram(chunks, None), k)
-    low, wanted = _bucket(_histogram(chunks, high), wanted)
+    high, wanted = bucket_of(_histogram(chunks, None), k)
+    low, wanted = bucket_of(_histogram(chunks, high), wanted)
     bits = (high << _LOW_BITS) | low
     return Cut(bits, _index_of_tie(chunks, bits, wanted))
 
@@ -157,8 +172,14 @@ def row_mask(cuts: RowCuts, values: NDArray[np.float32], start: int) -> NDArray[
 def _histogram(chunks: Chunks, bucket: int | None) -> NDArray[np.int64]:
     """Counts by the high 16 bits, or by the low 15 bits of the elements in one high bucket."""
     width = 1 << (16 if bucket is None else _LOW_BITS)
-    counts = np.zeros(width, np.int64)
+    counts, rest = np.zeros(width, np.int64), np.zeros(width, np.uint32)
     for chunk in chunks():
+        if COMPILED and bucket is None:
+            count_high(chunk.view(np.uint32), _LOW_BITS, counts, rest)
+            continue
+        if COMPILED:
+            count_low(chunk.view(np.uint32), bucket, _LOW_BITS, counts)
+            continue
         found = magnitudes(chunk)
         high = found >> np.uint32(_LOW_BITS)
         part = high if bucket is None else found[high == np.uint32(bucket)] & np.uint32((1 << _LOW_BITS) - 1)
@@ -166,7 +187,16 @@ def _histogram(chunks: Chunks, bucket: int | None) -> NDArray[np.int64]:
     return counts
 
 
-def _bucket(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
+def find_equal(values: NDArray[np.float32], bits: int, rank: int) -> tuple[int, int]:
+    """Index of the rank-th element (from 1) whose magnitude is ``bits``, or -1; and how many of them were passed."""
+    if COMPILED:
+        place, seen = nth_equal(values.view(np.uint32), bits, rank)
+        return int(place), int(seen)
+    ties = np.flatnonzero(magnitudes(values) == np.uint32(bits))
+    return (int(ties[rank - 1]), rank) if rank <= ties.size else (-1, ties.size)
+
+
+def bucket_of(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
     """The bucket, counted from the largest, that holds the wanted-th element, and its rank in there (from 1)."""
     reached = np.cumsum(counts[::-1])
     place = int(np.searchsorted(reached, wanted))
@@ -178,9 +208,9 @@ def _index_of_tie(chunks: Chunks, bits: int, wanted: int) -> int:
     """Index of the wanted-th element (from 1) whose magnitude is ``bits``."""
     start = 0
     for chunk in chunks():
-        ties = np.flatnonzero(magnitudes(chunk) == np.uint32(bits))
-        if wanted <= ties.size:
-            return start + int(ties[wanted - 1])
-        wanted -= ties.size
+        place, seen = find_equal(chunk, bits, wanted)
+        if place >= 0:
+            return start + place
+        wanted -= seen
         start += chunk.size
     raise UsageError("the elements changed while the largest were counted", reason="selection.changed")

@@ -15,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studbook.tensors.contract import CANONICAL_NAN_BITS
+from studbook.tensors.kernels import COMPILED
+from studbook.tensors.kernels_counting import count_equal_parts
 
 __all__ = ["ITEM_BYTES", "RAW", "Raw", "Storage", "narrow", "non_finite", "storage_of", "widen"]
 
 Storage = Literal["f32", "f16", "bf16"]
 Raw = NDArray[Any]
+# The bits that are all set in a NaN or an infinity.
+_EXPONENTS: Final = {np.dtype(np.float32): 0x7F800000, np.dtype(np.int16): 0x7C00, np.dtype(np.uint16): 0x7F80}
 RAW: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {"f32": np.dtype(np.float32), "f16": np.dtype(np.int16), "bf16": np.dtype(np.uint16)}
 )
@@ -69,10 +73,10 @@ def narrow(values: NDArray[np.float32], storage: Storage) -> Raw:
 
 def non_finite(raw: Raw) -> tuple[int, int]:
     """How many elements of a flat raw array are NaN or infinite, and the index of the first one (-1 if none)."""
-    if raw.dtype == np.float32:
-        bad = ~np.isfinite(raw)
-    else:
-        exponent = np.uint16(0x7F80 if raw.dtype == np.uint16 else 0x7C00)
-        bad = (raw.view(np.uint16) & exponent) == exponent
+    bits: NDArray[Any] = raw.view(np.uint32 if raw.itemsize == 4 else np.uint16)
+    exponent = bits.dtype.type(_EXPONENTS[raw.dtype])
+    if COMPILED and not count_equal_parts(bits, exponent):
+        return 0, -1
+    bad = (bits & exponent) == exponent
     count = int(np.count_nonzero(bad))
     return count, int(np.argmax(bad)) if count else -1

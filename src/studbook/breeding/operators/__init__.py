@@ -15,13 +15,23 @@ import msgspec
 from studbook.breeding.operators.base import Operator, Survey
 from studbook.breeding.operators.blend import Blend
 from studbook.breeding.operators.crossover import Crossover
+from studbook.breeding.operators.crossover_split import CrossoverSplit
 from studbook.breeding.operators.dare import Dare
+from studbook.breeding.operators.dequantise import Dequantise
+from studbook.breeding.operators.federated_update import FederatedUpdate
 from studbook.breeding.operators.inputs import Inputs
+from studbook.breeding.operators.model_stock import ModelStock
+from studbook.breeding.operators.multislerp import Multislerp
 from studbook.breeding.operators.mutation import Mutation
+from studbook.breeding.operators.nearswap import Nearswap
 from studbook.breeding.operators.prune import Prune
 from studbook.breeding.operators.quantise import Quantise
 from studbook.breeding.operators.sign_aware_merge import SignAwareMerge
+from studbook.breeding.operators.slerp import Slerp
+from studbook.breeding.operators.soup import Soup
 from studbook.breeding.operators.task_delta import TaskDelta
+from studbook.breeding.operators.tokenizer_extend import TokenizerExtend
+from studbook.breeding.operators.tokenizer_prune import TokenizerPrune
 from studbook.errors import OutsideAllowlist, RecordRefused
 from studbook.records.doors import canonical
 
@@ -29,21 +39,50 @@ __all__ = [
     "AnyOperator",
     "Blend",
     "Crossover",
+    "CrossoverSplit",
     "Dare",
+    "Dequantise",
+    "FederatedUpdate",
     "Inputs",
+    "ModelStock",
+    "Multislerp",
     "Mutation",
+    "Nearswap",
     "Operator",
     "Prune",
     "Quantise",
     "SignAwareMerge",
+    "Slerp",
+    "Soup",
     "Survey",
     "TaskDelta",
+    "TokenizerExtend",
+    "TokenizerPrune",
     "decode_operator",
     "operator_names",
     "operator_types",
 ]
 
-AnyOperator = Blend | TaskDelta | SignAwareMerge | Dare | Crossover | Mutation | Prune | Quantise
+AnyOperator = (
+    Blend
+    | TaskDelta
+    | SignAwareMerge
+    | Dare
+    | Crossover
+    | Mutation
+    | Prune
+    | Quantise
+    | Slerp
+    | Multislerp
+    | Nearswap
+    | ModelStock
+    | Soup
+    | FederatedUpdate
+    | CrossoverSplit
+    | Dequantise
+    | TokenizerPrune
+    | TokenizerExtend
+)
 
 
 def operator_types() -> tuple[type[Operator], ...]:

@@ -19,6 +19,8 @@ import numpy as np
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import check_ranges
 from studbook.errors import ParentsDoNotFit
+from studbook.models.shape import SlmShape
+from studbook.models.tokenizers import Tokenizer
 from studbook.tensors.philox import Stream
 from studbook.tensors.selection import Cut, RowCuts
 from studbook.tensors.sources import TensorSource
@@ -47,10 +49,12 @@ class Kernel:
         run: Called with the stack (raw, shape (len(reads), n)), the index of the first element, and the raw array of
             shape (n,) the child's elements go to, rounded to its storage. The stack's rows are stored alike; where the
             sources are not, the stack is f32.
+        finish: Called once after the whole tensor was computed; raises where what was assumed about it did not hold.
     """
 
     reads: tuple[TensorSource, ...]
     run: Callable[[Raw, int, Raw], None]
+    finish: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ class Survey:
         row_cuts: Cuts by row.
         amplitude: Noise amplitude, an f32 value.
         choice: The one parent the whole tensor comes from; -1 when the choice is finer.
+        factors: One factor a parent, f32 values.
+        row_factors: One factor a row, f32.
+        splits: Indices within the tensor, ascending, at which the next parent's elements start.
+        view: A view of the parents that the child's elements are read from.
     """
 
     streams: tuple[Stream, ...] = ()
@@ -70,6 +78,10 @@ class Survey:
     row_cuts: RowCuts | None = None
     amplitude: float = 0.0
     choice: int = -1
+    factors: tuple[float, ...] = ()
+    row_factors: Rows | None = None
+    splits: tuple[int, ...] = ()
+    view: TensorSource | None = None
 
 
 class _RecordMeta(msgspec.StructMeta, ABCMeta):
@@ -139,6 +151,14 @@ class Operator(
     def reference(self, inputs: Inputs) -> TensorSource:
         """What the child is named, shaped and measured like: the base, unless the operator changes the layout."""
         return inputs.base
+
+    def remake(self, shape: SlmShape, tokenizer: Tokenizer) -> tuple[SlmShape, Tokenizer]:
+        """Shape and tokenizer of an SLM1 child; the base's own, unless the operator changes layers or vocabulary.
+
+        Raises:
+            ParentsDoNotFit: if the operator's record does not fit them.
+        """
+        return shape, tokenizer
 
     def survey(self, name: str, inputs: Inputs) -> Survey:
         """What `rows` needs to know about a whole tensor: reductions, cuts, streams."""

@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, coefficients
+from studbook.breeding.operators.base import Kernel, Operator, Survey, coefficients
 from studbook.breeding.operators.bounds import gram, linear, norm, slack, wide_delta
+from studbook.breeding.operators.compiled import summed
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Share
 from studbook.errors import OutsideAllowlist
@@ -80,15 +81,17 @@ class Blend(Operator, frozen=True, tag="blend/1"):
             result = np.add(result, np.multiply(parent.read(name, start, stop), factor))
         return result
 
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        return summed(inputs.parents, coefficients(self.weights))
+
     def _bound(self, inputs: Inputs) -> float:
         factors = coefficients(self.weights)
         count = len(factors)
         table = gram(inputs, inputs.names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count)
         change, _ = linear(factors, table)
         drift = abs(math.fsum(float(f) for f in factors) - 1.0) * norm(inputs.base, inputs.names)
-        terms = math.fsum(
-            float(f) * norm(p, inputs.names) for f, p in zip(factors, inputs.parents, strict=True)
-        )
+        terms = math.fsum(float(f) * norm(p, inputs.names) for f, p in zip(factors, inputs.parents, strict=True))
         return change + drift + slack(inputs, inputs.names, terms, count + 1)
 
     @classmethod

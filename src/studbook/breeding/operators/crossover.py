@@ -7,11 +7,14 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from studbook.breeding.operators.base import Operator, Survey
+from studbook.breeding.operators.base import Kernel, Operator, Survey
 from studbook.breeding.operators.bounds import largest_delta, slack
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Seed
+from studbook.tensors.kernels import COMPILED, choose
 from studbook.tensors.philox import Stream, stream_for
+from studbook.tensors.storage import Raw
 
 __all__ = ["BLOCK", "Crossover", "unit_name"]
 
@@ -76,6 +79,18 @@ class Crossover(Operator, frozen=True, tag="crossover/1"):
         for k, parent in enumerate(inputs.parents[1:], start=1):
             np.copyto(result, parent.read(name, start, stop), where=picked == k)
         return result
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        if survey.choice >= 0 or not COMPILED:
+            return copied(inputs.parents[survey.choice])
+        unit = inputs.columns(name) if self.granularity == "row" else BLOCK
+
+        def run(stack: Raw, start: int, out: Raw) -> None:
+            first, last = start // unit, -(-(start + out.size) // unit)
+            choose(stack, start, unit, survey.streams[0].choices(first, last, len(inputs.parents)), out)
+
+        return Kernel(inputs.parents, run)
 
     def _bound(self, inputs: Inputs) -> float:
         return largest_delta(inputs, inputs.names) + slack(inputs, inputs.names, 0.0, 0)

@@ -7,11 +7,14 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, add_change, coefficients
+from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change, coefficients
 from studbook.breeding.operators.bounds import Wide, gram, linear, slack, wide_delta
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Keep, Pattern, Scale, Seed, matches
-from studbook.tensors.philox import Stream, stream_for
+from studbook.tensors.kernels import COMPILED, add_dropped
+from studbook.tensors.philox import Stream, keep_threshold, stream_for
+from studbook.tensors.storage import Raw
 
 __all__ = ["Dare"]
 
@@ -79,6 +82,19 @@ class Dare(Operator, frozen=True, tag="dare/1"):
 
     def _stream(self, parent: int, name: str, inputs: Inputs) -> Stream:
         return stream_for(self.seed, bytes.fromhex(inputs.parents[parent].sha256), name)
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        if matches(name, self.skip) or not COMPILED:
+            return copied(inputs.base)
+        factors = np.array(self._factors(), np.float32)
+        keys = np.array([stream.key for stream in survey.streams], np.uint32)
+        highest = np.uint32(keep_threshold(self.keep) - 1)
+
+        def run(stack: Raw, start: int, out: Raw) -> None:
+            add_dropped(stack, start, factors, keys, highest, out)
+
+        return Kernel((inputs.base, *inputs.parents), run)
 
     def _bound(self, inputs: Inputs) -> float:
         def masked(parent: int, name: str, start: int, stop: int) -> Wide:

@@ -14,6 +14,7 @@ from studbook.errors import ParentsDoNotFit
 from studbook.tensors.contract import require_finite
 from studbook.tensors.reductions import blocks
 from studbook.tensors.sources import TensorSource
+from studbook.tensors.thresholds import CutStore
 
 __all__ = ["Inputs", "Rows"]
 
@@ -28,10 +29,12 @@ class Inputs:
     Attributes:
         base: The reference of ``delta_bound`` and of task vectors. For operators of one parent it may be that parent.
         parents: The parents.
+        cuts: A cache of the magnitude cuts of their differences, if there is one; the child does not depend on it.
     """
 
     base: TensorSource
     parents: tuple[TensorSource, ...]
+    cuts: CutStore | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

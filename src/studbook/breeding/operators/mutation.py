@@ -8,11 +8,14 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, add_change
+from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change
 from studbook.breeding.operators.bounds import distance, norm, slack, squares
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import Pattern, Seed, Share, matches
+from studbook.tensors.kernels import COMPILED, add_noise
 from studbook.tensors.philox import stream_for
+from studbook.tensors.storage import Raw
 
 __all__ = ["Mutation"]
 
@@ -68,6 +71,19 @@ class Mutation(Operator, frozen=True, tag="mutation/1"):
             return values.copy()
         noise = survey.streams[0].noise(start, stop)
         return add_change(values, np.multiply(noise, np.float32(survey.amplitude)))
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        parent = inputs.parents[0]
+        if matches(name, self.skip) or not COMPILED:
+            return copied(parent)
+        amplitude = np.float32(survey.amplitude)
+        first, second = (np.uint32(part) for part in survey.streams[0].key)
+
+        def run(stack: Raw, start: int, out: Raw) -> None:
+            add_noise(stack, start, amplitude, first, second, out)
+
+        return Kernel((parent,), run)
 
     def _bound(self, inputs: Inputs) -> float:
         names = inputs.kept(self.skip)

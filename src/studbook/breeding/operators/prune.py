@@ -10,10 +10,12 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from studbook.breeding.operators.base import Each, Operator, Survey, in_turn
+from studbook.breeding.operators.base import Each, Kernel, Operator, Survey, in_turn
 from studbook.breeding.operators.bounds import distance, slack
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import Pattern, Share, matches
+from studbook.tensors.kernels import COMPILED, keep_above, keep_above_by_row
 from studbook.tensors.reductions import block_squares, blocks
 from studbook.tensors.selection import Cut, count_of, mask, row_cuts, row_mask, top_k
 
@@ -91,6 +93,19 @@ class Prune(Operator, frozen=True, tag="prune/1"):
         if matches(name, self.skip):
             return values.copy()
         return np.where(_kept(survey, values, start), values, np.float32(0))
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        parent = inputs.parents[0]
+        if matches(name, self.skip) or not COMPILED:
+            return copied(parent)
+        if (rows := survey.row_cuts) is not None:
+            cuts = rows.bits.view(np.float32)
+            return Kernel(
+                (parent,), lambda stack, s, out: keep_above_by_row(stack, s, rows.columns, cuts, rows.last, out)
+            )
+        cut, after = np.uint32(survey.cuts[0].bits).view(np.float32), survey.cuts[0].last_index + 1
+        return Kernel((parent,), lambda stack, s, out: keep_above(stack, cut, after - s, out))
 
     def _bound(self, inputs: Inputs) -> float:
         surveys, zeroed = self.survey_model(inputs, in_turn), 0.0

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from studbook.breeding.operators.base import Operator, Survey
+from studbook.breeding.operators.base import Kernel, Operator, Survey
 from studbook.breeding.operators.bounds import distance, slack
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.errors import ParentsDoNotFit
 from studbook.tensors.reductions import sum_of_squares
@@ -77,6 +78,10 @@ class Quantise(Operator, frozen=True, tag="quantise/1"):
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
         return inputs.parents[0].read(name, start, stop).copy()
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        return copied(inputs.parents[0])
 
     def _bound(self, inputs: Inputs) -> float:
         steps = largest = 0.0

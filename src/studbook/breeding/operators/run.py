@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from studbook.breeding.operators.inputs import Inputs
 from studbook.errors import ParentsDoNotFit, UsageError
 from studbook.tensors.contract import check_arithmetic
 from studbook.tensors.sinks import MemorySink, Sink
-from studbook.tensors.sources import TensorSource
+from studbook.tensors.stacks import Room, read_stack
 from studbook.tensors.storage import RAW, Raw, Storage, narrow, non_finite
 
 __all__ = ["CHUNK", "compute", "stream"]
@@ -105,6 +104,7 @@ def stream(
             sink.passed(piece.name, piece.start, raw)
             run.give_back(raw)
             shown(piece.stop - piece.start)
+        run.finish()
 
 
 class _Run:
@@ -118,7 +118,8 @@ class _Run:
         self.reference = operator.reference(inputs)
         kernels = {name: operator.kernel(name, inputs, surveys[name]) for name in sink.names} if compiled else {}
         self.kernels: dict[str, Kernel | None] = kernels
-        self.free: SimpleQueue[Raw] = SimpleQueue()
+        self.free: deque[Raw] = deque()
+        self.rooms: deque[Room] = deque()
 
     def pieces(self) -> Iterator[_Piece]:
         """Every piece, in the sink's order."""
@@ -143,14 +144,19 @@ class _Run:
         self.sink.put(piece.name, piece.start, out)
         return piece, out
 
+    def finish(self) -> None:
+        """Let the kernels say whether what they assumed held."""
+        for kernel in self.kernels.values():
+            if kernel is not None and kernel.finish is not None:
+                kernel.finish()
+
     def give_back(self, raw: Raw) -> None:
         """The array of a piece that is done with."""
-        self.free.put(raw if raw.base is None else raw.base)
+        self.free.append(raw if raw.base is None else raw.base)
 
     def _room(self, size: int, storage: Storage) -> Raw:
         """An array for a piece: one that is free, or a new one. A fresh one costs a page fault every 4 KiB."""
-        while not self.free.empty():
-            found = self.free.get()
+        while (found := _last(self.free)) is not None:
             if found.dtype == RAW[storage] and found.size >= size:
                 return found[:size]
         return np.empty(size, RAW[storage])
@@ -161,10 +167,13 @@ class _Run:
         out[:] = narrow(values, self.sink.storage(name))
 
     def _kernel(self, kernel: Kernel, name: str, start: int, out: Raw) -> None:
-        stack = _stack(kernel.reads, name, start, out.size)
-        for place, row in enumerate(stack):
-            _require_finite(row, f"input {place} of {self.operator.tag()}: {name} from element {start}")
+        room = _last(self.rooms) or Room()
+        stack = read_stack(kernel.reads, name, start, out.size, room)
+        if non_finite(stack.reshape(-1))[0]:
+            for place, row in enumerate(stack):
+                _require_finite(row, f"input {place} of {self.operator.tag()}: {name} from element {start}")
         kernel.run(stack, start, out)
+        self.rooms.append(room)
 
 
 class _Ordered:
@@ -197,6 +206,14 @@ class _Safely:
         return self.each(lambda item: _guarded(function, item), items)  # type: ignore[return-value]
 
 
+def _last(items: deque[T]) -> T | None:
+    """What lies on top, taken; asking first whether something does would leave a moment for another thread."""
+    try:
+        return items.pop()
+    except IndexError:
+        return None
+
+
 def _in_turn(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     return map(function, items)
 
@@ -205,17 +222,6 @@ def _guarded(function: Callable[[T], R], item: T) -> R:
     check_arithmetic()
     with quiet():
         return function(item)
-
-
-def _stack(reads: tuple[TensorSource, ...], name: str, start: int, size: int) -> Raw:
-    """The sources' elements as rows: as they are stored if all are stored alike, else f32."""
-    stored = {source.storage(name) for source in reads}
-    if len(stored) == 1:
-        stack = np.empty((len(reads), size), RAW[stored.pop()])
-        for source, row in zip(reads, stack, strict=True):
-            source.fill(name, start, row)
-        return stack
-    return np.stack([source.read(name, start, start + size) for source in reads])
 
 
 def _require_finite(raw: Raw, where: str) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, add_change, coefficients
+from studbook.breeding.operators.base import Each, Kernel, Operator, Survey, add_change, coefficients
 from studbook.breeding.operators.bounds import largest_delta, slack
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, Share, VoteWeight, matches
-from studbook.tensors.reductions import blocks
-from studbook.tensors.selection import Cut, count_of, mask, top_k
+from studbook.errors import BytesLie
+from studbook.tensors.kernels import COMPILED, elect
+from studbook.tensors.kernels_cuts import delta_cuts
+from studbook.tensors.selection import Cut, count_of, mask
+from studbook.tensors.storage import Raw
 
 __all__ = ["SignAwareMerge"]
 
@@ -66,7 +71,14 @@ class SignAwareMerge(Operator, frozen=True, tag="sign-aware-merge/1"):
         """One cut a parent."""
         if matches(name, self.skip):
             return Survey()
-        return Survey(cuts=tuple(self._cut(k, name, inputs) for k in range(len(inputs.parents))))
+        return Survey(cuts=self._cuts(name, inputs))
+
+    def survey_model(self, inputs: Inputs, each: Each) -> dict[str, Survey]:
+        """As `Operator.survey_model`; cuts that were found are left in the cache, if there is one."""
+        surveys = super().survey_model(inputs, each)
+        if inputs.cuts:
+            inputs.cuts.save()
+        return surveys
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
@@ -91,11 +103,49 @@ class SignAwareMerge(Operator, frozen=True, tag="sign-aware-merge/1"):
         merged = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
         return add_change(base, np.multiply(merged, np.float32(self.scale)))
 
-    def _cut(self, parent: int, name: str, inputs: Inputs) -> Cut:
-        size = inputs.size(name)
-        return top_k(
-            lambda: (inputs.delta(parent, name, s, e) for s, e in blocks(size)), count_of(self.density, size), size
-        )
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`; what was kept is counted, which proves the cuts, wherever they came from."""
+        if matches(name, self.skip) or not COMPILED:
+            return copied(inputs.base)
+        cuts = np.array([cut.bits for cut in survey.cuts], np.uint32).view(np.float32)
+        after = np.array([cut.last_index + 1 for cut in survey.cuts], np.int64)
+        weights, scale = np.array(coefficients(self.weights), np.float32), np.float32(self.scale)
+        total, lock = np.zeros_like(after), Lock()
+
+        def run(stack: Raw, start: int, out: Raw) -> None:
+            kept = np.zeros_like(after)
+            elect(stack, cuts, after - start, weights, scale, out, kept)
+            with lock:
+                np.add(total, kept, out=total)
+
+        return Kernel((inputs.base, *inputs.parents), run, lambda: self._check_kept(name, inputs, total.tolist()))
+
+    def _cuts(self, name: str, inputs: Inputs) -> tuple[Cut, ...]:
+        k = count_of(self.density, inputs.size(name))
+        # Only a compiled run counts what a cut keeps, and only a counted one may come from a cache.
+        store, base = inputs.cuts if COMPILED else None, inputs.base.sha256
+        known = {p.sha256: store.find(p.sha256, base, name, k) if store else None for p in inputs.parents}
+        missing = {parent.sha256: parent for parent in inputs.parents if known[parent.sha256] is None}
+        found = delta_cuts(inputs.base, tuple(missing.values()), name, k) if missing else ()
+        for digest, new in zip(missing, found, strict=True):
+            known[digest] = new
+            if store:
+                store.keep(digest, base, name, k, new)
+        cuts = (known[parent.sha256] for parent in inputs.parents)
+        return tuple(cut for cut in cuts if cut is not None)
+
+    def _check_kept(self, name: str, inputs: Inputs, kept: list[int]) -> None:
+        wanted = count_of(self.density, inputs.size(name))
+        for place, (parent, count) in enumerate(zip(inputs.parents, kept, strict=True)):
+            if count != wanted:
+                if inputs.cuts:
+                    inputs.cuts.forget(parent.sha256, inputs.base.sha256)
+                raise BytesLie(
+                    f"{count} changes of parent {place} lie above a cut that is for {wanted}",
+                    where=f"{self.tag()}: {name}",
+                    advice="A model changed while it was read, or a cached cut was wrong and is now removed: run it again.",
+                    reason="cuts.count",
+                )
 
     def _bound(self, inputs: Inputs) -> float:
         names = inputs.kept(self.skip)

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, add_change, coefficients
+from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change, coefficients
 from studbook.breeding.operators.bounds import gram, linear, slack, wide_delta
+from studbook.breeding.operators.compiled import copied, rescaled
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, matches
 
@@ -61,6 +62,12 @@ class TaskDelta(Operator, frozen=True, tag="task-delta/1"):
         for k, factor in enumerate(coefficients(self.scales)):
             change = np.add(change, np.multiply(inputs.delta(k, name, start, stop), factor))
         return add_change(base, change)
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        if matches(name, self.skip):
+            return copied(inputs.base)
+        return rescaled(inputs.base, inputs.parents, coefficients(self.scales))
 
     def _bound(self, inputs: Inputs) -> float:
         names, factors = inputs.kept(self.skip), coefficients(self.scales)

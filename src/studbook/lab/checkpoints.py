@@ -1,0 +1,357 @@
+"""Checkpoints in the lab: names become digests, approved models become a child, and a child leaves as a folder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from studbook.breeding.checkpoint_produce import (
+    Grown,
+    bytes_of,
+    check_checkpoint,
+    draft_checkpoint,
+    produce_checkpoint,
+    recipe_of,
+    recompute_checkpoint,
+)
+from studbook.breeding.checkpoint_recipe import CheckpointRecipe, decode_recipe
+from studbook.breeding.checkpoint_sources import Files, layer_count
+from studbook.breeding.checkpoint_worker import PROGRESS
+from studbook.breeding.produce import Bred, describe
+from studbook.breeding.recipes import expand, wants_one_parent
+from studbook.breeding.sources import SlmTensors
+from studbook.breeding.template import operator_fields
+from studbook.errors import DigestDiffers, OutOfOrder, ParentsDoNotFit, UsageError
+from studbook.exchange.mergekit import translate_mergekit
+from studbook.files import copy_new, write_new
+from studbook.lab.desk import Desk
+from studbook.lab.sources import licence_of
+from studbook.models.checkpoint import open_checkpoint, parse_listing
+from studbook.policy import check_operator, inherited_licence
+from studbook.records import (
+    CandidateManifest,
+    CheckpointSource,
+    JsonObject,
+    LineageTemplate,
+    LoraSource,
+    OperatorReceipt,
+    ParentApproval,
+    canonical,
+    digest,
+)
+from studbook.registry.approval import select_approved_parents
+from studbook.tensors.sources import TensorSource
+
+__all__ = [
+    "breed",
+    "breed_checkpoint",
+    "bytes_of",
+    "export",
+    "is_checkpoint",
+    "recipe_of",
+    "reproduce_checkpoint",
+    "resolve",
+    "simple_recipe",
+    "stored",
+    "tensors",
+]
+
+_SHARD_BYTES = 5_000_000_000
+_TICK = 0.2
+_WHO = "any cluster"
+
+
+def is_checkpoint(desk: Desk, artifact: str) -> bool:
+    """Whether an artifact is a list of files, registered or bred, and not an SLM1 container."""
+    registered = desk.registered().get(artifact)
+    if registered is not None:
+        return isinstance(registered[1].source, CheckpointSource | LoraSource)
+    return any(
+        c.artifact.sha256 == artifact and recipe_of(desk.workspace.get(c.template, LineageTemplate)) is not None
+        for _, c in desk.candidates()
+    )
+
+
+def stored(desk: Desk, artifact: str) -> Files:
+    """The files of a checkpoint or LoRA folder: relative path -> where it lies in the store.
+
+    Raises:
+        OutOfOrder: if their bytes are gone.
+    """
+    listing = parse_listing(desk.workspace.blob(artifact), f"files of {desk.name_of(artifact)}")
+    found = {entry.path: desk.workspace.blob_path(entry.sha256) for entry in listing}
+    for path in found.values():
+        if not path.is_file():
+            raise OutOfOrder(
+                f"bytes of {desk.name_of(artifact)} are not in the lab",
+                where=path,
+                advice=f"If it was bred here: studbook reproduce {artifact[:12]} --restore",
+            )
+    return found
+
+
+def tensors(desk: Desk, artifact: str) -> TensorSource:
+    """The tensors of any model of the lab."""
+    if is_checkpoint(desk, artifact):
+        return open_checkpoint(stored(desk, artifact), artifact)
+    return SlmTensors(desk.model(artifact))
+
+
+def breed(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str], base: str | None, threads: int | None) -> str:
+    """Breed a checkpoint from an operator record, a whole recipe with names, or the text of a mergekit file.
+
+    Raises:
+        UsageError: if parents are missing, or named twice.
+        StudbookError: any of its kinds.
+    """
+    plain: Mapping[str, Any] = recipe
+    if "mergekit" in recipe:
+        plain = _translated(desk, recipe["mergekit"], recipe["where"], recipe.get("seed", 0))
+    elif "parents" not in recipe:
+        if not parents:
+            raise UsageError("no parent is named", where="--parent", advice="Name the checkpoints: --parent NAME ...")
+        plain = simple_recipe(desk, recipe, parents, base)
+    elif parents or base:
+        raise UsageError(
+            "the recipe names its parents itself", where="--parent", advice="Leave --parent and --base out."
+        )
+    return breed_checkpoint(desk, resolve(desk, plain), threads)
+
+
+def _translated(desk: Desk, text: str, where: str, seed: int) -> Mapping[str, Any]:
+    """A mergekit file as a recipe; what its reader may not expect is said."""
+    found = translate_mergekit(text, where, lambda name: layer_count(tensors(desk, _find(desk, name)).names), seed=seed)
+    for note in found.notes:
+        desk.progress.say(f"{where}: {note}")
+    return found.recipe
+
+
+def _find(desk: Desk, name: str) -> str:
+    """A model by its name, or by the last part of a path or of a hub's ``owner/name``."""
+    try:
+        return desk.find_model(name)
+    except UsageError:
+        last = name.rstrip("/").rpartition("/")[2]
+        if not last or last == name:
+            raise
+        return desk.find_model(last)
+
+
+def simple_recipe(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str], base: str | None) -> JsonObject:
+    """A checkpoint recipe, with names, from an operator record and the names of its parents.
+
+    Args:
+        desk: The lab.
+        recipe: An operator record; one number may stand for every parent.
+        parents: Names, in order.
+        base: Name of the shared base; a single parent is its own, and operators that only average need none.
+
+    Raises:
+        UsageError: if the operator needs a base and none is named.
+    """
+    if base is None and not wants_one_parent(recipe) and "weights" not in recipe:
+        raise UsageError("these parents need a base", where="--base", advice="Name the model they were tuned from.")
+    donor = base or parents[0]
+    return {
+        "operator": operator_fields(expand(recipe, len(parents))),
+        "base": {"model": donor, "adapter": None, "layers": None},
+        "parents": [{"model": p, "adapter": None, "layers": None} for p in parents],
+        "config_from": donor,
+        "tokenizer_from": donor,
+        "vocabulary": {"policy": "refuse", "multiple_of": None, "lacking": "base"},
+        "dtype": "keep",
+    }
+
+
+def resolve(desk: Desk, plain: Mapping[str, Any]) -> CheckpointRecipe:
+    """A recipe whose models are named as people name them, with digests in their place.
+
+    Raises:
+        UsageError: if a name is nobody's, or another kind of model's.
+        StudbookError: any of its kinds, if the recipe is not valid.
+    """
+
+    def found(name: str, kind: type) -> str:
+        artifact = _find(desk, name)
+        registered = desk.registered().get(artifact)
+        fits = isinstance(registered[1].source, kind) if registered else kind is CheckpointSource
+        if not (fits and is_checkpoint(desk, artifact)):
+            what = "a checkpoint" if kind is CheckpointSource else "a LoRA folder"
+            raise UsageError(f"{name!r} is not {what}", where="recipe", advice="Register the folder it lies in.")
+        return artifact
+
+    def place(part: Mapping[str, Any]) -> dict[str, Any]:
+        adapter = part.get("adapter")
+        changed = {"model": found(part["model"], CheckpointSource)}
+        changed["adapter"] = None if adapter is None else found(adapter, LoraSource)  # type: ignore[assignment]
+        return {**part, **changed}
+
+    def view(part: Mapping[str, Any]) -> dict[str, Any]:
+        layers = part.get("layers")
+        return {**place(part), "layers": None if layers is None else [place(s) for s in layers]}
+
+    fields = {"recipe": "checkpoint-recipe/1", "shard_bytes": _SHARD_BYTES, **plain}
+    fields["base"] = view(plain["base"])
+    fields["parents"] = [view(p) for p in plain["parents"]]
+    for donor in ("config_from", "tokenizer_from"):
+        fields[donor] = found(plain[donor], CheckpointSource)
+    return decode_recipe(fields)
+
+
+def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None = None) -> str:
+    """Breed one checkpoint from approved models; one that the ledger holds already is not bred again.
+
+    Returns:
+        The artifact's digest.
+
+    Raises:
+        OutOfOrder: if a model is not approved as a parent.
+        OutsideAllowlist: if the policy does not allow the operator.
+        ParentsDoNotFit: if models do not fit, or the output differs from what was declared.
+        StudbookError: any of its kinds, if the worker fails; finished shards are kept for the next attempt.
+    """
+    policy_digest, policy = desk.policy
+    check_operator(policy, recipe.operator)
+    if isinstance(inner := recipe.operator.get("inner"), dict):
+        check_operator(policy, inner)
+    _require_approved(desk, recipe.sources())
+    files = {d: stored(desk, d) for d in recipe.sources()}
+    template = draft_checkpoint(desk.header, policy, policy_digest, recipe, files)
+    for _, manifest in desk.candidates():
+        if manifest.template == digest(template):
+            return manifest.artifact.sha256
+    desk.workspace.commit(template)
+    folder = desk.workspace.resume_folder(template.recipe_sha256[:16])
+    with _shown(desk, folder, "breeding", template):
+        grown = produce_checkpoint(desk.header, template, files, folder, threads=threads)
+    return _accept(desk, template, recipe, grown)
+
+
+def reproduce_checkpoint(
+    desk: Desk, manifest: CandidateManifest, folder: Path, *, threads: int | None = None, chunk: int | None = None
+) -> str:
+    """Breed a checkpoint again from its models and receipt; the digest, equal to the recorded one."""
+    receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
+    template = desk.workspace.get(manifest.template, LineageTemplate)
+    files = {d: stored(desk, d) for d in dict.fromkeys((template.base, *template.parents))}
+    options = {} if chunk is None else {"chunk": chunk}
+    with _shown(desk, folder, "reproducing", template):
+        return recompute_checkpoint(template, receipt, files, folder, threads=threads, **options)
+
+
+def export(desk: Desk, name: str, folder: Path) -> dict[str, str]:
+    """Write a checkpoint as a folder, or an SLM1 model as a file in one, with the records that speak of its making.
+
+    Returns:
+        Relative path -> SHA-256 of everything that was written.
+
+    Raises:
+        UsageError: if the folder is not empty.
+        DigestDiffers: if bytes of the store are not what they should be; nothing is left in the folder then.
+    """
+    artifact = desk.find_model(name)
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.")
+    files = stored(desk, artifact) if is_checkpoint(desk, artifact) else {}
+    if not files:
+        files = {f"{desk.name_of(artifact)}.slm": desk.workspace.blob_path(artifact)}
+    written: dict[str, str] = {}
+    total = sum(p.stat().st_size for p in files.values())
+    try:
+        with desk.progress.measure(f"exporting {desk.name_of(artifact)}", total) as shown:
+            for relative, path in sorted(files.items()):
+                target = folder / relative
+                target.parent.mkdir(parents=True, exist_ok=True)
+                written[relative] = copy_new(path, target, shown)[0]
+                target.chmod(0o644)
+                if written[relative] != path.name:
+                    raise DigestDiffers("is not the file that was stored", where=path)
+        card = _provenance(desk, artifact)
+        write_new(folder / "studbook.json", card, 0o644)
+    except BaseException:
+        for relative in files:
+            (folder / relative).unlink(missing_ok=True)
+        raise
+    return written
+
+
+def _provenance(desk: Desk, artifact: str) -> bytes:
+    """The records of an artifact's making, as one JSON object."""
+    for _, manifest in desk.candidates():
+        if manifest.artifact.sha256 == artifact:
+            template = desk.workspace.get(manifest.template, LineageTemplate)
+            receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
+            return canonical({"manifest": manifest, "receipt": receipt, "template": template})
+    return canonical({"source": desk.registered()[artifact][1]})
+
+
+def _require_approved(desk: Desk, artifacts: Sequence[str]) -> None:
+    """Every model that is registered must be approved; what was bred here stands on its own parents' approvals."""
+    registered = {a: found for a, found in desk.registered().items() if a in artifacts}
+    approvals = [a for _, a in desk.all(ParentApproval)]
+    for excluded in select_approved_parents(_WHO, registered, approvals, "", date.today()).excluded:
+        raise OutOfOrder(
+            f"{excluded.name} {excluded.reason}",
+            advice=f"A person approves it: studbook approve {excluded.name} --as PERSON",
+            reason="order.approval",
+        )
+
+
+def _accept(desk: Desk, template: LineageTemplate, recipe: CheckpointRecipe, grown: Grown) -> str:
+    receipt = grown.receipt
+    if receipt.output.sha256 in (template.base, *template.parents):
+        raise ParentsDoNotFit(
+            f"changed nothing: the output is {desk.name_of(receipt.output.sha256)} itself",
+            where="recipe",
+            advice="Give the recipe parameters that do something.",
+            reason="parents.unchanged",
+        )
+    checks = check_checkpoint(template, grown)
+    if failed := [c for c in checks if not c.passed]:
+        raise ParentsDoNotFit(
+            f"{failed[0].name} differs from what was declared: {failed[0].detail}",
+            advice="The operator broke its declaration; nothing was accepted. Please report it.",
+            reason="parents.undeclared",
+        )
+    licences = [found for d in recipe.sources() if (found := licence_of(desk, d))]
+    manifest = describe(
+        desk.header,
+        template,
+        Bred(receipt, grown.folder),
+        checks,
+        recipe.decoded().family,
+        inherited_licence(desk.policy[1], licences) if licences else "NOASSERTION",
+        (),
+        (f"moved {receipt.delta_norm:.4g} away from its base, of at most {template.expected.delta_norm:.4g} (L2)",),
+        template.base,
+    )
+    desk.workspace.commit(receipt, {receipt.output.sha256: grown.listing, **grown.files})
+    desk.workspace.commit(manifest)
+    return receipt.output.sha256
+
+
+@contextmanager
+def _shown(desk: Desk, folder: Path, what: str, template: LineageTemplate) -> Iterator[None]:
+    """Show how far a worker is, by the number of elements it writes down now and then."""
+    ended = threading.Event()
+    with desk.progress.measure(what, template.expected.size_bytes) as shown:
+
+        def follow() -> None:
+            told = 0
+            while not ended.wait(_TICK):
+                with suppress(OSError, ValueError):
+                    done = int((folder / PROGRESS).read_text())
+                    shown(done - told)
+                    told = done
+
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            follower.join()

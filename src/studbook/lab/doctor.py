@@ -1,0 +1,133 @@
+"""What this machine offers: processors, compiled kernels, isolation, disk, extras. Needs no lab."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from msgspec import Struct
+
+from studbook.environment import environment_class
+from studbook.errors import StudbookError
+from studbook.sandbox import Limits, run_worker
+from studbook.tensors import kernels
+
+__all__ = ["EXTRAS", "Check", "Examination", "examine"]
+
+# Extra -> the packages it consists of, by the name they are installed under.
+EXTRAS = {"train": ("torch",), "hf": ("transformers", "tokenizers"), "search": ("cma",)}
+_LOW_DISK = 2 << 30
+
+
+class Check(Struct, frozen=True):
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        ok: Whether everything that Studbook does works with it.
+        found: What was found.
+        advice: What to do where it is not ok; empty otherwise.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    advice: str
+
+
+class Examination(Struct, frozen=True):
+    """What the machine offers.
+
+    Attributes:
+        checks: Every check, in a fixed order.
+        environment: The environment class that receipts and scorecards of this machine cite.
+        isolation: Measures that a worker reaches here.
+        kernels: How many kernels are compiled and cached.
+        warm_seconds: Wall seconds that compiling or loading them took now.
+    """
+
+    checks: tuple[Check, ...]
+    environment: str
+    isolation: tuple[str, ...]
+    kernels: int
+    warm_seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Everything needed is there; extras are not needed."""
+        return all(c.ok for c in self.checks)
+
+
+def examine(folder: Path = Path()) -> Examination:
+    """Warm the kernels, start a worker, and look at the machine.
+
+    Args:
+        folder: Where labs are going to lie; its disk is looked at.
+    """
+    started = time.monotonic()
+    count = kernels.warm()
+    seconds = time.monotonic() - started
+    isolation, worker = _isolation()
+    checks = (
+        Check(name="python", ok=True, found=f"{platform.python_version()} at {sys.executable}", advice=""),
+        _processors(),
+        _kernels(count, seconds),
+        worker,
+        _disk(folder),
+        *(_extra(name, packages) for name, packages in EXTRAS.items()),
+    )
+    return Examination(checks, environment_class(), isolation, count, round(seconds, 3))
+
+
+def _processors() -> Check:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = f"{usable} usable, {platform.machine()}, {kernels.instruction_set()}"
+    return Check(name="processors", ok=True, found=found, advice="")
+
+
+def _kernels(count: int, seconds: float) -> Check:
+    if not count:
+        advice = "Install numba; the numpy code gives the same bytes, many times slower."
+        return Check(name="kernels", ok=False, found="numba is not installed", advice=advice)
+    where, kept = kernels.cache_folder()
+    advice = "" if kept else "Let NUMBA_CACHE_DIR name a folder you may write to, or every process compiles again."
+    return Check(name="kernels", ok=kept, found=f"{count} warm in {seconds:.1f} s, kept in {where}", advice=advice)
+
+
+def _isolation() -> tuple[tuple[str, ...], Check]:
+    """What a worker reaches, from a worker that was really started."""
+    limits = Limits(seconds=30, memory_bytes=2 << 30, file_bytes=1 << 20)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            answer = run_worker("studbook.lab.doctor_worker", {}, Path(folder), limits)
+    except StudbookError as error:
+        return (), Check(name="isolation", ok=False, found=error.message, advice=error.advice or "Run it again.")
+    return answer.isolation, Check(
+        name="isolation", ok=True, found=f"{len(answer.isolation)} measures: {', '.join(answer.isolation)}", advice=""
+    )
+
+
+def _disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    advice = "" if free > _LOW_DISK else "A lab keeps every model it made; give it more room."
+    return Check(
+        name="disk", ok=free > _LOW_DISK, found=f"{free / 1e9:.1f} GB free at {folder.absolute()}", advice=advice
+    )
+
+
+def _extra(name: str, packages: tuple[str, ...]) -> Check:
+    found, missing = [], []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    advice = f"If you need it: pip install 'studbook[{name}]'" if missing else ""
+    told = ", ".join(found) if not missing else f"not installed ({', '.join(missing)})"
+    return Check(name=f"extra {name}", ok=True, found=told, advice=advice)

@@ -1,0 +1,366 @@
+"""Search for a recipe on development items, breed the winner, and put down everything that was tried.
+
+Candidates are run in memory by workers (`search_worker`); only the winner becomes a file, by the same way as every other
+candidate, and has to answer every development item as the search saw it. Selection and sealed suites are never opened:
+their paths are not even looked up here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct
+
+from studbook.breeding.recipes import check_recipe, recipe_sha256
+from studbook.errors import DigestDiffers, OutOfOrder, OverBudget, UsageError
+from studbook.evaluation.scorecards import SuiteFile, evaluator_sha256
+from studbook.executor import available_cores, in_order
+from studbook.lab import breeding, judging, rounds
+from studbook.lab.breeding import Herd
+from studbook.lab.desk import Desk
+from studbook.lab.search_journal import Journal
+from studbook.lab.suites import of_role
+from studbook.policy import check_operator
+from studbook.population import (
+    CmaSearch,
+    Kind,
+    Method,
+    NaturalNiches,
+    Objective,
+    Outcome,
+    RandomSearch,
+    Search,
+    Task,
+    library,
+    make_space,
+    recipe,
+    soup,
+)
+from studbook.population.cmaes import SIGMA, WORKER
+from studbook.population.genomes import OPERATORS, centre
+from studbook.population.m2n2 import ALPHA, ARCHIVE, Table
+from studbook.records import Scorecard, SearchReceipt, digest
+from studbook.records.population import Evaluated, GenomeSpace
+from studbook.sandbox import run_worker
+
+__all__ = ["Found", "Request", "check_search", "search"]
+
+_JOURNAL = "evaluations.jsonl"
+_MODULE = "studbook.lab.search_worker"
+# Recipes a worker runs at most before it answers: what a kill costs.
+_BATCH = 8
+_MOST = 10_000
+# One character each in the receipt, which has to stay below the size of a record.
+_MOST_ANSWERS = 24_000_000
+
+
+class Request(NamedTuple):
+    """What is to be searched.
+
+    Attributes:
+        method: ``cma``, ``m2n2`` or ``random``.
+        evaluations: Recipes that are run, the uniform soup included.
+        seed: Seed of the method.
+        parents: Names of the parents; every approved one by default.
+        kind: What the genes set: ``scales``, ``ties`` or ``split``.
+        layered: Scales of their own for every layer.
+        filters: Substrings of tensor names with scales of their own.
+        objective: ``worst`` or ``mean`` accuracy over the protected clusters and the target.
+        mix: How m2n2 mixes: ``lerp`` or ``slerp``.
+    """
+
+    method: Literal["cma", "m2n2", "random"] = "cma"
+    evaluations: int = 85
+    seed: int = 1
+    parents: Sequence[str] | None = None
+    kind: Kind = "scales"
+    layered: bool = False
+    filters: Sequence[str] = ()
+    objective: Literal["worst", "mean"] = "worst"
+    mix: Literal["lerp", "slerp"] = "lerp"
+
+
+class Found(Struct, frozen=True):
+    """What a search came to.
+
+    Attributes:
+        receipt: Digest of the SearchReceipt.
+        record: The receipt.
+        name: Name of the winner.
+        suites: Name of each suite, in the receipt's order.
+    """
+
+    receipt: str
+    record: SearchReceipt
+    name: str
+    suites: tuple[str, ...]
+
+
+class _Ground(NamedTuple):
+    """Everything a search stands on, before the first recipe is run."""
+
+    herd: Herd
+    suites: tuple[SuiteFile, ...]
+    labels: tuple[str, ...]
+    space: GenomeSpace
+    fields: dict[str, Any]
+
+
+def search(desk: Desk, label: str, request: Request, *, resume: bool = False) -> Found:
+    """Search, breed the winner, record. The same call goes on where an earlier one was cut short.
+
+    Args:
+        desk: The lab.
+        label: The failure cluster to breed for.
+        request: What is to be searched.
+        resume: Refuse to begin anew: there must be something to go on with.
+
+    Raises:
+        UsageError: if a choice is impossible, or there is nothing to resume.
+        OverBudget: if it would need more model calls than the policy allows; nothing has run then.
+        OutsideAllowlist: if the policy does not allow the operators.
+        StudbookError: any of its kinds, as a round before its first candidate.
+    """
+    ground = _prepare(desk, label, request)
+    if done := _done(desk, ground.fields):
+        return _found(desk, ground, *done)
+    shape = tuple(s.manifest.count for s in ground.suites)
+    key = digest({"header": desk.header, **ground.fields})
+    journal = Journal(desk.workspace.resume_folder(f"search-{key}") / _JOURNAL, shape)
+    if resume and not journal.known:
+        raise UsageError(
+            "there is nothing to resume", where="--resume", advice="Leave --resume out, or repeat the earlier command."
+        )
+    made = Search(
+        ground.space,
+        _method(desk, ground, request),
+        _objective(ground, request.objective),
+        request.evaluations,
+        lambda operator: recipe_sha256(ground.herd.base, ground.herd.parents, dict(operator)),
+        lambda tasks: _run(desk, ground, journal, tasks),
+    )
+    _show(desk, made, request)
+    record = _conclude(desk, ground, made)
+    found = _found(desk, ground, desk.workspace.commit(record), record)
+    journal.discard()
+    return found
+
+
+def check_search(desk: Desk, record: SearchReceipt) -> None:
+    """Hold a receipt against itself and against what it cites: recipes, scores, winner, budget.
+
+    Raises:
+        DigestDiffers: naming what is not as the receipt says.
+    """
+    sizes = [int(n) for n in record.items.split()]
+    scorecard = desk.workspace.get(record.scorecard, Scorecard)
+    clusters = {r.suite: r.cluster for r in scorecard.results}
+    objective = Objective(record.objective, [clusters.get(s, "") for s in record.suites], record.labels)
+    for row in record.evaluated:
+        operator = recipe(record.space, _genome(row)) if row.origin != "soup" else soup(len(record.parents))
+        outcome = _outcome_of(row, sizes)
+        ok = row.recipe == recipe_sha256(record.base, record.parents, operator)
+        ok = ok and tuple(objective.score(outcome)) == (row.objective_ppm, row.tie_micro)
+        ok = ok and row.right == " ".join(str(bits.count("1")) for bits in outcome.correct)
+        if not ok:
+            raise DigestDiffers("a row is not what its genome and its answers say", where=f"search: {row.recipe[:16]}")
+    able = [i for i, e in enumerate(record.evaluated) if e.objective_ppm >= 0 and e.origin != "founder"]
+    best = max(able, key=lambda i: (record.evaluated[i].objective_ppm, record.evaluated[i].tie_micro, -i))
+    once = len({row.recipe for row in record.evaluated}) == len(record.evaluated) <= record.budget
+    named = recipe_sha256(record.base, record.parents, record.recipe) == record.evaluated[best].recipe
+    if not (once and named and best == record.best):
+        raise DigestDiffers("its winner is not the best of what it ran", where="search: best")
+    _require_same(record.evaluated[best], sizes, record.suites, scorecard)
+
+
+def _found(desk: Desk, ground: _Ground, receipt: str, record: SearchReceipt) -> Found:
+    return Found(receipt, record, desk.name_of(record.artifact), tuple(s.manifest.name for s in ground.suites))
+
+
+def _prepare(desk: Desk, label: str, request: Request) -> _Ground:
+    policy_digest, policy = desk.policy
+    names = list(request.parents) if request.parents is not None else None
+    if not 1 <= request.evaluations <= _MOST:
+        raise UsageError(f"{request.evaluations} evaluations; 1 to {_MOST}", where="--evaluations")
+    herd, cluster, _ = rounds._start(desk, label, [], names, date.today())
+    tasks = [s for s in of_role(desk, "development") if s.manifest.dimension == "task"]
+    wanted = (*policy.protects(tuple(dict.fromkeys(s.manifest.cluster for s in tasks))), label)
+    suites = tuple(s for s in tasks if s.manifest.cluster in wanted)
+    labels = tuple(dict.fromkeys(s.manifest.cluster for s in suites))
+    _check_budget(desk, request, sum(s.manifest.count for s in suites))
+    space = _space(desk, herd, request)
+    fields = {
+        "cluster": digest(cluster),
+        "policy": policy_digest,
+        "base": herd.base,
+        "parents": herd.parents,
+        "method": request.method,
+        "settings": _settings(request),
+        "seed": request.seed,
+        "budget": request.evaluations,
+        "space": space,
+        "objective": request.objective,
+        "labels": labels,
+        "evaluator": evaluator_sha256(),
+        "suites": tuple(s.digest for s in suites),
+        "items": " ".join(str(s.manifest.count) for s in suites),
+    }
+    return _Ground(herd, suites, labels, space, fields)
+
+
+def _check_budget(desk: Desk, request: Request, items: int) -> None:
+    allowed = min(desk.policy[1].budget.evaluations, _MOST_ANSWERS)
+    if request.evaluations * items > allowed:
+        raise OverBudget(
+            f"{request.evaluations} evaluations x {items} development items = {request.evaluations * items} model "
+            f"calls; {allowed} are allowed",
+            where="policy: budget.evaluations",
+            advice="Ask for fewer evaluations, or have the policy's owner allow more.",
+        )
+
+
+def _space(desk: Desk, herd: Herd, request: Request) -> GenomeSpace:
+    """The space inside the policy's bounds; what it means must be allowed before anything is run."""
+    _, policy = desk.policy
+    tag = OPERATORS[request.kind]
+    check_operator(policy, {"operator": tag})
+    bounds = next(grant.bounds for grant in policy.operators if grant.operator == tag)
+    layers = desk.model(herd.base).shape.layer_count if request.layered else 1
+    space = make_space(request.kind, len(herd.parents), bounds, layers, tuple(request.filters))
+    for operator in (soup(len(herd.parents)), recipe(space, centre(space))):
+        check_operator(policy, operator)
+        check_recipe(operator)
+    return space
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    if request.method == "cma":
+        return {"library": library(), "sigma": SIGMA}
+    if request.method == "m2n2":
+        return {"alpha": ALPHA, "archive": ARCHIVE, "mix": request.mix}
+    return {}
+
+
+def _method(desk: Desk, ground: _Ground, request: Request) -> Method:
+    if request.method == "random":
+        return RandomSearch(ground.space, request.seed)
+    if request.method == "cma":
+        return CmaSearch(ground.space, request.seed, lambda job: _work(desk, WORKER, job, "optimiser"))
+    return NaturalNiches(ground.space, request.seed, request.mix, _tables(desk, ground, request.mix))
+
+
+def _tables(desk: Desk, ground: _Ground, mix: str) -> dict[int, Table] | None:
+    if mix == "lerp":
+        return None
+    job = {**_inputs(desk, ground.herd), "layers": ground.space.layers, "filters": list(ground.space.filters)}
+    return dict(enumerate(_work(desk, _MODULE, job, "angles")["tables"]))
+
+
+def _run(desk: Desk, ground: _Ground, journal: Journal, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    """Outcomes of some recipes in their order; what the journal knows is not run again."""
+    missing = [t for t in tasks if t.identity not in journal.known]
+    size = min(_BATCH, max(1, -(-len(missing) // available_cores())))
+    batches = [missing[i : i + size] for i in range(0, len(missing), size)]
+    fixed = {
+        **_inputs(desk, ground.herd),
+        "suites": [[str(s.path.absolute()), s.manifest.items.sha256] for s in ground.suites],
+        "relative_delta": desk.policy[1].budget.relative_delta,
+    }
+
+    def work(batch: Sequence[Task]) -> list[Outcome]:
+        job = {**fixed, "operators": [dict(t.operator) for t in batch]}
+        answer = _work(desk, _MODULE, job, f"search-{batch[0].identity[:16]}")
+        return [Outcome(tuple(o["correct"]), tuple(o["loglik_micro"]), o["detail"]) for o in answer["outcomes"]]
+
+    made = zip(batches, in_order(work, batches), strict=True)
+    for task in tasks:
+        while task.identity not in journal.known:
+            for done, outcome in zip(*next(made), strict=True):
+                journal.add(done.identity, outcome)
+        yield journal.known[task.identity]
+
+
+def _work(desk: Desk, module: str, job: dict[str, Any], name: str) -> dict[str, Any]:
+    return run_worker(module, job, desk.workspace.work_folder(name), desk.worker_limits()).value
+
+
+def _inputs(desk: Desk, herd: Herd) -> dict[str, Any]:
+    def file(artifact: str) -> list[str]:
+        return [str(desk.workspace.blob_path(artifact).absolute()), artifact]
+
+    return {"base": file(herd.base), "parents": [file(p) for p in herd.parents]}
+
+
+def _objective(ground: _Ground, kind: Literal["worst", "mean"]) -> Objective:
+    return Objective(kind, [s.manifest.cluster for s in ground.suites], ground.labels)
+
+
+def _show(desk: Desk, made: Search, request: Request) -> None:
+    """Run the search to its end, saying whenever something better was found."""
+    best = (-1, 0)
+    title = f"searching with {request.method}"
+    for row in desk.progress.count(title, made.steps(), request.evaluations):
+        if row.origin != "founder" and (row.objective_ppm, row.tie_micro) > best:
+            best = (row.objective_ppm, row.tie_micro)
+            share = f"{row.objective_ppm / 10_000:.2f} %"
+            desk.progress.say(f"{len(made.evaluated):>5}  {request.objective} {share}, {row.tie_micro / 1e6:.4f} nats")
+
+
+def _conclude(desk: Desk, ground: _Ground, made: Search) -> SearchReceipt:
+    """Breed the winner the usual way and hold its file against what the search saw."""
+    best = made.best()
+    operator = dict(made.operators[best])
+    manifest = breeding.breed_all(desk, breeding.plan(desk, ground.herd, [operator]), "breeding the winner")[0]
+    artifact = breeding.manifest_of(desk, manifest).artifact.sha256
+    if not (smoke := judging.smoke_all(desk, [artifact]).get(artifact)) or not smoke.passed:
+        raise OutOfOrder(f"{desk.name_of(artifact)} did not pass its runtime smoke")
+    card = judging.evaluate(desk, [artifact], "development")[artifact]
+    sizes = [s.manifest.count for s in ground.suites]
+    _require_same(made.evaluated[best], sizes, [s.digest for s in ground.suites], card.card)
+    return SearchReceipt(
+        header=desk.header,
+        **ground.fields,
+        evaluated=tuple(made.evaluated),
+        repeats=tuple(made.repeats),
+        ended=made.ended or "budget",
+        best=best,
+        recipe=operator,
+        winner=manifest,
+        artifact=artifact,
+        scorecard=card.digest,
+    )
+
+
+def _done(desk: Desk, fields: Mapping[str, Any]) -> tuple[str, SearchReceipt] | None:
+    """The receipt of the same search, if it was finished before."""
+    for found, record in desk.all(SearchReceipt):
+        if record.header == desk.header and all(getattr(record, name) == value for name, value in fields.items()):
+            return found, record
+    return None
+
+
+def _require_same(row: Evaluated, sizes: Sequence[int], suites: Sequence[str], card: Scorecard) -> None:
+    results = {result.suite: result for result in card.results}
+    outcome = _outcome_of(row, sizes)
+    for suite, bits, loglik in zip(suites, outcome.correct, outcome.loglik_micro, strict=True):
+        if suite not in results or (results[suite].correct, sum(results[suite].logliks)) != (bits, loglik):
+            raise DigestDiffers(
+                "the winner's file does not answer as the search saw it",
+                where=f"search: {row.recipe[:16]}",
+                advice="Nothing was recorded. Run the search again; if it repeats, please report it.",
+                reason="search.winner",
+            )
+
+
+def _outcome_of(row: Evaluated, sizes: Sequence[int]) -> Outcome:
+    bits, start = [], 0
+    for size in sizes if row.correct else ():
+        bits.append(row.correct[start : start + size])
+        start += size
+    return Outcome(tuple(bits), tuple(int(n) for n in row.loglik_micro.split()), row.detail)
+
+
+def _genome(row: Evaluated) -> tuple[int, ...]:
+    return tuple(int(n) for n in row.genome.split())

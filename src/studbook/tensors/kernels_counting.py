@@ -1,0 +1,102 @@
+"""Compiled passes over elements that end in a few numbers: counts, histograms, places, sums in fixed lanes.
+
+Magnitudes come in as the bits of f32 (u32, any sign); integer work has one result whatever the order. Sums follow the
+lanes of `studbook.tensors.reductions`. The numpy of the modules that use these says what they mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from studbook.tensors.kernels import compiled
+
+__all__ = ["count_equal_parts", "count_high", "count_low", "lane_dot", "lane_sum", "nth_equal"]
+
+
+@compiled
+def count_equal_parts(bits: Any, part: Any) -> int:
+    """How many elements have all the bits of ``part`` (of their own unsigned type): the NaNs and infinities."""
+    count = 0
+    for i in range(bits.size):
+        count += (bits[i] & part) == part
+    return count
+
+
+@compiled
+def count_high(bits: Any, low_bits: Any, counts: Any, rest: Any) -> None:
+    """Count magnitudes by their bits above ``low_bits``.
+
+    Args:
+        bits: u32, signs ignored.
+        low_bits: i64.
+        counts: i64, one a bucket; what is found is added.
+        rest: u32, one a bucket; the low bits of what falls into it are or-ed in. Zero: its elements are all equal.
+    """
+    below = (np.int64(1) << low_bits) - 1
+    for i in range(bits.size):
+        size = np.int64(bits[i]) & np.int64(0x7FFFFFFF)
+        counts[size >> low_bits] += 1
+        rest[size >> low_bits] |= np.uint32(size & below)
+
+
+@compiled
+def count_low(bits: Any, bucket: Any, low_bits: Any, counts: Any) -> None:
+    """Count the magnitudes of one bucket of `count_high` by their low bits; ``counts`` (i64) as there."""
+    first = np.int64(bucket) << low_bits
+    for i in range(bits.size):
+        place = (np.int64(bits[i]) & np.int64(0x7FFFFFFF)) - first
+        if 0 <= place < counts.size:
+            counts[place] += 1
+
+
+@compiled
+def nth_equal(bits: Any, wanted: Any, rank: Any) -> tuple[int, int]:
+    """Index of the rank-th element (from 1) whose magnitude is ``wanted``, or -1; and how many were seen."""
+    seen = 0
+    for i in range(bits.size):
+        if np.int64(bits[i]) & np.int64(0x7FFFFFFF) == wanted:
+            seen += 1
+            if seen == rank:
+                return i, seen
+    return -1, seen
+
+
+@compiled
+def _folded(lanes: Any) -> float:
+    width = 8
+    while width:
+        for j in range(width):
+            lanes[j] += lanes[j + width]
+        width //= 2
+    result: float = lanes[0]
+    return result
+
+
+@compiled
+def lane_sum(values: Any) -> float:
+    """Sum of one block, f32 or f64: see `studbook.tensors.reductions.block_sum`."""
+    lanes, whole = np.zeros(16, np.float64), values.size // 16 * 16
+    for s in range(0, whole, 16):
+        row = values[s : s + 16]
+        for j in range(16):
+            lanes[j] += np.float64(row[j])
+    tail = values[whole:]
+    for j in range(tail.size):
+        lanes[j] += np.float64(tail[j])
+    return _folded(lanes)
+
+
+@compiled
+def lane_dot(left: Any, right: Any) -> float:
+    """Dot product of two blocks of one length, f32 or f64: see `studbook.tensors.reductions.block_dot`."""
+    lanes, whole = np.zeros(16, np.float64), left.size // 16 * 16
+    for s in range(0, whole, 16):
+        x, y = left[s : s + 16], right[s : s + 16]
+        for j in range(16):
+            lanes[j] += np.float64(x[j]) * np.float64(y[j])
+    x, y = left[whole:], right[whole:]
+    for j in range(x.size):
+        lanes[j] += np.float64(x[j]) * np.float64(y[j])
+    return _folded(lanes)

@@ -1,0 +1,192 @@
+"""Checkpoints from registration to export: declared, bred, received, reproduced, and the way back out of the lab."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoint_fixtures import bf16, read_llama, write_llama
+from lab_fixtures import Place, run_cli
+from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, StudbookError, UsageError
+from studbook.lab import Lab
+from studbook.lab.founding import read_policy
+from studbook.records import CandidateManifest, LineageTemplate, OperatorReceipt, SourceManifest
+
+PERSON = "ann"
+PRUNE = {"operator": "prune/1", "fraction": 0.2, "scope": "global", "skip": ["*embed*", "*norm*"]}
+BLEND = {"operator": "blend/1", "weights": "uniform"}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and two that were tuned from it."""
+    folder = tmp_path_factory.mktemp("models")
+    write_llama(folder / "base", 0)
+    write_llama(folder / "first", 1, folder / "base")
+    write_llama(folder / "second", 2, folder / "base")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lab that holds them, approved."""
+    folder = tmp_path_factory.mktemp("home")
+    Lab.init(folder / "lab", PERSON, folder / "keys")
+    with Lab(folder / "lab", folder / "keys") as lab:
+        for name in ("base", "first", "second"):
+            lab.register(models / name)
+            lab.approve(name, PERSON)
+    return folder
+
+
+@pytest.fixture
+def lab(home: Path, tmp_path: Path) -> Iterator[Lab]:
+    """A copy of it, opened."""
+    shutil.copytree(home, tmp_path / "home", ignore=shutil.ignore_patterns("cache"))
+    with Lab(tmp_path / "home" / "lab", tmp_path / "home" / "keys") as opened:
+        yield opened
+
+
+def test_a_registered_checkpoint_keeps_every_file_and_says_what_it_is(lab: Lab, models: Path) -> None:
+    manifest = next(m for _, m in lab.desk.all(SourceManifest) if m.name == "base")
+    assert manifest.source.architecture == "LlamaForCausalLM"
+    assert (manifest.source.label, manifest.source.vocab_size) == ("bf16", 32)
+    assert manifest.source.parameters == sum(v.size for v in read_llama(models / "base").values())
+    assert {b.sha256 for b in manifest.files} <= lab.desk.workspace._blobs.keys()
+    assert lab.verify().ok
+
+
+def test_a_blend_of_two_is_their_mean_rounded_once_and_leaves_a_whole_chain(
+    lab: Lab, models: Path, tmp_path: Path
+) -> None:
+    child = lab.breed(None, BLEND, ["first", "second"])
+    lab.export(child, tmp_path / "out")
+    found, a, b = (read_llama(p) for p in (tmp_path / "out", models / "first", models / "second"))
+    half = np.float32(0.5)
+    for name, values in found.items():
+        assert np.array_equal(bf16(values), bf16(half * a[name] + half * b[name])), name
+    for carried in ("generation_config.json", "tokenizer.json", "config.json"):
+        assert (tmp_path / "out" / carried).read_bytes() == (models / "first" / carried).read_bytes()
+    (manifest,) = [m for _, m in lab.desk.all(CandidateManifest)]
+    assert manifest.licence == "Apache-2.0"
+    template, receipt = (
+        lab.desk.workspace.get(manifest.template, LineageTemplate),
+        lab.desk.workspace.get(manifest.receipt, OperatorReceipt),
+    )
+    assert template.cluster is None
+    assert 0 < receipt.delta_norm <= template.expected.delta_norm
+    assert json.loads((tmp_path / "out" / "studbook.json").read_bytes())["manifest"]["artifact"]["sha256"] == child
+    assert lab.verify().ok
+
+
+def test_the_same_recipe_is_bred_once(lab: Lab) -> None:
+    first = lab.breed(None, PRUNE, ["base"])
+    entries = len(lab.desk.entries())
+    assert lab.breed(None, PRUNE, ["base"]) == first
+    assert len(lab.desk.entries()) == entries
+
+
+@pytest.mark.parametrize(("threads", "chunk"), [(1, 1 << 18), (2, 1000), (5, 333)])
+def test_a_child_is_reproduced_with_its_bytes_deleted_on_any_threads_and_chunks(
+    lab: Lab, threads: int, chunk: int
+) -> None:
+    child = lab.breed(
+        None, {"operator": "dare/1", "keep": 0.5, "scales": 0.5, "seed": 3, "skip": []}, ["first", "second"], "base"
+    )
+    manifest = next(m for _, m in lab.desk.candidates() if m.artifact.sha256 == child)
+    entry = lab.desk.workspace.entry(manifest.receipt)
+    kept = {b.sha256: lab.desk.workspace.blob_path(b.sha256).read_bytes() for b in entry.blobs}
+    for digest in kept:
+        lab.desk.workspace.blob_path(digest).unlink()
+    assert not lab.verify().ok
+    assert lab.reproduce(child, threads=threads, chunk=chunk, restore=True) == child
+    assert all(lab.desk.workspace.blob_path(d).read_bytes() == data for d, data in kept.items())
+    assert lab.verify().ok
+
+
+def test_a_child_can_be_a_parent_and_its_lineage_reaches_the_sources(lab: Lab) -> None:
+    pruned = lab.breed(None, PRUNE, ["base"])
+    name = lab.desk.name_of(pruned)
+    child = lab.breed(None, BLEND, ["base", name])
+    tree = lab.lineage(child)
+    assert {a.name for a in tree.parents} == {"base", name}
+    assert [a.name for p in tree.parents for a in p.parents] == ["base"]
+    assert lab.diff(pruned, child)["layers"]
+
+
+def test_nothing_judges_a_checkpoint_so_nothing_promotes_it(lab: Lab) -> None:
+    child = lab.breed(None, PRUNE, ["base"])
+    with pytest.raises(StudbookError):
+        lab.decide("rot", [child])
+    with pytest.raises(StudbookError):
+        lab.release(child, "shadow")
+
+
+def test_a_model_that_nobody_approved_is_refused_before_any_template(lab: Lab, models: Path, tmp_path: Path) -> None:
+    write_llama(tmp_path / "stranger", 7, models / "base")
+    lab.register(tmp_path / "stranger")
+    with pytest.raises(OutOfOrder, match="nobody approved"):
+        lab.breed(None, BLEND, ["first", "stranger"])
+    assert not list(lab.desk.all(LineageTemplate))
+
+
+def test_models_of_other_layers_are_refused_with_the_first_difference(lab: Lab, tmp_path: Path) -> None:
+    write_llama(tmp_path / "tall", 8, layers=3)
+    lab.register(tmp_path / "tall")
+    lab.approve("tall", PERSON)
+    with pytest.raises(ParentsDoNotFit, match="tensor"):
+        lab.breed(None, BLEND, ["first", "tall"])
+    assert not list(lab.desk.all(LineageTemplate))
+
+
+def test_an_operator_the_policy_does_not_name_is_refused(models: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(
+        json.dumps({"operators": [{"operator": "prune/1", "status": "offline", "bounds": {}}], "recipes": []})
+    )
+    Lab.init(tmp_path / "lab", PERSON, tmp_path / "keys", read_policy(policy, PERSON))
+    with Lab(tmp_path / "lab", tmp_path / "keys") as lab:
+        for name in ("first", "second"):
+            lab.register(models / name)
+            lab.approve(name, PERSON)
+        with pytest.raises(OutsideAllowlist, match="blend"):
+            lab.breed(None, BLEND, ["first", "second"])
+
+
+def test_task_vectors_need_a_base(lab: Lab) -> None:
+    with pytest.raises(UsageError, match="base"):
+        lab.breed(None, {"operator": "task-delta/1", "scales": 0.5, "skip": []}, ["first", "second"])
+
+
+def test_a_checkpoint_without_a_licence_can_be_given_one(lab: Lab, tmp_path: Path) -> None:
+    write_llama(tmp_path / "bare", 9, card=None)
+    manifests = lab.register(tmp_path / "bare", licence="MIT")
+    assert [m.name for m in manifests] == ["MIT", "bare"]
+
+
+def test_a_weight_that_is_not_a_number_is_refused_at_the_door(lab: Lab, tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "sick", 9)
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-2:] = b"\xc0\x7f"
+    (folder / "model.safetensors").write_bytes(data)
+    before = len(lab.desk.entries())
+    with pytest.raises(ParentsDoNotFit, match="NaN"):
+        lab.register(folder)
+    assert len(lab.desk.entries()) == before
+
+
+def test_the_command_line_breeds_shows_and_exports(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / "home", ignore=shutil.ignore_patterns("cache"))
+    place, out = Place(tmp_path / "home" / "lab", tmp_path / "home" / "keys"), tmp_path / "out"
+    bred = run_cli(place, "--json", "breed", json.dumps(PRUNE), "--parent", "base", "-o", str(out))
+    assert bred.returncode == 0, bred.stderr
+    artifact = json.loads(bred.stdout)["artifact"]
+    assert (out / "model.safetensors").is_file()
+    again = run_cli(place, "export", artifact, str(out))
+    assert again.returncode == 2
+    assert "not empty" in again.stderr

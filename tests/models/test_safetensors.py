@@ -593,7 +593,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_digests(tmp_path: Pat
     random = np.random.default_rng(7)
     folder = tmp_path / "killed"
     resumed = 0
-    for wait in random.integers(2, 12, 4):
+    for wait in random.integers(2, 12, 3):
         with subprocess.Popen([*command, folder], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for _ in range(wait):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studbook.breeding.operators import decode_operator
@@ -45,10 +45,13 @@ def test_a_genome_of_ties_is_a_sign_aware_merge():
 
 
 def test_points_of_a_split_come_out_ascending_whatever_the_genome():
-    assert recipe(make_space("split", 3, {}), (900, 100)) == {"operator": "crossover-split/1", "points": [0.1, 0.9]}
+    made = recipe(make_space("split", 3, {}), (900, 100))
+    assert made == {"operator": "crossover-split/1", "points": [0.1, 0.9]}
+    decode_operator(made)
 
 
 @given(st.integers(2, 16), st.integers(0, 2**53 - 1))
+@settings(deadline=None)
 def test_every_drawn_genome_is_an_operator_the_policy_bounds_allow(parents, seed):
     bounds = {"scales": (-1.0, 0.6125)}
     space = make_space("scales", parents, bounds)
@@ -59,6 +62,7 @@ def test_every_drawn_genome_is_an_operator_the_policy_bounds_allow(parents, seed
 
 
 @given(st.floats(-4, 4), st.floats(-4, 4))
+@settings(deadline=None)
 def test_bounds_are_rounded_inwards_onto_the_grid(first, second):
     low, high = sorted((first, second))
     try:
@@ -71,6 +75,7 @@ def test_bounds_are_rounded_inwards_onto_the_grid(first, second):
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4))
+@settings(deadline=None)
 def test_whatever_is_proposed_lands_inside_the_space(values):
     space = make_space("scales", 4, WIDE)
     genome = snap(space, values)
@@ -121,6 +126,7 @@ def draws_after(seed, skipped):
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=8), st.integers(0, 1000))
+@settings(deadline=None)
 def test_a_weighted_draw_never_takes_what_weighs_nothing(weights, seed):
     index = Draws(seed, "weights").weighted(weights)
     assert weights[index] > 0 or not sum(weights) > 0

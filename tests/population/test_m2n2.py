@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studbook.errors import UsageError
@@ -23,6 +23,7 @@ def members(bits):
 
 
 @given(archives, st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+@settings(deadline=None)
 def test_fitness_and_attraction_are_the_formulas_of_the_paper(bits, alpha):
     s = [[int(bit) for bit in row] for row in bits]
     z = [sum(row[j] for row in s) for j in range(len(s[0]))]
@@ -47,6 +48,7 @@ def test_slerp_of_orthogonal_task_vectors_keeps_their_length_and_lerp_does_not()
 
 
 @given(st.floats(0, 1), st.lists(st.floats(0.1, 1), min_size=4, max_size=4), st.floats(-0.9, 0.9))
+@settings(deadline=None)
 def test_slerp_between_vectors_of_one_length_stays_on_their_sphere(t, scales, cosine):
     table = [[1.0, cosine], [cosine, 1.0]]
 

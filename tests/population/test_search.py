@@ -31,7 +31,7 @@ from studbook.records import Scorecard, SearchReceipt, SuiteManifest, digest, re
 from studbook.sandbox import run_worker
 
 BUDGET = 7
-ARGUMENTS = ("search", CLUSTER, "--method", "m2n2", "--evaluations", "12", "--seed", "5")
+ARGUMENTS = ("search", CLUSTER, "--method", "m2n2", "--evaluations", "9", "--seed", "5")
 
 
 def request(method: Any = "random", **changes: Any) -> Request:
@@ -117,11 +117,11 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_receipt(prepared_lab: Pl
     command = [sys.executable, "-m", "studbook", "--lab", str(cut.path), "--keys", str(cut.keys), *ARGUMENTS]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and lines(cut) < 4:
+    while process.poll() is None and time.monotonic() < deadline and lines(cut) < 3:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 4 <= lines(cut) < 12
+    assert 3 <= lines(cut) < 9
     again = run_cli(cut, "--json", *ARGUMENTS, "--resume")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == json.loads(plain.stdout)

@@ -258,6 +258,7 @@ def test_a_change_exactly_at_the_limit_is_inside():
     inputs = single([0.0, 0.0], [3.0, 4.0])
     operator = FederatedUpdate(weights=(1.0,), clip=NO_LIMIT, limit=5.0, scale=1.0, skip=())
     assert compute(operator, inputs)["a"].tolist() == [3.0, 4.0]
+    assert operator.excluded(inputs) == ()
     nearer = FederatedUpdate(weights=(1.0,), clip=NO_LIMIT, limit=math.nextafter(5.0, 0), scale=1.0, skip=())
     with pytest.raises(ParentsDoNotFit) as caught:
         compute(nearer, inputs)

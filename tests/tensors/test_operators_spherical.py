@@ -284,6 +284,12 @@ def test_multislerp_around_the_base_keeps_what_no_parent_changed_and_weighs_chan
     assert same_bits(compute(Multislerp(weights=(1.0, 1.0), around_base=True), same)["a"], np.array([1, -0.0, 5], F))
 
 
+@pytest.mark.parametrize(("cosine", "cancels"), [(-1 + 1e-10, True), (-1 + 1e-6, False)])
+def test_directions_cancel_where_f64_no_longer_says_where_their_mean_points(cosine, cancels):
+    factors = sphere_factors((1.0, 1.0), ((1.0, cosine), (cosine, 1.0)))
+    assert (factors == (0.5, 0.5)) is cancels
+
+
 def test_a_vector_of_zeros_has_no_direction_but_shortens_the_mean():
     assert sphere_factors((1.0, 1.0), ((0.0, 0.0), (0.0, 4.0))) == (0.0, 0.5)
 
@@ -417,6 +423,13 @@ def test_rows_are_reduced_as_flat_tensors_are(columns):
     assert row_dots(left, right).tolist() == [dot(a, b) for a, b in zip(left, right, strict=True)]
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 17, 50])
+def test_a_row_cut_by_a_chunk_keeps_its_ratio(chunk):
+    inputs = tuned((12, 17), 3, seed=6)
+    operator = ModelStock(filter_wise=True)
+    assert same_bits(compute(operator, inputs, chunk=chunk)["a"], compute(operator, inputs)["a"])
+
+
 def test_the_slabs_in_which_rows_are_reduced_do_not_show(monkeypatch):
     inputs = tuned((40, 17), 3, seed=8)
     operator = ModelStock(filter_wise=True)
@@ -429,6 +442,46 @@ def test_the_slabs_in_which_rows_are_reduced_do_not_show(monkeypatch):
 def test_one_parent_has_no_angle_to_another_and_is_refused():
     with pytest.raises(ParentsDoNotFit, match="model-stock/1"):
         compute(ModelStock(filter_wise=False), tuned((4,), 1))
+
+
+# -- bounds ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Slerp(t=0.4, skip=()),
+        Multislerp(weights=(1.0, 3.0), around_base=False),
+        Multislerp(weights=(1.0, 3.0), around_base=True),
+        ModelStock(filter_wise=False),
+        ModelStock(filter_wise=True),
+    ],
+    ids=lambda operator: operator.tag(),
+)
+def test_bounds_follow_the_change_that_is_made(operator):
+    rng = np.random.default_rng(21)
+    base, shared = rng.normal(size=(2, 30, 40))
+    inputs = single(base, *(base + shared + rng.normal(size=(30, 40)) for _ in range(2)))
+    moved = float(np.linalg.norm(compute(operator, inputs)["a"].reshape(-1).astype(np.float64) - wide(inputs.base)))
+    assert moved <= operator.delta_bound(inputs)
+    # Factors that do not sum to one move along the base as well, and the two parts are added as if parallel.
+    drift = operator.tag() == "slerp/1" or (operator.tag() == "multislerp/1" and not operator.around_base)
+    assert operator.delta_bound(inputs) <= moved * (1.5 if drift else 1.00001)
+
+
+def test_the_bound_of_nearswap_is_the_change_that_is_made():
+    inputs = tuned((30, 40), 1, seed=22)
+    for t in (1e-4, 0.1, 1.0):
+        child = compute(Nearswap(t=t), inputs)["a"].reshape(-1).astype(np.float64)
+        moved = float(np.linalg.norm(child - wide(inputs.base)))
+        assert moved <= Nearswap(t=t).delta_bound(inputs) <= moved + 2.0**-20 * float(np.linalg.norm(wide(inputs.base)))
+
+
+def test_the_bound_of_slerp_counts_that_its_factors_sum_to_more_than_one():
+    # Half of each difference cancels: all that moves the child is the length the arc keeps.
+    inputs = single([0.5, 0.5], [1, 0], [0, 1])
+    moved = float(np.linalg.norm(compute(Slerp(t=0.5, skip=()), inputs)["a"] - F(0.5)))
+    assert 0.29 < moved <= Slerp(t=0.5, skip=()).delta_bound(inputs) <= moved + 2.0**-16
 
 
 # -- the peer --------------------------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def round_(session: Session, cluster: str, recipes: str | None, parents: Sequenc
 @click.option("--mix", default="lerp", show_default=True, type=click.Choice(["lerp", "slerp"]), help="How m2n2 mixes.")
 @click.option("--resume", is_flag=True, help="Refuse to begin anew if there is nothing to go on with.")
 @click.pass_obj
-def search(session: Session, cluster: str, resume: bool, **wanted: Any) -> None:
+def search(session: Session, /, cluster: str, resume: bool, **wanted: Any) -> None:
     """Search for the best recipe on development items and breed it; the same command goes on where it stopped."""
     with session.open() as lab:
         found = lab.search(cluster, Request(**{**wanted, "parents": wanted["parents"] or None}), resume=resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -228,7 +229,9 @@ def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None =
     folder = desk.workspace.resume_folder(template.recipe_sha256[:16])
     with _shown(desk, folder, "breeding", template):
         grown = produce_checkpoint(desk.header, template, files, folder, threads=threads)
-    return _accept(desk, template, recipe, grown)
+    artifact = _accept(desk, template, recipe, grown)
+    shutil.rmtree(folder, ignore_errors=True)
+    return artifact
 
 
 def reproduce_checkpoint(

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from studbook.errors import BytesLie, DigestDiffers, UsageError
-from studbook.models.checkpoint_checks import check_dtypes, check_index, check_shards, homes, read_index
+from studbook.models.checkpoint_checks import check_dtypes, check_index, check_shards, find_homes, read_index
 from studbook.models.checkpoint_folder import (
     ADAPTER_WEIGHTS,
     CONFIG,
@@ -78,9 +78,15 @@ class Checkpoint(TensorSource):
         layout_sha256: Digest of names and shapes of the weights.
     """
 
-    def __init__(self, store: FileStore, weights: Mapping[str, SafetensorsFile], sha256: str | None) -> None:
+    def __init__(
+        self,
+        store: FileStore,
+        weights: Mapping[str, SafetensorsFile],
+        homes: Mapping[str, SafetensorsFile],
+        sha256: str | None,
+    ) -> None:
         self._store, self._weights = store, weights
-        self._home = homes(weights)
+        self._home = homes
         self.config: dict[str, Any] = read_object(store.read(CONFIG), store.files[CONFIG], "checkpoint.config")
         found = {name: file.entries[name].dtype for name, file in self._home.items()}
         check_dtypes(found, self.config, self._home)
@@ -248,9 +254,10 @@ def open_checkpoint(
         message = f"{len(paths)} files of weights and no {INDEX} to say which belong together"
         raise BytesLie(message, where=store.files[CONFIG].parent, reason="checkpoint.index.missing")
     weights = {path: open_safetensors(store.files[path]) for path in paths}
+    homes = find_homes(weights)
     if index is not None:
         check_index(index, weights, store.files[INDEX])
-    opened = Checkpoint(store, weights, sha256)
+    opened = Checkpoint(store, weights, homes, sha256)
     if sha256 is None:
         opened.sha256 = hashlib.sha256(opened.hash_files(threads, shown)).hexdigest()
     return opened

@@ -12,7 +12,7 @@ from studbook.models.safetensors import STORAGE, SafetensorsFile
 from studbook.models.safetensors_layout import INDEX
 from studbook.models.strict_json import read_object
 
-__all__ = ["check_dtypes", "check_index", "check_shards", "homes", "read_index"]
+__all__ = ["check_dtypes", "check_index", "check_shards", "find_homes", "read_index"]
 
 _INTEGERS = frozenset({"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
 # Integers under these names are weights somebody packed, and not positions or masks.
@@ -61,7 +61,7 @@ def check_index(index: Mapping[str, str], weights: Mapping[str, SafetensorsFile]
             raise BytesLie(message, where=where, reason="checkpoint.index.unnamed")
 
 
-def homes(weights: Mapping[str, SafetensorsFile]) -> dict[str, SafetensorsFile]:
+def find_homes(weights: Mapping[str, SafetensorsFile]) -> dict[str, SafetensorsFile]:
     """Which file holds a tensor; no two may.
 
     Raises:

@@ -57,6 +57,9 @@ def confine(limits: Limits) -> tuple[str, ...]:
         ("limit-open-files", resource.RLIMIT_NOFILE, _OPEN_FILES),
         ("limit-core-dump", resource.RLIMIT_CORE, 0),
     ):
+        # Where whoever started the lab allows less already, less it is.
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         try:
             resource.setrlimit(kind, (value, value))
         except ValueError as error:

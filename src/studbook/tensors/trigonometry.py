@@ -1,7 +1,7 @@
 """Sine, cosine and arc cosine in f64 from + - * / and sqrt alone, so that their last bit does not depend on a libm.
 
 IEEE 754 defines those five operations to the bit; it only recommends the others, and C libraries differ in them. Angles
-are reduced by a multiple of pi/2 held in three parts (Cody & Waite, Software Manual for the Elementary Functions, 1980,
+are reduced by a multiple of pi/2 held in two parts (Cody & Waite, Software Manual for the Elementary Functions, 1980,
 chapter 8), then summed as Taylor polynomials by Horner's rule. The arc sine is Newton's iteration on the sine from four
 terms of its series. Every result is within 1e-14 of the true value.
 """
@@ -17,8 +17,8 @@ __all__ = ["LARGEST_ANGLE", "acos", "cos", "sin"]
 LARGEST_ANGLE = 1000.0
 
 _HALF_PI = 1.5707963267948966
-# pi/2 in parts of 33 bits: a multiple below 2^20 of each of the first two is exact.
-_PARTS = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
+# pi/2 in two parts of 33 bits, so that a multiple below 2^20 of each is exact; 2e-21 of it is left out.
+_PARTS = (1.5707963267341256, 6.077100506303966e-11)
 # Coefficients of x^(2k) of sin(x)/x and cos(x), highest first; the first one left out adds below 1e-19 up to pi/4.
 _SINE = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(8, -1, -1))
 _COSINE = tuple((-1) ** k / math.factorial(2 * k) for k in range(9, -1, -1))

@@ -1,4 +1,4 @@
-"""Operators: one file each, one line each in ``AnyOperator``, and nothing else to register.
+"""Operators: one file each, one line each in ``PlainOperator``, and nothing else to register.
 
 `parameters` holds the vocabulary of their fields, `base` what an operator is, `bounds` the provable size of a change,
 `run` the loop over tensors. A record becomes an operator through `decode_operator` and in no other way.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import msgspec
 
 from studbook.breeding.operators.base import Operator, Survey
 from studbook.breeding.operators.blend import Blend
+from studbook.breeding.operators.breadcrumbs import Breadcrumbs
 from studbook.breeding.operators.crossover import Crossover
 from studbook.breeding.operators.crossover_split import CrossoverSplit
 from studbook.breeding.operators.dare import Dare
+from studbook.breeding.operators.dare_norm_matched import DareNormMatched
+from studbook.breeding.operators.dare_ties import DareTies
+from studbook.breeding.operators.della import Della
 from studbook.breeding.operators.dequantise import Dequantise
 from studbook.breeding.operators.federated_update import FederatedUpdate
 from studbook.breeding.operators.inputs import Inputs
@@ -24,12 +28,16 @@ from studbook.breeding.operators.model_stock import ModelStock
 from studbook.breeding.operators.multislerp import Multislerp
 from studbook.breeding.operators.mutation import Mutation
 from studbook.breeding.operators.nearswap import Nearswap
+from studbook.breeding.operators.passthrough import Passthrough
 from studbook.breeding.operators.prune import Prune
 from studbook.breeding.operators.quantise import Quantise
+from studbook.breeding.operators.scheduled import Scheduled
 from studbook.breeding.operators.sign_aware_merge import SignAwareMerge
 from studbook.breeding.operators.slerp import Slerp
 from studbook.breeding.operators.soup import Soup
+from studbook.breeding.operators.sparse_task_delta import SparseTaskDelta
 from studbook.breeding.operators.task_delta import TaskDelta
+from studbook.breeding.operators.ties import Ties
 from studbook.breeding.operators.tokenizer_extend import TokenizerExtend
 from studbook.breeding.operators.tokenizer_prune import TokenizerPrune
 from studbook.errors import OutsideAllowlist, RecordRefused
@@ -38,9 +46,13 @@ from studbook.records.doors import canonical
 __all__ = [
     "AnyOperator",
     "Blend",
+    "Breadcrumbs",
     "Crossover",
     "CrossoverSplit",
     "Dare",
+    "DareNormMatched",
+    "DareTies",
+    "Della",
     "Dequantise",
     "FederatedUpdate",
     "Inputs",
@@ -49,13 +61,18 @@ __all__ = [
     "Mutation",
     "Nearswap",
     "Operator",
+    "Passthrough",
+    "PlainOperator",
     "Prune",
     "Quantise",
+    "Scheduled",
     "SignAwareMerge",
     "Slerp",
     "Soup",
+    "SparseTaskDelta",
     "Survey",
     "TaskDelta",
+    "Ties",
     "TokenizerExtend",
     "TokenizerPrune",
     "decode_operator",
@@ -63,7 +80,8 @@ __all__ = [
     "operator_types",
 ]
 
-AnyOperator = (
+# Every operator that a schedule can hold.
+PlainOperator = (
     Blend
     | TaskDelta
     | SignAwareMerge
@@ -82,12 +100,20 @@ AnyOperator = (
     | Dequantise
     | TokenizerPrune
     | TokenizerExtend
+    | Breadcrumbs
+    | DareNormMatched
+    | DareTies
+    | Della
+    | Passthrough
+    | SparseTaskDelta
+    | Ties
 )
+AnyOperator = PlainOperator | Scheduled[PlainOperator]
 
 
 def operator_types() -> tuple[type[Operator], ...]:
     """Every operator class, in the order of ``AnyOperator``."""
-    return get_args(AnyOperator)
+    return tuple(get_origin(kind) or kind for kind in get_args(AnyOperator))
 
 
 def operator_names() -> tuple[str, ...]:

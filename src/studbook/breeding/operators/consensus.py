@@ -206,4 +206,5 @@ def _divisor(weights: Sequence[np.float32]) -> np.float32 | None:
 def _elected_size(products: Sequence[Wide]) -> Wide:
     above = np.add.reduce([np.maximum(product, 0.0) for product in products])
     below = np.add.reduce([np.maximum(-product, 0.0) for product in products])
-    return np.maximum(above, below)
+    larger: Wide = np.maximum(above, below)
+    return larger

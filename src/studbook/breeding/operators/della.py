@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from msgspec import Meta
@@ -132,8 +132,8 @@ class Della(SparseMerge, frozen=True, tag="della/1"):
     @classmethod
     def examples(cls, parents: int) -> tuple[Self, ...]:
         """Usual, a plain sum without rescaling and vectors left alone, and everything kept with a ramp of weights."""
-        drawn = {"densities": (0.5,) * parents, "epsilons": (0.15,) * parents, "seed": 7}
-        whole = {"densities": (1.0,) * parents, "epsilons": (0.15,) * parents, "seed": 2**53 - 1}
+        drawn: dict[str, Any] = {"densities": (0.5,) * parents, "epsilons": (0.15,) * parents, "seed": 7}
+        whole: dict[str, Any] = {"densities": (1.0,) * parents, "epsilons": (0.15,) * parents, "seed": 2**53 - 1}
         third, ramp = (0.3,) * parents, tuple(k + 1.0 for k in range(parents))
         return (
             cls(**drawn, weights=(1.0,) * parents, elect=True, normalize=True, rescale=True, scale=1.0, skip=()),

@@ -16,7 +16,9 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from studbook.breeding.operators import Operator, operator_types
 from studbook.breeding.operators.parameters import range_of
@@ -153,14 +155,21 @@ def _parameters(kind: type[Operator], attributes: str) -> str:
     return "\n".join(rows)
 
 
+def _word(hint: Any) -> str:
+    """A type in a word; a record's type by its fields."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return f"record ({', '.join(hint.__struct_fields__)})"
+    return KINDS.get(hint, "operator record")
+
+
 def _type(kind: type[Operator], field: str) -> str:
     hint = get_type_hints(kind)[field]
     if get_origin(hint) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(hint))
     if get_origin(hint) is tuple:
         each = ", one a parent" if field in kind.per_parent else ""
-        return f"list of {KINDS[get_args(hint)[0]]}s{each}"
-    return KINDS[hint]
+        return f"list of {_word(get_args(hint)[0])}s{each}"
+    return _word(hint)
 
 
 def _plain(value: float) -> str:

@@ -40,7 +40,18 @@ def operator_refusals(policy: Policy, operator: Mapping[str, Any]) -> tuple[str,
         for value in _numbers(operator.get(field)):
             if not low <= value <= high:
                 refusals.append(f"{tag}: {field} = {value:g} is outside the allowed {low:g}..{high:g}")
-    return tuple(refusals)
+    return (*refusals, *_inner_refusals(policy, operator))
+
+
+def _inner_refusals(policy: Policy, operator: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same for the operator inside a scheduled one, with every value that a rule may give it."""
+    inner = operator.get("inner")
+    if not isinstance(inner, Mapping):
+        return ()
+    found = list(operator_refusals(policy, inner))
+    for rule in operator.get("rules", ()):
+        found += operator_refusals(policy, {**inner, rule["field"]: list(rule["values"])})
+    return tuple(dict.fromkeys(found))
 
 
 def check_operator(policy: Policy, operator: Mapping[str, Any]) -> None:
@@ -146,14 +157,33 @@ def _grant(operator: str, **bounds: tuple[float, float]) -> OperatorGrant:
 
 
 _DEFAULT_OPERATORS = (
+    _grant("adapter-fuse/1"),
     _grant("blend/1", weights=(0.0, 1.0)),
+    _grant("breadcrumbs/1", scale=(-1.0, 1.5)),
     _grant("crossover/1"),
+    _grant("crossover-split/1"),
     _grant("dare/1", keep=(0.05, 1.0), scales=(-1.0, 1.0)),
+    _grant("dare-norm-matched/1", keep=(0.05, 1.0), scales=(-1.0, 1.0)),
+    _grant("dare-ties/1", scale=(-1.0, 1.5)),
+    _grant("della/1", scale=(-1.0, 1.5)),
+    _grant("dequantise/1"),
+    _grant("federated-update/1", scale=(-1.0, 1.5)),
+    _grant("model-stock/1"),
+    _grant("multislerp/1"),
     _grant("mutation/1", strength=(0.0, 0.1)),
+    _grant("nearswap/1"),
+    _grant("passthrough/1"),
     _grant("prune/1", fraction=(0.0, 0.5)),
     _grant("quantise/1"),
+    _grant("scheduled/1"),
     _grant("sign-aware-merge/1", density=(0.05, 1.0), scale=(-1.0, 1.5)),
+    _grant("slerp/1", t=(0.0, 1.0)),
+    _grant("soup/1"),
+    _grant("sparse-task-delta/1", scales=(-1.0, 1.0)),
     _grant("task-delta/1", scales=(-1.0, 1.0)),
+    _grant("ties/1", scale=(-1.0, 1.5)),
+    _grant("tokenizer-extend/1"),
+    _grant("tokenizer-prune/1"),
 )
 # What a round tries when nobody says otherwise; one number stands for every parent.
 _DEFAULT_RECIPES: tuple[dict[str, Any], ...] = (

@@ -16,12 +16,18 @@ from studbook.exchange import read_mergekit, translate_mergekit
 EXAMPLES = Path(__file__).parents[2] / "examples" / "mergekit"
 PAIR = "models: [{model: a}, {model: b}]\n"
 DELTAS = "base_model: base\n" + PAIR
-WEIGHED = "models: [{model: a, parameters: {weight: 0.5}}, {model: b, parameters: {weight: 0.5}}]\nmerge_method: linear\n"
-TIES = "base_model: base\nmodels: [{model: a}, {model: base}, {model: b}]\nmerge_method: ties\nparameters: {weight: 1}\n"
+WEIGHED = (
+    "models: [{model: a, parameters: {weight: 0.5}}, {model: b, parameters: {weight: 0.5}}]\nmerge_method: linear\n"
+)
+TIES = (
+    "base_model: base\nmodels: [{model: a}, {model: base}, {model: b}]\nmerge_method: ties\nparameters: {weight: 1}\n"
+)
 
 
-def four(name: str) -> int:
-    return 4
+def four(name: str) -> tuple[str, ...]:
+    """Tensor names of a model of four layers."""
+    outside = ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
+    return (*outside, *(f"model.layers.{i}.{kind}.weight" for i in range(4) for kind in ("mlp.up", "attn.q", "norm")))
 
 
 def read(text: str) -> dict[str, Any]:
@@ -115,13 +121,15 @@ def test_a_gradient_is_kept_as_it_is_written_and_spans_the_layers_of_the_model()
         (0, "*", [0.0, 0.25, 0.1]),
         (1, "*", [0.0, 0.25, 0.1]),
     ]
-    with pytest.raises(UsageError, match="number of layers") as caught:
+    with pytest.raises(UsageError, match="need the models") as caught:
         read_mergekit(text, "file.yml")
     assert caught.value.reason == "mergekit.layers"
 
 
 def test_entries_behind_one_without_a_filter_are_never_reached() -> None:
-    text = f"{DELTAS}merge_method: task_arithmetic\nparameters: {{weight: [{{value: 0.5}}, {{filter: mlp, value: 9}}]}}\n"
+    text = (
+        f"{DELTAS}merge_method: task_arithmetic\nparameters: {{weight: [{{value: 0.5}}, {{filter: mlp, value: 9}}]}}\n"
+    )
     assert operator(text) == {"operator": "task-delta/1", "scales": [0.5, 0.5], "skip": []}
 
 
@@ -132,14 +140,28 @@ def test_values_of_several_slices_become_one_value_a_layer() -> None:
 
     text = f"slices:\n{piece(0, 3, '[0, 1]')}{piece(2, 3, '0.5')}merge_method: slerp\nbase_model: base\n"
     found = read(text)
-    assert found["operator"]["rules"] == [{"field": "t", "parent": None, "filter": "*", "values": [0.0, 0.5, 1.0, 0.5]}]
+    assert [(r["filter"], r["values"]) for r in found["operator"]["rules"]] == [
+        ("model.norm.weight", [0.5]),
+        ("lm_head.weight", [0.5]),
+        ("*", [0.0, 0.5, 1.0, 0.5]),
+    ]
     assert found["operator"]["layers"] == 4
     assert [(s["model"], s["first"], s["last"]) for s in found["parents"][1]["layers"]] == [("a", 0, 3), ("a", 2, 3)]
 
 
+def test_slices_of_whole_models_are_the_models_themselves_where_their_layers_are_known() -> None:
+    sources = "[{model: base, layer_range: [0, 4]}, {model: a, layer_range: [0, 4]}]"
+    text = f"slices: [{{sources: {sources}}}]\nmerge_method: slerp\nbase_model: base\nparameters: {{t: 0.5}}\n"
+    assert read(text)["parents"] == [whole("base"), whole("a")]
+    assert read_mergekit(text, "file.yml")["parents"][1]["layers"] == [
+        {"model": "a", "adapter": None, "first": 0, "last": 4}
+    ]
+
+
 def test_passthrough_slices_become_segments_of_models_that_are_each_named_once() -> None:
     text = "merge_method: passthrough\nslices:\n" + "".join(
-        f"  - sources: [{{model: {m}, layer_range: [{f}, {e}]}}]\n" for m, f, e in (("a", 0, 3), ("b", 1, 4), ("a", 3, 4))
+        f"  - sources: [{{model: {m}, layer_range: [{f}, {e}]}}]\n"
+        for m, f, e in (("a", 0, 3), ("b", 1, 4), ("a", 3, 4))
     )
     found = read(text)
     assert found["operator"] == {
@@ -279,13 +301,21 @@ REFUSALS = {
         f"{DELTAS}merge_method: ties\nparameters: {{weight: [{{filter: mlp, value: 1}}]}}\n", UsageError, "missing", 2,
     ),
     "text-weight": (f"{TIES}".replace("weight: 1", "weight: much"), UsageError, "number", 4),
+    "long-filter": (f"{TIES}".replace("weight: 1", "weight: {filter: a b, value: 1}"), UsageError, "filter", 4),
+    "slice-filters": (
+        "slices:\n- sources: [{model: base, layer_range: [0, 1]}, {model: a, layer_range: [0, 1]}]\n"
+        "- sources: [{model: base, layer_range: [0, 1]}, {model: a, layer_range: [0, 1]}]\n"
+        "  parameters: {t: [{filter: mlp, value: 1}, {value: 0}]}\n"
+        "base_model: base\nmerge_method: slerp\nparameters: {t: 0.5}\n", OutsideAllowlist, "slice-filters", 3,
+    ),
     "infinite": (f"{TIES}".replace("weight: 1", "weight: .inf"), UsageError, "number", 4),
     "mixed-list": (f"{TIES}".replace("weight: 1", "weight: [1, {value: 2}]"), UsageError, "type", 4),
     "flag-word": (f"{TIES}".replace("weight: 1", "weight: 1, normalize: maybe"), UsageError, "flag", 4),
     "flag-gradient": (f"{TIES}".replace("weight: 1", "weight: 1, normalize: [1, 0]"), OutsideAllowlist, "gradient", 4),
     "ties-rescale": (f"{TIES}".replace("weight: 1", "weight: 1, rescale: true"), OutsideAllowlist, "parameter", 3),
     "idle-density": (
-        f"{DELTAS}merge_method: task_arithmetic\nparameters: {{weight: 1, density: 0.5}}\n", OutsideAllowlist, "parameter", 3,
+        f"{DELTAS}merge_method: task_arithmetic\nparameters: {{weight: 1, density: 0.5}}\n",
+        OutsideAllowlist, "parameter", 3,
     ),
     "scale": (
         "slices: [{sources: [{model: a, layer_range: [0, 1], parameters: {scale: 0.5}}]}]\nmerge_method: passthrough\n",
@@ -359,14 +389,19 @@ def test_any_text_is_a_recipe_or_a_typed_refusal(text: str) -> None:
         assert found["parents"]
 
 
-SCALARS = st.one_of(st.integers(-9, 9), st.floats(-2, 2), st.booleans(), st.none(), st.sampled_from(["a", "union", "1e-3"]))
+SCALARS = st.one_of(
+    st.integers(-9, 9), st.floats(-2, 2), st.booleans(), st.none(), st.sampled_from(["a", "union", "1e-3"])
+)
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
     st.sampled_from(["model", "parameters", "weight", "filter", "value", "sources", "layer_range", "t"]), inner, max_size=3
 ), max_leaves=8)  # fmt: skip
 KEYS = ("models", "slices", "base_model", "parameters", "dtype", "tokenizer", "tokenizer_source", "merge_method")
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5), st.sampled_from(["linear", "slerp", "ties", "passthrough"]))
+METHODS = st.sampled_from(["linear", "slerp", "ties", "passthrough"])
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5), METHODS)
 @settings(max_examples=300, deadline=None)
 def test_any_structure_is_a_recipe_or_a_typed_refusal(fields: dict[str, Any], method: str) -> None:
     yaml = pytest.importorskip("yaml")
@@ -387,4 +422,6 @@ def test_slices_of_constants_give_every_layer_its_own_value(values: list[float],
     if len(set(values)) == 1:
         assert found["scales"] == values[:1]
     else:
-        assert found["rules"][0]["values"] == [value for value in values for _ in range(layers)]
+        assert found["rules"][-1]["values"] == [value for value in values for _ in range(layers)]
+        behind = [rule["values"] for rule in found["rules"][:-1]]
+        assert behind == ([[values[-1]]] * 2 if values[-1] != values[0] else [])

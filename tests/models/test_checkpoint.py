@@ -287,7 +287,7 @@ EXTRA = {"x": ("F32", (1,), 4)}
 INDEX_LIES: list[tuple[str, Callable[[Path], object], str]] = [
     ("missing shard", lambda f: (f / SECOND).unlink(), "checkpoint.index.shard"),
     ("extra shard", lambda f: raw_file(f / "extra.safetensors", EXTRA), "checkpoint.index.extra"),
-    ("tensor elsewhere", move("lm_head.weight", SECOND), "checkpoint.index.tensor"),
+    ("tensor elsewhere", move("model.norm.weight", SECOND), "checkpoint.index.tensor"),
     ("tensor nowhere", move("ghost", SECOND), "checkpoint.index.tensor"),
     ("tensor unnamed", forget("model.norm.weight"), "checkpoint.index.unnamed"),
     ("path outside", move("ghost", "../../etc/passwd"), "checkpoint.index.shard"),

@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studbook import files as file_layer
+from studbook.breeding.operators import Inputs, decode_operator
+from studbook.breeding.operators.run import compute, stream
 from studbook.errors import BytesLie, OutOfOrder, OverBudget, StudbookError, UsageError
 from studbook.models import safetensors as reader
 from studbook.models import safetensors_layout, safetensors_sink, safetensors_writer
@@ -28,7 +30,8 @@ from studbook.models.safetensors_layout import TensorSpec, index_bytes, plan_sha
 from studbook.models.safetensors_sink import ShardSink
 from studbook.models.safetensors_writer import JOURNAL, write_shards
 from studbook.tensors.sinks import Sink
-from studbook.tensors.storage import RAW, Raw
+from studbook.tensors.sources import ArraySource
+from studbook.tensors.storage import RAW, Raw, narrow
 
 LEAF = 1 << 10
 RECIPE = "5" * 64
@@ -654,6 +657,32 @@ def test_any_plan_writes_what_it_promised(
             found |= {name: file.read_bytes(name) for name in file.entries}
     assert found == {name: whole.tobytes() for name, whole in tensors.items()}
     assert done.root == by_the_letter(sizes, tensors)
+
+
+@pytest.mark.parametrize(("threads", "chunk", "shard_bytes"), [(1, 1 << 18, 1 << 30), (3, 700, 1 << 30), (2, 1, 5000)])
+def test_an_operator_streams_between_files_to_one_root(
+    tmp_path: Path, threads: int, chunk: int, shard_bytes: int
+) -> None:
+    shapes = {"a": (3, LEAF), "b": (LEAF + 3,), "c": (2, 5)}
+    sources = [
+        ArraySource(str(i) * 64, {n: np.random.default_rng(i).standard_normal(s) for n, s in shapes.items()})
+        for i in range(3)
+    ]
+    inputs = Inputs(base=sources[0], parents=tuple(sources[1:]))
+    operator = decode_operator({"operator": "task-delta/1", "scales": [0.5, 0.25], "skip": []})
+    plan = plan_shards([TensorSpec(n, "bf16", s) for n, s in shapes.items()], shard_bytes)
+    done = write_shards(
+        plan, lambda sink: stream(operator, inputs, sink, threads=threads, chunk=chunk), tmp_path, RECIPE
+    )
+    expected = {n: narrow(values.reshape(-1), "bf16") for n, values in compute(operator, inputs).items()}
+    for shard in done.shards:
+        with open_safetensors(tmp_path / shard.name) as file:
+            assert all(file.read_bytes(n) == expected[n].tobytes() for n in file.entries)
+    sizes = {n: ("bf16", whole.size) for n, whole in expected.items()}
+    roots = {r for shard in done.shards for r in shard.roots.values()}
+    assert {r.name: r.dims for r in roots} == shapes
+    flat = [r._replace(dims=(sizes[r.name][1],)) for r in roots]
+    assert model_root(flat) == by_the_letter(sizes, expected)
 
 
 @pytest.mark.train

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from studbook.breeding.operators import decode_operator
 from studbook.errors import OutsideAllowlist, StudbookError, UsageError
+from studbook.lab.search_worker import block_of
 from studbook.population import Draws, make_space, recipe, soup
 from studbook.population.genomes import centre, founders, random_genome, snap, unit_values
 
@@ -22,7 +23,7 @@ def test_a_genome_of_scales_is_a_task_delta_with_one_scale_a_parent():
 
 
 def test_layers_and_filters_become_rules_whose_values_run_over_the_layers():
-    space = make_space("scales", 2, WIDE, layers=3, filters=("wo",))
+    space = make_space("scales", 2, WIDE, 3, layered=True, filters=("wo",))
     genome = tuple(range(12))
     made = recipe(space, genome)
     assert (made["operator"], made["layers"]) == ("scheduled/1", 3)
@@ -34,6 +35,7 @@ def test_layers_and_filters_become_rules_whose_values_run_over_the_layers():
             name = f"scales/filter-{group}/layer-{layer}/parent-{rule['parent']}"
             place = [gene.name for gene in space.genes].index(name)
             assert value == genome[place] / 1000
+    decode_operator(made)
     assert [(r["filter"], r["parent"]) for r in made["rules"]] == [("wo", 0), ("wo", 1), ("*", 0), ("*", 1)]
 
 
@@ -84,7 +86,7 @@ def test_whatever_is_proposed_lands_inside_the_space(values):
 
 
 def test_the_centre_is_the_soup_and_the_founders_are_the_parents():
-    space = make_space("scales", 4, WIDE, layers=2)
+    space = make_space("scales", 4, WIDE, 2, layered=True)
     assert centre(space) == (250,) * 8
     assert founders(space)[1] == (0, 1000, 0, 0, 0, 1000, 0, 0)
     assert soup(4) == {"operator": "blend/1", "weights": [0.25] * 4}
@@ -96,7 +98,7 @@ def test_the_centre_is_the_soup_and_the_founders_are_the_parents():
     "wrong",
     [
         lambda: make_space("scales", 1, WIDE),
-        lambda: make_space("ties", 2, {}, layers=2),
+        lambda: make_space("ties", 2, {}, layered=True),
         lambda: make_space("split", 2, {}, filters=("wo",)),
         lambda: make_space("scales", 2, {"scales": (-1.0, -0.5)}),
     ],
@@ -140,3 +142,20 @@ def test_a_weighted_draw_follows_the_weights():
     assert counts[1] == 0
     # Four standard deviations of a share of 1/4 in 6,000 draws.
     assert abs(counts[0] / 6000 - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 6000)
+
+
+@pytest.mark.parametrize("layered", [True, False])
+def test_every_tensor_of_a_schedule_gets_the_scales_of_its_block(layered):
+    space = make_space("scales", 2, WIDE, 3, layered=layered, filters=("wo",))
+    genome = tuple(100 + 7 * n for n in range(len(space.genes)))
+    operator = decode_operator(recipe(space, genome))
+    for name in (
+        "tok_embeddings.weight",
+        "layers.0.wo.weight",
+        "layers.1.w1.weight",
+        "layers.2.wo.weight",
+        "norm.weight",
+    ):
+        block = block_of(name, space.layers, space.filters)
+        own = [n / 1000 for n, gene in zip(genome, space.genes, strict=True) if gene.block == block]
+        assert operator.at(name).scales == pytest.approx(own, abs=1e-12)

@@ -12,7 +12,7 @@ from studbook.errors import UsageError
 from studbook.population import NaturalNiches, Outcome, Result, Score, make_space
 from studbook.population.m2n2 import Member, attraction, fitness, mixing
 
-SPACE = make_space("scales", 2, {"scales": (0.0, 1.0)}, layers=3)
+SPACE = make_space("scales", 2, {"scales": (0.0, 1.0)}, 3, layered=True)
 archives = st.integers(1, 6).flatmap(
     lambda items: st.lists(st.text("01", min_size=items, max_size=items), min_size=2, max_size=5)
 )

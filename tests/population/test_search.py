@@ -14,11 +14,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from lab_fixtures import CLUSTER, PARENTS, PROTECTED, Place, founder, problems, run_cli
+from lab_fixtures import (
+    CLUSTER,
+    PARENTS,
+    PERSON,
+    PROTECTED,
+    Place,
+    founder,
+    problems,
+    run_cli,
+    small_policy,
+    small_suites,
+)
 from studbook.breeding.operators import decode_operator
 from studbook.breeding.operators.run import compute
 from studbook.breeding.sources import as_inputs
-from studbook.errors import DigestDiffers, OverBudget, StudbookError, UsageError
+from studbook.errors import DigestDiffers, OutsideAllowlist, OverBudget, StudbookError, UsageError
 from studbook.lab import Lab, search_worker
 from studbook.lab import search as lab_search
 from studbook.lab.search import Request, check_search
@@ -72,6 +83,45 @@ def test_a_search_leaves_one_bred_winner_and_a_receipt_that_holds(new_lab: Place
         assert [right[suite] for suite in record.suites] == [int(n) for n in best.right.split()]
         assert set(record.labels) == set(PROTECTED)
     assert problems(new_lab) == []
+
+
+@pytest.fixture
+def scheduling_lab(tmp_path: Path) -> Place:
+    """The small lab under a policy that allows schedules."""
+    place = Place(tmp_path / "lab", tmp_path / "keys")
+    plain = msgspec.to_builtins(small_policy(tmp_path).operators)
+    grants = [g for g in plain if g["operator"] != "scheduled/1"]
+    grants.append({"operator": "scheduled/1", "status": "offline", "bounds": {}})
+    Lab.init(place.path, PERSON, place.keys, small_policy(tmp_path, operators=grants))
+    with place.open() as lab:
+        for name in ("base", *PARENTS):
+            lab.register(founder(name))
+            lab.approve(name, PERSON, reason="shipped founder")
+        lab.suites.freeze([small_suites(tmp_path / "suites")], PERSON)
+        lab.release("base", "champion", PERSON, "the deployed generalist")
+    return place
+
+
+@pytest.mark.parametrize("mix", ["lerp", "slerp"])
+def test_every_layer_may_have_scales_of_its_own(scheduling_lab: Place, mix: Any) -> None:
+    with scheduling_lab.open() as lab:
+        record = run(lab, method="m2n2", mix=mix, layered=True, filters=("wo",))
+        check_search(lab.desk, record)
+        assert len(record.space.genes) == 2 * 3 * len(PARENTS)
+        assert {row.origin for row in record.evaluated} == {"soup", "founder", "proposal"}
+        assert not [row.detail for row in record.evaluated if row.detail]
+    assert problems(scheduling_lab) == []
+
+
+def test_a_policy_without_schedules_has_no_search_of_layers(opened: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = lab_search.check_operator
+
+    def without(policy: Any, operator: Any) -> None:
+        plain(replace(policy, operators=tuple(g for g in policy.operators if g.operator != "scheduled/1")), operator)
+
+    monkeypatch.setattr(lab_search, "check_operator", without)
+    with pytest.raises(OutsideAllowlist, match="scheduled/1"):
+        run(opened, layered=True)
 
 
 def test_the_same_search_is_not_run_twice_and_another_seed_is_another(
@@ -286,9 +336,9 @@ def test_items_that_are_not_the_frozen_ones_are_refused(tmp_path: Path) -> None:
 
 def test_tensors_fall_into_blocks_by_filter_and_layer() -> None:
     names = ("tok_embeddings.weight", "layers.0.wo.weight", "layers.1.w1.weight", "layers.2.wo.weight", "norm.weight")
-    assert [search_worker.block_of(n, names, 3, ()) for n in names] == [0, 0, 1, 2, 2]
-    assert [search_worker.block_of(n, names, 3, ("wo",)) for n in names] == [3, 0, 4, 2, 5]
-    assert [search_worker.block_of(n, names, 1, ("wo",)) for n in names] == [1, 0, 1, 0, 1]
+    assert [search_worker.block_of(n, 3, ()) for n in names] == [0, 0, 1, 2, 0]
+    assert [search_worker.block_of(n, 3, ("wo",)) for n in names] == [3, 0, 4, 2, 3]
+    assert [search_worker.block_of(n, 1, ("wo",)) for n in names] == [1, 0, 1, 0, 1]
 
 
 def test_the_tables_of_a_space_are_inner_products_of_task_vectors(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def expand(recipe: Mapping[str, Any], parents: int) -> AnyOperator:
 def wants_one_parent(recipe: Mapping[str, Any]) -> bool:
     """Whether a recipe's operator works on one model: the champion, in a round."""
     kind = _kind(recipe)
-    return kind is not None and kind.parents_needed == (1, 1)
+    return kind is not None and kind.parents_needed == (1, 1) and not kind.needs_base
 
 
 def recipe_sha256(base: str, parents: tuple[str, ...], operator: JsonObject) -> str:
@@ -68,6 +68,8 @@ def without_parent(operator: JsonObject, index: int) -> JsonObject:
     fields = dict(operator)
     for name in per_parent(operator):
         fields[name] = [v for i, v in enumerate(fields[name]) if i != index]
+    if points := fields.get("points"):
+        fields["points"] = [p for i, p in enumerate(points) if i != min(index, len(points) - 1)]
     if (weights := fields.get("weights")) and (total := math.fsum(weights)) > 0:
         fields["weights"] = [w / total for w in weights]
     return fields

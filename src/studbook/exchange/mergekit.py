@@ -7,7 +7,7 @@ mergekit would compute otherwise than Studbook does stands in docs/mergekit.md. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,10 +18,11 @@ from studbook.exchange.mergekit_methods import METHODS, REFUSED, Asked, Method, 
 from studbook.exchange.mergekit_settings import Parameter, Setting, joined, settle
 from studbook.exchange.mergekit_views import Cast, cast, named, segments, view
 from studbook.exchange.mergekit_yaml import read_yaml
+from studbook.tensors.views import layer_count, layer_of
 
-__all__ = ["LayerCount", "MergekitRecipe", "read_mergekit", "translate_mergekit"]
+__all__ = ["MergekitRecipe", "TensorNames", "read_mergekit", "translate_mergekit"]
 
-LayerCount = Callable[[str], int]
+TensorNames = Callable[[str], Sequence[str]]
 
 
 class MergekitRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,19 +38,19 @@ class MergekitRecipe(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def read_mergekit(text: str, where: str, layers: LayerCount | None = None, *, seed: int = 0) -> dict[str, Any]:
+def read_mergekit(text: str, where: str, names: TensorNames | None = None, *, seed: int = 0) -> dict[str, Any]:
     """The checkpoint recipe that a mergekit file stands for; see `translate_mergekit`."""
-    return translate_mergekit(text, where, layers, seed=seed).recipe
+    return translate_mergekit(text, where, names, seed=seed).recipe
 
 
-def translate_mergekit(text: str, where: str, layers: LayerCount | None = None, *, seed: int = 0) -> MergekitRecipe:
+def translate_mergekit(text: str, where: str, names: TensorNames | None = None, *, seed: int = 0) -> MergekitRecipe:
     """The checkpoint recipe that a mergekit file stands for, and notes.
 
     Args:
         text: The YAML file.
         where: Its name, for messages.
-        layers: Number of layers of a model by its name; needed for gradients over whole models, and for passthrough of
-            whole models.
+        names: Tensor names of a model by the name it has in the file; needed for settings that change with layers or
+            tensors of whole models, and for passthrough of whole models.
         seed: Seed of random masks, which mergekit takes from its command line.
 
     Raises:
@@ -59,23 +60,61 @@ def translate_mergekit(text: str, where: str, layers: LayerCount | None = None, 
     config = read_config(read_yaml(text, where))
     method = _method(config)
     roles = cast(config, method)
-    asked = _asked(config, method, roles, seed)
+    shelf = _Shelf(config, names)
+    asked = _asked(config, method, roles, seed, shelf)
     built = method.build(asked)
-    base, parents = view(roles.base), [view(parent) for parent in roles.parents]
+    base, parents = view(roles.base, shelf.whole), [view(parent, shelf.whole) for parent in roles.parents]
     if method.role == "stack":
-        parents, parts = segments(roles.parents[0], lambda source: _count(config, source, layers))
+        parents, parts = segments(roles.parents[0], shelf.layers)
         built = built._replace(plain={**built.plain, "segments": parts})
         base = parents[0] if config.base is None else {**named(config.base), "layers": None}
     if any(source.parameters for source in roles.base if roles.around_base and method.role != "every"):
         asked.notes.append("parameters of the base have no effect, as in mergekit")
     recipe = {
-        "operator": operator_record(built, lambda: _child_layers(config, layers)),
+        "operator": operator_record(built, shelf.child_layers),
         "base": base,
         "parents": parents,
         **_donors(config, roles, asked.notes),
         "dtype": _stored(config, asked.notes),
     }
     return MergekitRecipe(recipe=recipe, notes=tuple(asked.notes))
+
+
+class _Shelf:
+    """The models behind the names, where somebody knows them."""
+
+    def __init__(self, config: Config, names: TensorNames | None) -> None:
+        self._config, self._names = config, names
+
+    def names(self, source: Source) -> Sequence[str]:
+        """Tensor names of a source's whole model.
+
+        Raises:
+            UsageError: if nobody knows them.
+        """
+        if self._names is None:
+            message = "settings that change with layers or tensors need the models, and they were not given"
+            advice = "Breed from the file in a lab that holds the models, or give every parameter one value."
+            raise UsageError(message, where=source.node.where, advice=advice, reason="mergekit.layers")
+        return self._names(source.model.name)
+
+    def layers(self, source: Source) -> int:
+        """Number of layers of a source's whole model."""
+        return layer_count(self.names(source))
+
+    def whole(self, source: Source) -> bool:
+        """Whether a source is known to be all layers of its model."""
+        return source.layers is None or (self._names is not None and source.layers == (0, self.layers(source)))
+
+    def child_layers(self) -> int:
+        """Number of layers of the child."""
+        if self._config.whole:
+            return self.layers(self._config.slices[0].sources[0])
+        return sum(last - first for s in self._config.slices for first, last in [s.sources[0].layers or (0, 0)])
+
+    def outside(self) -> Sequence[str]:
+        """Names of the tensors before and behind the layers."""
+        return [n for n in self.names(self._config.slices[0].sources[0]) if layer_of(n) is None]
 
 
 def _method(config: Config) -> Method:
@@ -87,28 +126,28 @@ def _method(config: Config) -> Method:
     return METHODS[config.method]
 
 
-def _asked(config: Config, method: Method, roles: Cast, seed: int) -> Asked:
+def _asked(config: Config, method: Method, roles: Cast, seed: int, shelf: _Shelf) -> Asked:
     """Every parameter of the method, resolved slice by slice and joined."""
     _check_names(config, method)
     shared: dict[str, Setting] = {}
     each: dict[str, tuple[Setting, ...]] = {}
     for parameter in method.parameters:
         if parameter.scope == "shared":
-            shared[parameter.name] = _shared(config, parameter)
+            shared[parameter.name] = _shared(config, parameter, shelf)
         else:
-            each[parameter.name] = tuple(_own(config, parameter, parent) for parent in roles.parents)
+            each[parameter.name] = tuple(_own(config, parameter, parent, shelf) for parent in roles.parents)
     asked = Asked(config, shared, each, roles.around_base, seed)
     if "int8_mask" in shared and asked.fixed("int8_mask"):
         asked.notes.append("int8_mask changes nothing: no mask is held in memory")
     return asked
 
 
-def _shared(config: Config, parameter: Parameter) -> Setting:
+def _shared(config: Config, parameter: Parameter, shelf: _Shelf) -> Setting:
     settings = [settle(parameter, (piece.parameters, config.parameters), config.method_node) for piece in config.slices]
-    return joined(settings, config.slices, parameter.name)
+    return joined(settings, config.slices, parameter.name, shelf.outside)
 
 
-def _own(config: Config, parameter: Parameter, sources: tuple[Source, ...]) -> Setting:
+def _own(config: Config, parameter: Parameter, sources: tuple[Source, ...], shelf: _Shelf) -> Setting:
     settings = []
     for source, piece in zip(sources, config.slices, strict=True):
         scopes = (source.parameters, piece.parameters, config.parameters)
@@ -117,7 +156,7 @@ def _own(config: Config, parameter: Parameter, sources: tuple[Source, ...]) -> S
             message = "a filter with a number means the input's layers, which have other numbers in the child"
             source.node.outside(message, "filter", "Name kinds of tensors, and use slices for layers.")
         settings.append(found)
-    return joined(settings, config.slices, parameter.name)
+    return joined(settings, config.slices, parameter.name, shelf.outside)
 
 
 def _check_names(config: Config, method: Method) -> None:
@@ -135,23 +174,6 @@ def _check_names(config: Config, method: Method) -> None:
                 node.wrong(f"{config.method} has no parameter {printable(name)!r}; it has {listed}", "parameter")
             if name not in known:
                 node.wrong(f"{name} is one for all inputs; mergekit does not read it here", "parameter", "Move it up.")
-
-
-def _count(config: Config, source: Source, layers: LayerCount | None) -> int:
-    if layers is None:
-        raise UsageError(
-            "this file needs the number of layers of its models",
-            where=source.node.where,
-            advice="Write slices with layer_range instead of models.",
-            reason="mergekit.layers",
-        )
-    return layers(source.model.name)
-
-
-def _child_layers(config: Config, layers: LayerCount | None) -> int:
-    if config.whole:
-        return _count(config, config.slices[0].sources[0], layers)
-    return sum(last - first for piece in config.slices for first, last in [piece.sources[0].layers or (0, 0)])
 
 
 def _donors(config: Config, roles: Cast, notes: list[str]) -> dict[str, Any]:

@@ -7,16 +7,20 @@ every name. A rule's values are spread evenly over the layers of a slice and int
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from studbook.exchange.mergekit_config import Slice
 from studbook.exchange.mergekit_yaml import Node
+from studbook.tensors.views import comes_before
 
-__all__ = ["ANY", "Parameter", "Rule", "Setting", "at", "constant", "joined", "settle"]
+__all__ = ["ANY", "Names", "Parameter", "Rule", "Setting", "at", "constant", "joined", "settle"]
 
 ANY = "*"
+Names = Callable[[], Sequence[str]]
 _LONGEST = 1024
+_FILTER = re.compile(r"[\x21-\x7e]{1,120}")
 
 
 class Parameter(NamedTuple):
@@ -94,34 +98,63 @@ def constant(setting: Setting) -> float | None:
     return values.pop() if len(values) == 1 else None
 
 
-def joined(settings: Sequence[Setting], slices: Sequence[Slice], name: str) -> Setting:
+def joined(settings: Sequence[Setting], slices: Sequence[Slice], name: str, outside: Names) -> Setting:
     """One setting over all layers of the child from one a slice.
 
     Args:
         settings: One a slice.
         slices: The slices; without layers where whole models are merged.
         name: The parameter, for messages.
+        outside: Names of the tensors before and behind the layers; called only where they need values of their own.
 
     Raises:
-        OutsideAllowlist: if the slices' filters differ, or their values at the ends are not those of the ends of the
-            child, where tensors outside the layers take theirs.
+        OutsideAllowlist: if the slices' filters differ.
+        UsageError: as ``outside`` does.
     """
-    if len(set(settings)) == 1 and (len(settings) == 1 or constant(settings[0]) is not None):
+    if len(settings) == 1 or (len(set(settings)) == 1 and _even(settings[0])):
         return settings[0]
     filters = [tuple(rule.filter for rule in setting) for setting in settings]
     for place, found in enumerate(filters):
         if found != filters[0]:
             slices[place].node.outside(f"{name} has other filters here than in the first slice", "slice-filters")
-    rules = []
-    for number, key in enumerate(filters[0]):
-        values: list[float] = []
-        for setting, piece in zip(settings, slices, strict=True):
-            first, last = piece.sources[0].layers or (0, 1)
-            count = last - first
-            # mergekit's t of a slice of one layer is 1.
-            values += [at(setting[number], i / (count - 1) if count > 1 else 1.0) for i in range(count)]
-        rules.append(Rule(key, tuple(values)))
-    return tuple(rules)
+    rules = tuple(
+        Rule(
+            key,
+            tuple(
+                value for setting, piece in zip(settings, slices, strict=True) for value in _spread(setting[k], piece)
+            ),
+        )
+        for k, key in enumerate(filters[0])
+    )
+    return (*_ends(rules, settings[0], settings[-1], outside), *rules)
+
+
+def _even(setting: Setting) -> bool:
+    """Whether no rule changes from layer to layer."""
+    return all(len(rule.values) == 1 for rule in setting)
+
+
+def _spread(rule: Rule, piece: Slice) -> list[float]:
+    """The value of every layer of a slice; t of a slice of one layer is 1, as in mergekit."""
+    first, last = piece.sources[0].layers or (0, 1)
+    count = last - first
+    return [at(rule, i / (count - 1) if count > 1 else 1.0) for i in range(count)]
+
+
+def _ends(rules: Setting, first: Setting, last: Setting, outside: Names) -> list[Rule]:
+    """Rules for tensors outside the layers: mergekit takes the first value of the first and of the last slice for them.
+
+    A schedule over all layers would give both the value of the first layer.
+    """
+    if all(at(f, 0.0) == at(e, 0.0) == rule.values[0] for rule, f, e in zip(rules, first, last, strict=True)):
+        return []
+    found = []
+    for name in outside():
+        number = next(i for i, rule in enumerate(rules) if rule.filter == ANY or rule.filter in name)
+        value = at((first if comes_before(name) else last)[number], 0.0)
+        if value != rules[number].values[0]:
+            found.append(Rule(name, (value,)))
+    return found
 
 
 def _rules(node: Node, parameter: Parameter) -> list[Rule]:
@@ -143,8 +176,8 @@ def _conditional(node: Node, parameter: Parameter) -> Rule:
     if "value" not in fields:
         node.wrong("has no value", "missing")
     filtered = fields["filter"].value if "filter" in fields else ANY
-    if not isinstance(filtered, str):
-        fields["filter"].wrong("is no text", "type")
+    if not isinstance(filtered, str) or not _FILTER.fullmatch(filtered or ANY):
+        fields["filter"].wrong("is no part of a tensor's name", "filter")
     return Rule(filtered or ANY, _values(fields["value"], parameter))
 
 

@@ -80,10 +80,15 @@ def _check_count(config: Config, method: Method, parents: int) -> None:
         config.slices[0].node.wrong(message, "inputs")
 
 
-def view(sources: Sequence[Source]) -> dict[str, Any]:
-    """One input of the operator: a whole model, or a stack of layers."""
+def view(sources: Sequence[Source], whole: Callable[[Source], bool]) -> dict[str, Any]:
+    """One input of the operator: a whole model, or a stack of layers.
+
+    Args:
+        sources: One a slice.
+        whole: Whether a source is all layers of its model.
+    """
     first = sources[0].model
-    if sources[0].layers is None:
+    if len(sources) == 1 and whole(sources[0]):
         return {**named(first), "layers": None}
     stack = [
         {**named(source.model), "first": source.layers[0], "last": source.layers[1]}

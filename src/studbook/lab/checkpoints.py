@@ -217,8 +217,6 @@ def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None =
     """
     policy_digest, policy = desk.policy
     check_operator(policy, recipe.operator)
-    if isinstance(inner := recipe.operator.get("inner"), dict):
-        check_operator(policy, inner)
     _require_approved(desk, recipe.sources())
     files = {d: stored(desk, d) for d in recipe.sources()}
     template = draft_checkpoint(desk.header, policy, policy_digest, recipe, files)

@@ -227,8 +227,8 @@ def _space(desk: Desk, herd: Herd, request: Request) -> GenomeSpace:
     tag = OPERATORS[request.kind]
     check_operator(policy, {"operator": tag})
     bounds = next(grant.bounds for grant in policy.operators if grant.operator == tag)
-    layers = desk.model(herd.base).shape.layer_count if request.layered else 1
-    space = make_space(request.kind, len(herd.parents), bounds, layers, tuple(request.filters))
+    depth = desk.model(herd.base).shape.layer_count
+    space = make_space(request.kind, len(herd.parents), bounds, depth, request.layered, tuple(request.filters))
     for operator in (soup(len(herd.parents)), recipe(space, centre(space))):
         check_operator(policy, operator)
         check_recipe(operator)

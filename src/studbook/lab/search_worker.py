@@ -28,6 +28,7 @@ from studbook.models.checksum import warm
 from studbook.models.forward import Forward, Pair
 from studbook.models.slm import Slm
 from studbook.models.stored import Dtype, StoredTensor
+from studbook.tensors.views import layer_of
 
 __all__ = ["block_of", "in_memory", "warm", "work"]
 
@@ -78,23 +79,13 @@ def in_memory(base: Slm, tensors: dict[str, NDArray[np.float32]]) -> Slm:
     return replace(base, tensors=MappingProxyType(stored), sha256="in memory", size=0)
 
 
-def block_of(name: str, names: Sequence[str], layers: int, filters: Sequence[str]) -> int:
+def block_of(name: str, layers: int, filters: Sequence[str]) -> int:
     """The block of a space of scales that a tensor belongs to: its filter, and its layer within that.
 
-    A tensor before the layers belongs to the first, one behind them to the last.
+    As in scheduled/1 a tensor outside the layers goes with the first one.
     """
     group = next((i for i, part in enumerate(filters) if part in name), len(filters))
-    if layers == 1:
-        return group
-    found = _layer(name)
-    if found is None:
-        first = next((i for i, other in enumerate(names) if _layer(other) is not None), len(names))
-        found = 0 if names.index(name) < first else layers - 1
-    return group * layers + min(found, layers - 1)
-
-
-def _layer(name: str) -> int | None:
-    return next((int(part) for part in name.split(".") if part.isascii() and part.isdigit()), None)
+    return group * layers + min(layer_of(name) or 0, layers - 1)
 
 
 def _tables(inputs: Inputs, layers: int, filters: Sequence[str]) -> list[list[list[float]]]:
@@ -102,7 +93,7 @@ def _tables(inputs: Inputs, layers: int, filters: Sequence[str]) -> list[list[li
     blocks: list[list[str]] = [[] for _ in range((len(filters) + 1) * layers)]
     inputs.check()
     for name in inputs.names:
-        blocks[block_of(name, inputs.names, layers, filters)].append(name)
+        blocks[block_of(name, layers, filters)].append(name)
     count = len(inputs.parents)
     tables = [gram(inputs, names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count) for names in blocks]
     return [[[float(value) for value in row] for row in table] for table in tables]

@@ -88,7 +88,13 @@ class Draws:
 
 
 def make_space(
-    kind: Kind, parents: int, bounds: Bounds, layers: int = 1, filters: Sequence[str] = (), decimals: int = DECIMALS
+    kind: Kind,
+    parents: int,
+    bounds: Bounds,
+    depth: int = 1,
+    layered: bool = False,
+    filters: Sequence[str] = (),
+    decimals: int = DECIMALS,
 ) -> GenomeSpace:
     """The space of a search.
 
@@ -96,7 +102,8 @@ def make_space(
         kind: What the genes set.
         parents: Number of parents.
         bounds: Lowest and highest value the policy allows, by field of the kind's operator.
-        layers: Layers with scales of their own, 1 for one scale a parent.
+        depth: Layers of the model.
+        layered: Give every layer scales of its own.
         filters: Substrings of tensor names with scales of their own.
         decimals: A step is 10^-decimals.
 
@@ -106,8 +113,9 @@ def make_space(
     """
     if parents < 2:
         raise UsageError(f"{parents} parent: there is nothing to search", advice="Name two parents or more.")
-    if kind != "scales" and (layers > 1 or filters):
+    if kind != "scales" and (layered or filters):
         raise UsageError(f"a space of kind {kind} has no layers and no filters", where="--space")
+    layers = depth if layered else 1
     genes: list[Gene] = []
 
     def gene(name: str, field: str, block: int = -1, layer: int = -1) -> None:
@@ -128,7 +136,13 @@ def make_space(
         for point in range(1, parents):
             gene(f"points/{point}", "points")
     return GenomeSpace(
-        kind=kind, parents=parents, layers=layers, filters=tuple(filters), decimals=decimals, genes=tuple(genes)
+        kind=kind,
+        parents=parents,
+        depth=depth,
+        layers=layers,
+        filters=tuple(filters),
+        decimals=decimals,
+        genes=tuple(genes),
     )
 
 
@@ -212,7 +226,7 @@ def _task_delta(scales: Sequence[float]) -> dict[str, Any]:
 
 
 def _scheduled(space: GenomeSpace, values: Sequence[float]) -> dict[str, Any]:
-    """One rule a filter and parent, its values the scales of the layers in order."""
+    """One rule a filter and parent, its values the scales of the layers in order; other tensors go with the first."""
     per_filter = space.layers * space.parents
     rules = [
         {
@@ -225,4 +239,4 @@ def _scheduled(space: GenomeSpace, values: Sequence[float]) -> dict[str, Any]:
         for parent in range(space.parents)
     ]
     inner = _task_delta([0.0] * space.parents)
-    return {"operator": "scheduled/1", "inner": inner, "layers": space.layers, "rules": rules}
+    return {"operator": "scheduled/1", "inner": inner, "layers": space.depth, "rules": rules}

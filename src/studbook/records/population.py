@@ -41,7 +41,8 @@ class GenomeSpace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     Attributes:
         kind: ``scales`` (task deltas), ``ties`` (sign-aware merge) or ``split`` (crossover at points).
         parents: Number of parents.
-        layers: Layers with scales of their own; 1 when the whole model shares them.
+        depth: Layers of the model.
+        layers: Layers with scales of their own: all of them, or 1 when the whole model shares its scales.
         filters: Substrings of tensor names with scales of their own; the first that matches counts.
         decimals: A step of the grid is 10^-decimals.
         genes: The genes, in the order of a genome's numbers.
@@ -49,7 +50,8 @@ class GenomeSpace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     kind: Literal["scales", "ties", "split"]
     parents: Annotated[int, Meta(ge=2, le=16)]
-    layers: Annotated[int, Meta(ge=1, le=100_000)]
+    depth: Annotated[int, Meta(ge=1, le=4096)]
+    layers: Annotated[int, Meta(ge=1, le=4096)]
     filters: tuple[Filter, ...]
     decimals: Annotated[int, Meta(ge=1, le=6)]
     genes: tuple[Gene, ...]

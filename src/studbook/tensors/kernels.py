@@ -332,8 +332,9 @@ def elect(stack: Any, cuts: Any, ties: Any, weights: Any, scale: Any, out: Any, 
         out: Raw.
         kept: i64, one a parent; what was kept is added.
     """
-    # Rows: vote, top, bottom, then the trimmed changes.
-    held = np.empty((cuts.size + 3, TILE), np.float32)
+    # Rows: vote, top, bottom, then the trimmed changes. Were they a multiple of 4 KiB apart, a core would take a store
+    # into one for a store into the next and wait.
+    held = np.empty((cuts.size + 3, TILE + 48), np.float32)
     for s in range(0, out.size, TILE):
         e = min(s + TILE, out.size)
         base, vote = stack[0, s:e], held[0, : e - s]

@@ -102,11 +102,13 @@ class Operator(
         family: Name of the one mutation family it belongs to.
         parents_needed: Fewest and most parents it takes.
         per_parent: Fields that hold one number a parent.
+        needs_base: Whether its one parent has to differ from the base.
     """
 
     family: ClassVar[str]
     parents_needed: ClassVar[tuple[int, int]]
     per_parent: ClassVar[tuple[str, ...]] = ()
+    needs_base: ClassVar[bool] = False
 
     @classmethod
     def tag(cls) -> str:

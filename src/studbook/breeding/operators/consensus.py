@@ -14,15 +14,26 @@ from typing import Annotated, ClassVar
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, add_change, coefficients
+from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change, coefficients
 from studbook.breeding.operators.bounds import Wide, slack
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, matches
 from studbook.errors import OutsideAllowlist
+from studbook.tensors.kernels_cuts import delta_cuts
 from studbook.tensors.reductions import block_squares, blocks
-from studbook.tensors.selection import Cut, count_of, top_k
+from studbook.tensors.selection import Cut, count_of, mask
 
-__all__ = ["SparseMerge", "Terms", "Weight", "combined", "combined_bound", "magnitude_cut", "parent_cut"]
+__all__ = [
+    "SparseMerge",
+    "Terms",
+    "Weight",
+    "combined",
+    "combined_bound",
+    "largest_changes",
+    "magnitude_cut",
+    "share_cuts",
+]
 
 # The range is stated as `studbook.breeding.operators.parameters` states its own.
 Weight = Annotated[
@@ -89,6 +100,10 @@ class SparseMerge(Operator, frozen=True):
         found = self.terms(name, start, stop, inputs, survey)
         merged = combined(found, coefficients(self.weights), elect=self.elects, normalize=self.normalize)
         return add_change(base, np.multiply(merged, np.float32(self.scale)))
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`; only of tensors that are copied."""
+        return copied(inputs.base) if matches(name, self.skip) else None
 
     def _bound(self, inputs: Inputs) -> float:
         names = inputs.kept(self.skip)
@@ -179,13 +194,22 @@ def combined_bound(
 
 def magnitude_cut(inputs: Inputs, parent: int, name: str, count: int) -> Cut:
     """The cut that keeps the ``count`` largest |parent - base| of one tensor, ties to the lowest index."""
-    size = inputs.size(name)
-    return top_k(lambda: (inputs.delta(parent, name, s, e) for s, e in blocks(size)), count, size)
+    return delta_cuts(inputs.base, (inputs.parents[parent],), name, count)[0]
 
 
-def parent_cut(inputs: Inputs, parent: int, name: str, density: float) -> Cut:
-    """The cut that keeps floor(density * n) of one parent's changes of a tensor of n elements."""
-    return magnitude_cut(inputs, parent, name, count_of(density, inputs.size(name)))
+def largest_changes(inputs: Inputs, name: str, start: int, stop: int, cuts: Sequence[Cut]) -> tuple[Rows, ...]:
+    """Every parent's differences from the base with +0.0 where its cut does not keep them: f32, (stop - start,) each."""
+    deltas = [inputs.delta(k, name, start, stop) for k in range(len(cuts))]
+    return tuple(np.where(mask(c, delta, start), delta, np.float32(0)) for c, delta in zip(cuts, deltas, strict=True))
+
+
+def share_cuts(inputs: Inputs, name: str, densities: Sequence[float]) -> tuple[Cut, ...]:
+    """The cuts that keep the floor(density * n) largest differences of one tensor of n elements, one a parent."""
+    counts = [count_of(density, inputs.size(name)) for density in densities]
+    if len(set(counts)) == 1:
+        # Equal counts are found together, in about one reading of all parents.
+        return delta_cuts(inputs.base, inputs.parents, name, counts[0])
+    return tuple(magnitude_cut(inputs, k, name, count) for k, count in enumerate(counts))
 
 
 def _sum(parts: Sequence[Rows]) -> Rows:

@@ -24,16 +24,16 @@ class DareNormMatched(Operator, frozen=True, tag="dare-norm-matched/1"):
     Formula:
         d_k = p_k - base
         child = base + sum_k f32(s_k * r_k) * m_k * d_k
-        r_k = sqrt(sum_i d_k[i]^2 / sum_i (m_k[i] * d_k[i])^2) per tensor; 0 where nothing but zeros is kept
+        r_k = min(sqrt(sum_i d_k[i]^2 / sum_i (m_k[i] * d_k[i])^2), 1 / keep) per tensor
 
         m_k[i] is 1 where word i of the stream of (seed, digest of p_k, tensor name) is below round(keep * 2^32), else 0:
         the masks of ``dare/1``. The sums are f64 in the contract's order over the f32 differences; quotient, root and
-        product are one f64 operation each. All else is f32, in the order of the parents. An element whose sum is zero
-        keeps the base's bits.
+        product are one f64 operation each. Where only zeros are kept nothing is added. All else is f32, in the order of
+        the parents. An element whose sum is zero keeps the base's bits.
 
     Source:
         The masks of Yu et al., Language models are super Mario (DARE), arXiv 2311.03099; the factor keeps the L2 norm of
-        each tensor's change instead of its expectation.
+        each tensor's change instead of its expectation, and is never larger than DARE's own.
 
     Base:
         The model the parents were fine-tuned from.
@@ -94,7 +94,7 @@ class DareNormMatched(Operator, frozen=True, tag="dare-norm-matched/1"):
         parts = list(blocks(inputs.size(name)))
         whole = combine(block_squares(inputs.delta(parent, name, s, e)) for s, e in parts)
         kept = combine(block_squares(self._masked(parent, name, s, e, inputs, stream)) for s, e in parts)
-        return math.sqrt(whole / kept) if kept > 0 else 0.0
+        return min(math.sqrt(whole / kept), 1.0 / self.keep) if kept > 0 else 0.0
 
     def _bound(self, inputs: Inputs) -> float:
         total = 0.0

@@ -60,6 +60,7 @@ class Nearswap(Operator, frozen=True, tag="nearswap/1"):
 
     family: ClassVar[str] = "nearswap"
     parents_needed: ClassVar[tuple[int, int]] = (1, 1)
+    needs_base: ClassVar[bool] = True
 
     t: Reach
 

@@ -11,13 +11,13 @@ from msgspec import Meta
 
 from studbook.breeding.operators.base import Each, Kernel, Operator, Survey
 from studbook.breeding.operators.bounds import distance
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS
 from studbook.errors import OutsideAllowlist, ParentsDoNotFit
 from studbook.models.shape import SlmShape
 from studbook.models.tokenizers import Tokenizer
 from studbook.tensors.sources import TensorSource
-from studbook.tensors.storage import Raw, narrow, storage_of, widen
 from studbook.tensors.views import Restacked, Subset, layer_count, layer_of
 
 __all__ = ["MAX_LAYERS", "LayerRange", "Passthrough"]
@@ -153,7 +153,7 @@ class Passthrough(Operator, frozen=True, tag="passthrough/1"):
 
     def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
         """A copy of the elements as they are stored."""
-        return Kernel(reads=(survey.view or self._child(inputs),), run=_copy)
+        return copied(survey.view or self._child(inputs))
 
     def _child(self, inputs: Inputs) -> TensorSource:
         return Restacked([(inputs.parents[part.parent], part.first, part.last) for part in self.segments])
@@ -184,7 +184,3 @@ class Passthrough(Operator, frozen=True, tag="passthrough/1"):
 
 def _upto(source: TensorSource, layers: int) -> Subset:
     return Subset(source, (n for n in source.names if (layer := layer_of(n)) is None or layer < layers))
-
-
-def _copy(stack: Raw, start: int, out: Raw) -> None:
-    out[:] = stack[0] if stack.dtype == out.dtype else narrow(widen(stack[0]), storage_of(out))

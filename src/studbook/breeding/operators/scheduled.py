@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -81,15 +82,14 @@ class Scheduled(Operator, Generic[Inner], frozen=True, tag="scheduled/1"):
         rules: Each with ``field``, ``parent`` (an entry from 0, or null for all), ``filter`` and ``values``.
 
     Bound:
-        sqrt(sum of the squares of the inner operator's bounds), one for every distinct setting over the tensors that have
-        it. An inner operator that surveys the whole model counts once a setting with its bound over the whole model.
+        sqrt(sum of the squares of the inner operator's bounds), one for the tensors of every distinct setting.
 
     When to use:
         Merge files with gradients, and searches that give every layer its own scale.
 
     Failure modes:
-        A filter that matches nothing changes nothing: look at names before. Many free numbers fit the items they were
-        chosen on. An inner operator that surveys the whole model is surveyed once for every distinct setting.
+        A filter that matches nothing changes nothing: look at the names before. Many free numbers fit the items they were
+        chosen on. An inner operator that looks at the whole model sees the tensors of one setting as a model.
     """
 
     family: ClassVar[str] = "scheduled"
@@ -136,8 +136,8 @@ class Scheduled(Operator, Generic[Inner], frozen=True, tag="scheduled/1"):
                 advice="Use the model's number of layers.",
                 reason="operator.layers",
             )
-        for operator in self._groups(names):
-            operator.check(inputs)
+        for operator, part in self._settings(inputs, names):
+            operator.check(part)
 
     def reference(self, inputs: Inputs) -> TensorSource:
         """As the inner operator's."""
@@ -164,14 +164,11 @@ class Scheduled(Operator, Generic[Inner], frozen=True, tag="scheduled/1"):
         return self.at(name).survey(name, inputs)
 
     def survey_model(self, inputs: Inputs, each: Each) -> dict[str, Survey]:
-        """As the inner operator's; one that surveys the whole model does so once for every distinct setting."""
+        """The inner operator's surveys, one survey of a model for the tensors of every distinct setting."""
         names = self.reference(inputs).names
-        if not self._surveys_model():
-            return dict(zip(names, each(lambda name: self.survey(name, inputs), names), strict=True))
         found: dict[str, Survey] = {}
-        for operator, own in self._groups(names).items():
-            surveys = operator.survey_model(inputs, each)
-            found |= {name: surveys[name] for name in own}
+        for operator, part in self._settings(inputs, names):
+            found |= operator.survey_model(part, each)
         return {name: found[name] for name in names}
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
@@ -183,21 +180,16 @@ class Scheduled(Operator, Generic[Inner], frozen=True, tag="scheduled/1"):
         return self.at(name).kernel(name, inputs, survey)
 
     def _bound(self, inputs: Inputs) -> float:
-        squares = []
-        for operator, own in self._groups(self.reference(inputs).names).items():
-            part = inputs if self._surveys_model() else _only(inputs, own)
-            squares.append(operator._bound(part) ** 2)
-        return math.sqrt(math.fsum(squares))
+        settings = self._settings(inputs, self.reference(inputs).names)
+        return math.sqrt(math.fsum(operator._bound(part) ** 2 for operator, part in settings))
 
-    def _surveys_model(self) -> bool:
-        return type(self.inner).survey_model is not Operator.survey_model
-
-    def _groups(self, names: Iterable[str]) -> dict[Inner, list[str]]:
-        """Every distinct setting with the tensors that have it, in order."""
+    def _settings(self, inputs: Inputs, names: tuple[str, ...]) -> Iterator[tuple[Inner, Inputs]]:
+        """Every distinct setting, and the inputs with only the tensors that have it."""
         groups: dict[Inner, list[str]] = {}
         for name in names:
             groups.setdefault(self.at(name), []).append(name)
-        return groups
+        for operator, own in groups.items():
+            yield operator, inputs if len(groups) == 1 else _only(inputs, own)
 
     def _check_rule(self, rule: Rule, hint: Any, where: str) -> None:
         listed = get_origin(hint) is tuple
@@ -281,4 +273,5 @@ def _settle(rule: Rule, old: Any, share: float, settled: set[tuple[str, int | No
 
 
 def _only(inputs: Inputs, names: list[str]) -> Inputs:
-    return Inputs(base=Subset(inputs.base, names), parents=tuple(Subset(p, names) for p in inputs.parents))
+    parents = tuple(Subset(parent, names) for parent in inputs.parents)
+    return replace(inputs, base=Subset(inputs.base, names), parents=parents)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Self
 
-import numpy as np
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Operator, Survey, add_change, coefficients
-from studbook.breeding.operators.consensus import combined, combined_bound, parent_cut
+from studbook.breeding.operators.consensus import combined, combined_bound, largest_changes, share_cuts
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, Share, matches
-from studbook.tensors.selection import mask
 
 __all__ = ["SparseTaskDelta"]
 
@@ -62,22 +60,15 @@ class SparseTaskDelta(Operator, frozen=True, tag="sparse-task-delta/1"):
         """One cut a parent."""
         if matches(name, self.skip):
             return Survey()
-        return Survey(cuts=tuple(parent_cut(inputs, k, name, d) for k, d in enumerate(self.densities)))
+        return Survey(cuts=share_cuts(inputs, name, self.densities))
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
         base = inputs.base.read(name, start, stop)
         if matches(name, self.skip):
             return base.copy()
-        terms = self._terms(name, start, stop, inputs, survey)
+        terms = largest_changes(inputs, name, start, stop, survey.cuts)
         return add_change(base, combined(terms, coefficients(self.scales), elect=False, normalize=False))
-
-    def _terms(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> list[Rows]:
-        found = []
-        for k, cut in enumerate(survey.cuts):
-            delta = inputs.delta(k, name, start, stop)
-            found.append(np.where(mask(cut, delta, start), delta, np.float32(0)))
-        return found
 
     def _bound(self, inputs: Inputs) -> float:
         names = inputs.kept(self.skip)
@@ -85,7 +76,7 @@ class SparseTaskDelta(Operator, frozen=True, tag="sparse-task-delta/1"):
         return combined_bound(
             inputs,
             names,
-            lambda name, start, stop: self._terms(name, start, stop, inputs, surveys[name]),
+            lambda name, start, stop: largest_changes(inputs, name, start, stop, surveys[name].cuts),
             coefficients(self.scales),
             elect=False,
             normalize=False,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Self
 
-import numpy as np
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Survey
-from studbook.breeding.operators.consensus import SparseMerge, parent_cut
+from studbook.breeding.operators.consensus import SparseMerge, largest_changes, share_cuts
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Share, matches
-from studbook.tensors.selection import mask
 
 __all__ = ["Ties"]
 
@@ -65,15 +63,11 @@ class Ties(SparseMerge, frozen=True, tag="ties/1"):
         """One cut a parent."""
         if matches(name, self.skip):
             return Survey()
-        return Survey(cuts=tuple(parent_cut(inputs, k, name, d) for k, d in enumerate(self.densities)))
+        return Survey(cuts=share_cuts(inputs, name, self.densities))
 
     def terms(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> tuple[Rows, ...]:
         """The largest changes of every parent."""
-        found = []
-        for k, cut in enumerate(survey.cuts):
-            delta = inputs.delta(k, name, start, stop)
-            found.append(np.where(mask(cut, delta, start), delta, np.float32(0)))
-        return tuple(found)
+        return largest_changes(inputs, name, start, stop, survey.cuts)
 
     @classmethod
     def examples(cls, parents: int) -> tuple[Self, ...]:

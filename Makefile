@@ -73,6 +73,8 @@ proof: $(TEST) $(TRAINED)
 	$(PY) benchmarks/studies/false_promotion.py
 	$(TRAIN)/bin/python -m pytest -q -m train
 	$(TRAIN)/bin/python benchmarks/studies/founders.py
+	$(TRAIN)/bin/python benchmarks/studies/search.py
+	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
 
 founders: $(TRAINED)
 	$(TRAIN)/bin/python examples/founders/train.py

@@ -396,7 +396,9 @@ def main() -> None:
         return child(Path(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", help="an interpreter that has mergekit; without one only Studbook is measured")
-    parser.add_argument("--peer-dtype", default="float32", choices=("float32", "bfloat16"), help="what the peer computes in")
+    parser.add_argument(
+        "--peer-dtype", default="float32", choices=("float32", "bfloat16"), help="what the peer computes in"
+    )
     parser.add_argument("--size", default="large", choices=SIZES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", type=Path, help="folder for merge.json and merge.md")

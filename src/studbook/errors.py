@@ -4,6 +4,7 @@
       UsageError                       2    the command was asked for something that does not exist
       BytesLie                         3    a file is not what it says it is
         SlmRefused                     3      an SLM1 container breaks a rule (``reason`` names the rule)
+        AdapterRefused                 3      an adapter package breaks a rule or does not fit the model
         TokenizerRefused               3      a tokenizer section breaks a rule, or text cannot be decoded
         ManifestRefused                3      a key=value or trained-source manifest breaks a rule
         RecordRefused                  3      a record is not canonical, not strict JSON or not of its kind
@@ -23,6 +24,7 @@ work (a candidate that fails a gate, a no-op) is not an error but a record; see 
 from __future__ import annotations
 
 __all__ = [
+    "AdapterRefused",
     "Busy",
     "BytesLie",
     "ClaimRefused",
@@ -93,6 +95,12 @@ class SlmRefused(BytesLie):
     """An SLM1 container breaks a rule of the format; ``reason`` names it, such as ``slm.checksum``."""
 
     reason = "slm"
+
+
+class AdapterRefused(BytesLie):
+    """An adapter package breaks a rule or does not fit the model; ``reason`` names it, such as ``adapter.mask``."""
+
+    reason = "adapter"
 
 
 class TokenizerRefused(BytesLie):

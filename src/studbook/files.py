@@ -236,7 +236,10 @@ def append_line(path: Path, line: bytes) -> None:
     Raises:
         StudbookError: if the disk refuses; what was written of the line is cut off again.
     """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _disk(error, path) from error
     try:
         before = os.fstat(handle).st_size
         boundary("append")

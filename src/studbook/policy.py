@@ -168,6 +168,7 @@ _DEFAULT_OPERATORS = (
     _grant("della/1", scale=(-1.0, 1.5)),
     _grant("dequantise/1"),
     _grant("federated-update/1", scale=(-1.0, 1.5)),
+    _grant("linear-sum/1", weights=(-4.0, 4.0)),
     _grant("model-stock/1"),
     _grant("multislerp/1"),
     _grant("mutation/1", strength=(0.0, 0.1)),

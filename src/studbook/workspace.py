@@ -297,8 +297,7 @@ class Workspace:
 
     def resume_folder(self, name: str) -> Path:
         """A folder below ``cache`` as an earlier run left it, for long work that goes on where it stopped."""
-        folder = self.path / "cache" / "resume" / name
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder := self.path / "cache" / "resume" / name)
         return folder
 
     def close(self) -> None:

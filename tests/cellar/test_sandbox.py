@@ -66,7 +66,7 @@ def flood(job, folder):
     (folder / "big").write_bytes(b"x" * (8 << 20))
 
 def files(job, folder):
-    return {"open": [open(os.devnull) for _ in range(100)]}
+    return {"open": [open(os.devnull) for _ in range(2000)]}
 
 def raises_limits(job, folder):
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -173,7 +173,7 @@ def test_every_limit_is_hard(run: Run) -> None:
         "AS": [4 << 30, 4 << 30],
         "CPU": [20, 20],
         "FSIZE": [1 << 20, 1 << 20],
-        "NOFILE": [64, 64],
+        "NOFILE": [1024, 1024],
         "CORE": [0, 0],
     }
     limits = {"limit-address-space", "limit-core-dump", "limit-cpu-seconds", "limit-file-size", "limit-open-files"}

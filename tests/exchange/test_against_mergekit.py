@@ -48,7 +48,6 @@ models: [{model: M/maths}, {model: M/code}, {model: M/base}]
 merge_method: linear
 parameters: {weight: 1}
 dtype: float32
-out_dtype: bfloat16
 """,
     "task-arithmetic": f"{DELTAS}merge_method: task_arithmetic\n",
     "task-arithmetic-scaled": f"{DELTAS}merge_method: task_arithmetic\nparameters: {{lambda: 0.6, normalize: true}}\n",
@@ -204,6 +203,7 @@ def ordered(bits: NDArray[np.uint16]) -> NDArray[np.int64]:
     "name",
     [
         "linear",
+        "linear-thirds",
         "task-arithmetic",
         "task-arithmetic-scaled",
         "task-arithmetic-gradient",
@@ -226,7 +226,7 @@ def test_a_merge_does_something(both: Both) -> None:
         assert any(not np.array_equal(found[n], start[n]) for n in start), name
 
 
-@pytest.mark.parametrize("name", ["slerp", "linear-thirds", "multislerp", "model-stock", "nearswap"])
+@pytest.mark.parametrize("name", ["slerp", "multislerp", "model-stock", "nearswap"])
 def test_methods_with_angles_and_quotients_are_within_one_step_of_bf16(both: Both, name: str) -> None:
     pair = both(name)
     assert share(pair, 0) >= 0.99
@@ -236,7 +236,7 @@ def test_methods_with_angles_and_quotients_are_within_one_step_of_bf16(both: Bot
 @pytest.mark.parametrize(("name", "densities"), [("ties", (0.4,)), ("breadcrumbs", (0.95, 0.05))])
 def test_sparse_merges_differ_only_where_magnitudes_tie(both: Both, name: str, densities: tuple[float, ...]) -> None:
     pair = both(name)
-    assert share(pair, 1) >= 0.97
+    assert share(pair, 1) >= 0.99
     deltas = [both.delta(model) for model in ("maths", "code")]
     for tensor, theirs in pair.theirs.items():
         tied = np.zeros(theirs.shape, bool)

@@ -61,12 +61,10 @@ def test_a_linear_file_is_a_blend_of_its_models_in_their_order_with_the_first_as
     }
 
 
-def test_linear_weights_are_normalised_unless_they_sum_to_one() -> None:
+def test_linear_weights_are_divided_by_at_the_end_unless_they_sum_to_one() -> None:
     text = "models: [{model: a, parameters: {weight: 3}}, {model: b, parameters: {weight: 1}}]\nmerge_method: linear\n"
-    assert operator(text) == {"operator": "blend/1", "weights": [0.75, 0.25]}
-    with pytest.raises(OutsideAllowlist, match="sum to 4") as caught:
-        read(text + "parameters: {normalize: false}\n")
-    assert caught.value.reason == "mergekit.weights"
+    assert operator(text) == {"operator": "linear-sum/1", "weights": [3.0, 1.0], "normalize": True}
+    assert operator(text + "parameters: {normalize: false}\n")["normalize"] is False
     assert operator(WEIGHED + "parameters: {normalize: false}\n")["weights"] == [0.5, 0.5]
 
 
@@ -75,7 +73,7 @@ def test_a_base_of_a_linear_merge_is_an_input_too_and_needs_a_weight() -> None:
         read(WEIGHED + "base_model: base\n")
     found = read(WEIGHED + "base_model: base\nparameters: {weight: 1}\n")
     assert [p["model"] for p in found["parents"]] == ["a", "b", "base"]
-    assert found["operator"]["weights"] == [0.25, 0.25, 0.5]
+    assert found["operator"]["weights"] == [0.5, 0.5, 1.0]
     assert found["config_from"] == "base"
 
 
@@ -199,6 +197,19 @@ def test_tokenizer_settings_become_a_policy_and_a_donor(
     found = read(f"{TIES}{written}\n")
     assert found["vocabulary"] == {"policy": policy, "multiple_of": multiple, "lacking": "base"}
     assert found["tokenizer_from"] == donor
+
+
+def test_tokenizers_have_to_be_equal_where_no_tensor_is_mixed_from_all_models() -> None:
+    text = "slices: [{sources: [{model: a, layer_range: [0, 1]}]}]\nmerge_method: passthrough\n"
+    assert read(f"{text}tokenizer_source: union\n")["vocabulary"]["policy"] == "refuse"
+    padded = read(f"{text}tokenizer: {{source: base, pad_to_multiple_of: 8}}\n")["vocabulary"]
+    assert (padded["policy"], padded["multiple_of"]) == ("pad_to", 8)
+    pieces = "".join(
+        f"- sources: [{{model: {m}, layer_range: [0, 1]}}, {{model: c, layer_range: [0, 1]}}]\n" for m in "ab"
+    )
+    text = f"slices:\n{pieces}merge_method: linear\nparameters: {{weight: 1}}\ntokenizer_source: union\n"
+    assert read(text)["vocabulary"]["policy"] == "refuse"
+    assert read(text.replace("model: a", "model: b"))["vocabulary"]["policy"] == "union"
 
 
 def test_a_model_may_donate_the_tokenizer_of_a_merge_of_two() -> None:

@@ -17,7 +17,7 @@ LIFE = {"close"}
 FACETS = {"suite": Suites}
 ASKED_FOR = set(
     "init register approve compare breed evaluate decide round release rollback reproduce verify ready show lineage "  # noqa: SIM905
-    "list diff demo".split()
+    "list diff demo export search doctor".split()
 )
 BLOCK = re.compile(r"^ *```[\w-]*\n(.*?)^ *```", flags=re.MULTILINE | re.DOTALL)
 
@@ -41,6 +41,8 @@ def sessions(path: Path) -> list[list[str]]:
     found = []
     for block in BLOCK.findall(path.read_text(encoding="utf-8")):
         for line in block.replace("\\\n", " ").splitlines():
+            if "studbook" not in line:
+                continue
             words = shlex.shlex(line.strip().removeprefix("$ "), posix=True, punctuation_chars=True)
             words.commenters = "#"
             calls = [list(call) for _, call in groupby(words, key=lambda word: bool(set(word) <= set(";&|")))]

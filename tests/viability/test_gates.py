@@ -43,7 +43,7 @@ def test_a_sound_candidate_passes_every_gate(world: Any, good: Any) -> None:
         ("integrity/inputs", {"receipt": {"inputs": (InputDigest(role="base", before=OTHER, after=OTHER),)}}),
         ("integrity/output", {"manifest": {"checks": ()}}),
         ("integrity/output", {"manifest": {"checks": (Check(name="size", passed=False, detail="1 byte more"),)}}),
-        ("integrity/operator", {"template": {"operator": {"operator": "slerp/1", "t": 0.5}}}),
+        ("integrity/operator", {"template": {"operator": {"operator": "nobody/1", "t": 0.5}}}),
         ("integrity/operator", {"template": {"operator": {"operator": "blend/1", "weights": [1.5, -0.5]}}}),
         ("integrity/breeding-isolation", {"receipt": {"isolation": ("no-keys-in-environment",)}}),
         ("integrity/development-isolation", {"development_card": {"isolation": ()}}),

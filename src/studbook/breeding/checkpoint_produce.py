@@ -81,7 +81,7 @@ def recipe_of(template: LineageTemplate) -> CheckpointRecipe | None:
     return decode_recipe(template.operator) if "recipe" in template.operator else None
 
 
-def fields_of(recipe: CheckpointRecipe) -> JsonObject:
+def _fields(recipe: CheckpointRecipe) -> JsonObject:
     """A recipe as plain JSON values."""
     fields: JsonObject = msgspec.json.decode(msgspec.json.encode(recipe))
     return fields
@@ -96,7 +96,7 @@ def draft_checkpoint(
         ParentsDoNotFit: if the models do not fit each other or the operator.
         OverBudget: if the declared output would break the policy's budget.
     """
-    opened, fields = open_recipe(recipe, stored), fields_of(recipe)
+    opened, fields = open_recipe(recipe, stored), _fields(recipe)
     base, *others = recipe.sources()
     return LineageTemplate(
         header=header,

@@ -70,7 +70,7 @@ def without_parent(operator: JsonObject, index: int) -> JsonObject:
         fields[name] = [v for i, v in enumerate(fields[name]) if i != index]
     if points := fields.get("points"):
         fields["points"] = [p for i, p in enumerate(points) if i != min(index, len(points) - 1)]
-    if (weights := fields.get("weights")) and (total := math.fsum(weights)) > 0:
+    if (weights := fields.get("weights")) and "normalize" not in fields and (total := math.fsum(weights)) > 0:
         fields["weights"] = [w / total for w in weights]
     return fields
 

@@ -137,6 +137,7 @@ def compare(session: Session, base: str, parents: Sequence[str], cluster: str | 
 @click.option("--parent", "parents", multiple=True, help="A parent to use [every approved one].")
 @click.option("--base", help="The checkpoint that the parents were tuned from.")
 @click.option("--mergekit", type=click.Path(path_type=Path), help="A mergekit YAML file, instead of RECIPE.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**53 - 1), help="Seed of a mergekit file's masks [0].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also export the child to this folder.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads, for checkpoints [every processor].")
 @click.pass_obj
@@ -146,14 +147,12 @@ def breed(
     parents: Sequence[str],
     base: str | None,
     mergekit: Path | None,
+    seed: int,
     output: Path | None,
     threads: int | None,
 ) -> None:
-    """Breed one candidate; RECIPE is an operator record as JSON, or a file that holds one.
-
-    SLM1 models are bred for a CLUSTER of failures; Hugging Face checkpoints for none.
-    """
-    cluster, recipe = _work(words, mergekit)
+    """Breed one candidate for a CLUSTER, or from checkpoints for none; RECIPE is JSON, or a file that holds it."""
+    cluster, recipe = _work(words, mergekit, seed)
     with session.open() as lab:
         artifact = lab.breed(cluster, recipe, parents or None, base, threads)
         name = lab.desk.name_of(artifact)
@@ -355,13 +354,13 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     return {name: msgspec.to_builtins(getattr(outcome, name)) for name in names}
 
 
-def _work(words: Sequence[str], mergekit: Path | None) -> tuple[str | None, dict[str, Any]]:
+def _work(words: Sequence[str], mergekit: Path | None, seed: int) -> tuple[str | None, dict[str, Any]]:
     """Cluster, or None, and recipe."""
     if mergekit is not None:
         if words:
             raise UsageError("a mergekit file is the whole recipe", where="--mergekit", advice="Leave RECIPE out.")
         text = read_file(mergekit, _RECIPE_LIMIT).decode("utf-8", "replace")
-        return None, {"mergekit": text, "where": str(mergekit)}
+        return None, {"mergekit": text, "where": str(mergekit), "seed": seed}
     if len(words) not in (1, 2):
         raise UsageError("names no recipe", advice="studbook breed CLUSTER RECIPE, or studbook breed RECIPE --parent X")
     return (words[0] if len(words) == 2 else None), _recipes(words[-1])[0]

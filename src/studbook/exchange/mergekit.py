@@ -74,7 +74,7 @@ def translate_mergekit(text: str, where: str, names: TensorNames | None = None, 
         "operator": operator_record(built, shelf.child_layers),
         "base": base,
         "parents": parents,
-        **_donors(config, roles, asked.notes),
+        **_donors(config, method, asked.notes),
         "dtype": _stored(config, asked.notes),
     }
     return MergekitRecipe(recipe=recipe, notes=tuple(asked.notes))
@@ -176,23 +176,37 @@ def _check_names(config: Config, method: Method) -> None:
                 node.wrong(f"{name} is one for all inputs; mergekit does not read it here", "parameter", "Move it up.")
 
 
-def _donors(config: Config, roles: Cast, notes: list[str]) -> dict[str, Any]:
+def _donors(config: Config, method: Method, notes: list[str]) -> dict[str, Any]:
     """Who donates config and tokenizer, and what happens to vocabularies that differ."""
     donor = config.base or config.slices[0].sources[0].model
     if config.base is None:
         notes.append(f"no base_model: config and tokenizer are those of {donor.name}, the first model named")
-    tokenizer, policy = donor, "refuse"
-    if config.tokenizer is not None:
-        policy = "union" if config.tokenizer == "union" else "base"
+    tokenizer = config.tokenizer if isinstance(config.tokenizer, Model) else donor
     if isinstance(config.tokenizer, Model):
-        tokenizer = config.tokenizer
-        _check_token_donor(config, tokenizer)
+        _check_token_donor(config, config.tokenizer)
+    policy = "refuse"
+    if config.tokenizer is not None and _mixes_rows(config, method):
+        policy = "union" if config.tokenizer == "union" else "base"
+    elif config.tokenizer is not None:
+        policy = "pad_to" if config.multiple_of else "refuse"
+        notes.append("no tensor of the vocabulary is mixed from all models, so their tokenizers have to be equal")
     lacking = "average" if config.base is None else "base"
     return {
         "config_from": donor.name,
         "tokenizer_from": tokenizer.name,
         "vocabulary": {"policy": policy, "multiple_of": config.multiple_of, "lacking": lacking},
     }
+
+
+def _mixes_rows(config: Config, method: Method) -> bool:
+    """Whether every tensor of the vocabulary is made from the same models, the base among them.
+
+    Elsewhere mergekit fills the rows of tokens that the models at hand lack with zeros or with other models' rows than
+    here.
+    """
+    inputs = [{source.model for source in piece.sources} for piece in config.slices]
+    alike = all(found == inputs[0] for found in inputs)
+    return method.role != "stack" and alike and (config.base is None or config.base in inputs[0])
 
 
 def _check_token_donor(config: Config, tokenizer: Model) -> None:

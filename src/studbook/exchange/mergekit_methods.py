@@ -16,7 +16,7 @@ from studbook.exchange.mergekit_config import Config
 from studbook.exchange.mergekit_settings import ANY, Parameter, Rule, Setting, constant
 from studbook.exchange.mergekit_yaml import Node
 
-__all__ = ["METHODS", "REFUSED", "Asked", "Method", "operator_record"]
+__all__ = ["METHODS", "REFUSED", "Asked", "Built", "Method", "operator_record"]
 
 # What a setting of a flag, a sum to one, or a number that has to be one, may be off by.
 _CLOSE = 1e-9
@@ -134,23 +134,16 @@ def _rules(name: str, parent: int | None, setting: Setting) -> list[dict[str, An
 
 
 def _linear(asked: Asked) -> Built:
-    weights = asked.each["weight"]
-    values = [constant(setting) for setting in weights]
-    if None in values:
-        if not _sums_to_one(weights):
-            asked.node.outside("weights that change from tensor to tensor do not sum to 1 everywhere", "weights")
+    weights, normalize = asked.each["weight"], asked.flag("normalize")
+    if _sums_to_one(weights):
         return Built("blend/1", {"weights": weights}, {})
-    plain = [value for value in values if value is not None]
-    total = math.fsum(plain)
-    if abs(total - 1.0) <= _CLOSE:
-        return Built("blend/1", {}, {"weights": plain})
-    if not asked.flag("normalize"):
-        advice = "Set normalize: true, or use task_arithmetic to go beyond the parents."
-        asked.node.outside(f"weights that sum to {total:.9g} and are not normalised", "weights", advice)
-    if total == 0.0:
+    if (
+        normalize
+        and all(constant(w) is not None for w in weights)
+        and not math.fsum(constant(w) or 0.0 for w in weights)
+    ):
         asked.node.wrong("the weights sum to 0, so they cannot be normalised", "weights")
-    asked.notes.append("weights are divided by their sum before the parents are added, not after")
-    return Built("blend/1", {}, {"weights": [value / total for value in plain]})
+    return Built("linear-sum/1", {"weights": weights}, {"normalize": normalize})
 
 
 def _sums_to_one(weights: Sequence[Setting]) -> bool:

@@ -20,7 +20,7 @@ from studbook.breeding.checkpoint_produce import (
     recompute_checkpoint,
 )
 from studbook.breeding.checkpoint_recipe import CheckpointRecipe, decode_recipe
-from studbook.breeding.checkpoint_sources import Files, layer_count
+from studbook.breeding.checkpoint_sources import Files
 from studbook.breeding.checkpoint_worker import PROGRESS
 from studbook.breeding.produce import Bred, describe
 from studbook.breeding.recipes import expand, wants_one_parent
@@ -125,7 +125,7 @@ def breed(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str], base: s
 
 def _translated(desk: Desk, text: str, where: str, seed: int) -> Mapping[str, Any]:
     """A mergekit file as a recipe; what its reader may not expect is said."""
-    found = translate_mergekit(text, where, lambda name: layer_count(tensors(desk, _find(desk, name)).names), seed=seed)
+    found = translate_mergekit(text, where, lambda name: tensors(desk, _find(desk, name)).names, seed=seed)
     for note in found.notes:
         desk.progress.say(f"{where}: {note}")
     return found.recipe

@@ -9,6 +9,7 @@ from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab import judging
 from studbook.lab.desk import Desk
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
+from studbook.lab.search import check_search
 from studbook.records import (
     AdmissionRecord,
     ArchiveRecord,
@@ -27,6 +28,7 @@ from studbook.records import (
     PromotionTemplate,
     Record,
     ReleaseRecord,
+    SearchReceipt,
     SourceManifest,
     SuitesLock,
     ViabilityDecision,
@@ -173,4 +175,5 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     AdmissionRecord: _admission,
     ReleaseRecord: _release,
     ChampionPromotion: _promotion,
+    SearchReceipt: check_search,
 }

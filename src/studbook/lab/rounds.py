@@ -32,7 +32,7 @@ from studbook.registry.approval import Selection
 from studbook.registry.compatibility import require
 from studbook.viability import Baseline, archive, decide, screen
 
-__all__ = ["Outcome", "breed_one", "conclude", "decide_only", "run_round", "select_approved_parents"]
+__all__ = ["Outcome", "breed_one", "conclude", "decide_only", "run_round", "select_approved_parents", "start"]
 
 
 class Outcome(Struct, frozen=True):
@@ -81,7 +81,7 @@ def run_round(
     chosen = list(recipes if recipes is not None else desk.policy[1].recipes)
     if not chosen:
         raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
-    herd, cluster, selection = _start(desk, label, chosen, parents, today or date.today())
+    herd, cluster, selection = start(desk, label, chosen, parents, today or date.today())
     orders = breeding.plan(desk, herd, chosen)
     judging.check_budget(desk, len(orders))
     candidates = breeding.breed_all(desk, orders)
@@ -131,7 +131,7 @@ def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: Ba
 
 def breed_one(desk: Desk, label: str, recipe: Mapping[str, Any], names: Sequence[str] | None) -> str:
     """Breed one candidate for a cluster; the digest of its artifact."""
-    herd, _, _ = _start(desk, label, [recipe], names, date.today())
+    herd, _, _ = start(desk, label, [recipe], names, date.today())
     manifest = breeding.breed_all(desk, breeding.plan(desk, herd, [recipe]))[0]
     return breeding.manifest_of(desk, manifest).artifact.sha256
 
@@ -142,7 +142,7 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
     Raises:
         UsageError: if a name is not a candidate's.
     """
-    _, cluster, selection = _start(desk, label, [], None, date.today())
+    _, cluster, selection = start(desk, label, [], None, date.today())
     bred = {m.artifact.sha256: d for d, m in desk.candidates() if m.purpose == "candidate"}
     artifacts = list(dict.fromkeys(desk.find_model(name) for name in names))
     judging.check_budget(desk, len(artifacts))
@@ -162,7 +162,7 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
     return Outcome(decision, record, archived, None, held, None, _champion_card(desk, record))
 
 
-def _start(
+def start(
     desk: Desk, label: str, recipes: Sequence[Mapping[str, Any]], names: Sequence[str] | None, today: date
 ) -> tuple[Herd, FailureCluster, Selection]:
     """Parents, compatibility and cluster: everything that can refuse, before any candidate is bred."""

@@ -184,7 +184,7 @@ def _prepare(desk: Desk, label: str, request: Request) -> _Ground:
     names = list(request.parents) if request.parents is not None else None
     if not 1 <= request.evaluations <= _MOST:
         raise UsageError(f"{request.evaluations} evaluations; 1 to {_MOST}", where="--evaluations")
-    herd, cluster, _ = rounds._start(desk, label, [], names, date.today())
+    herd, cluster, _ = rounds.start(desk, label, [], names, date.today())
     tasks = [s for s in of_role(desk, "development") if s.manifest.dimension == "task"]
     wanted = (*policy.protects(tuple(dict.fromkeys(s.manifest.cluster for s in tasks))), label)
     suites = tuple(s for s in tasks if s.manifest.cluster in wanted)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from studbook.errors import OutsideAllowlist, UsageError
@@ -116,25 +116,10 @@ def make_space(
     if kind != "scales" and (layered or filters):
         raise UsageError(f"a space of kind {kind} has no layers and no filters", where="--space")
     layers = depth if layered else 1
-    genes: list[Gene] = []
-
-    def gene(name: str, field: str, block: int = -1, layer: int = -1) -> None:
+    genes = []
+    for name, field, block, layer in _names(kind, parents, layers, len(filters) + 1):
         low, high = _range(kind, field, bounds, decimals)
         genes.append(Gene(name=name, block=block, layer=layer, low=low, high=high))
-
-    if kind == "scales":
-        for block in range((len(filters) + 1) * layers):
-            group, layer = divmod(block, layers)
-            for parent in range(parents):
-                gene(f"scales/filter-{group}/layer-{layer}/parent-{parent}", "scales", block, layer)
-    elif kind == "ties":
-        gene("density", "density")
-        gene("scale", "scale")
-        for parent in range(parents):
-            gene(f"weights/parent-{parent}", "weights")
-    else:
-        for point in range(1, parents):
-            gene(f"points/{point}", "points")
     return GenomeSpace(
         kind=kind,
         parents=parents,
@@ -204,6 +189,20 @@ def snap(space: GenomeSpace, values: Sequence[float]) -> Genome:
 def unit_values(space: GenomeSpace, genome: Genome) -> list[float]:
     """The genome with every gene's range brought to 0..1; a gene that cannot move stands at 0."""
     return [(n - g.low) / (g.high - g.low) if g.high > g.low else 0.0 for n, g in zip(genome, space.genes, strict=True)]
+
+
+def _names(kind: Kind, parents: int, layers: int, groups: int) -> Iterator[tuple[str, str, int, int]]:
+    """Name, field, block and layer of every gene, in order."""
+    if kind == "scales":
+        for block in range(groups * layers):
+            group, layer = divmod(block, layers)
+            for parent in range(parents):
+                yield f"scales/filter-{group}/layer-{layer}/parent-{parent}", "scales", block, layer
+    elif kind == "ties":
+        yield from (("density", "density", -1, -1), ("scale", "scale", -1, -1))
+        yield from ((f"weights/parent-{parent}", "weights", -1, -1) for parent in range(parents))
+    else:
+        yield from ((f"points/{point}", "points", -1, -1) for point in range(1, parents))
 
 
 def _range(kind: Kind, field: str, bounds: Bounds, decimals: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from functools import cache
 from typing import Any, TypeVar
@@ -99,11 +100,16 @@ def read_plain_json(data: bytes, where: object = "") -> Any:
             raise ValueError(f"key {min(twice)!r} stands twice in one object")
         return dict(found)
 
+    def real(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text} is too large for a number")
+        return value
+
     def constant(name: str) -> float:
         raise ValueError(f"{name} is not a number JSON knows")
 
     try:
-        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant, parse_float=real)
     except (ValueError, RecursionError) as error:
         raise RecordRefused(f"not JSON: {error}", where=where, advice="Mend the JSON.", reason="record.json") from error
 

@@ -15,7 +15,8 @@ __all__ = ["ENVIRONMENT", "THREADS", "Limits", "confine", "surroundings"]
 
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 38, 39
-_OPEN_FILES = 64
+# A checkpoint keeps every shard of every parent open.
+_OPEN_FILES = 1024
 _SMALLEST_FILE = 1 << 20
 _DESCRIPTORS = Path("/proc/self/fd")
 _SECRETS = ("KEY", "SECRET", "TOKEN", "PASSW", "CREDENTIAL")

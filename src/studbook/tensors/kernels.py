@@ -305,18 +305,22 @@ def _trim(base: Any, row: Any, cut: Any, ties: Any, out: Any) -> int:
 @compiled
 def _agreed(held: Any, n: Any, weights: Any, scale: Any) -> None:
     """Scale * (weighted mean of the changes with the vote's sign), into row 1; 0 where there is none."""
+    zero = np.float32(0)
     vote, top, bottom = held[0, :n], held[1, :n], held[2, :n]
+    for i in range(vote.size):
+        vote[i] = np.float32(1) if vote[i] > zero else (np.float32(-1) if vote[i] < zero else zero)
     top[:] = 0
     bottom[:] = 0
     for k in range(weights.size):
         row, weight = held[3 + k, :n], weights[k]
         for i in range(top.size):
-            term, elected = row[i], vote[i]
-            agrees = ((term > 0) & (elected > 0)) | ((term < 0) & (elected < 0))
-            top[i] = top[i] + (term * weight if agrees else np.float32(0))
-            bottom[i] = bottom[i] + (weight if agrees else np.float32(0))
+            term = row[i]
+            agrees = term * vote[i] > zero
+            top[i] = top[i] + (term * weight if agrees else zero)
+            bottom[i] = bottom[i] + (weight if agrees else zero)
     for i in range(top.size):
-        top[i] = (top[i] / bottom[i] if bottom[i] > 0 else np.float32(0)) * scale
+        mean = top[i] / bottom[i]  # before the choice: a division that is not always made is not vectorised
+        top[i] = (mean if bottom[i] > zero else zero) * scale
 
 
 @compiled

@@ -12,7 +12,9 @@ import numpy as np
 
 from studbook.tensors.kernels import compiled
 
-__all__ = ["count_equal_parts", "count_high", "count_low", "lane_dot", "lane_sum", "nth_equal"]
+__all__ = ["count_equal_parts", "count_high", "count_low", "lane_dot", "lane_sum", "nth_equal", "sift"]
+
+TILE = 1024
 
 
 @compiled
@@ -25,20 +27,10 @@ def count_equal_parts(bits: Any, part: Any) -> int:
 
 
 @compiled
-def count_high(bits: Any, low_bits: Any, counts: Any, rest: Any) -> None:
-    """Count magnitudes by their bits above ``low_bits``.
-
-    Args:
-        bits: u32, signs ignored.
-        low_bits: i64.
-        counts: i64, one a bucket; what is found is added.
-        rest: u32, one a bucket; the low bits of what falls into it are or-ed in. Zero: its elements are all equal.
-    """
-    below = (np.int64(1) << low_bits) - 1
+def count_high(bits: Any, low_bits: Any, counts: Any) -> None:
+    """Count magnitudes by their bits above ``low_bits`` (i64); what is found is added to ``counts`` (i64)."""
     for i in range(bits.size):
-        size = np.int64(bits[i]) & np.int64(0x7FFFFFFF)
-        counts[size >> low_bits] += 1
-        rest[size >> low_bits] |= np.uint32(size & below)
+        counts[(np.int64(bits[i]) & np.int64(0x7FFFFFFF)) >> low_bits] += 1
 
 
 @compiled
@@ -49,6 +41,39 @@ def count_low(bits: Any, bucket: Any, low_bits: Any, counts: Any) -> None:
         place = (np.int64(bits[i]) & np.int64(0x7FFFFFFF)) - first
         if 0 <= place < counts.size:
             counts[place] += 1
+
+
+@compiled
+def sift(bits: Any, start: Any, low: Any, high: Any, held: Any, places: Any, count: Any) -> tuple[int, int]:
+    """Count the magnitudes above a bracket, and hold those inside in order.
+
+    Args:
+        bits: u32, signs ignored.
+        start: Index of the first.
+        low: Smallest magnitude inside, u32.
+        high: Largest magnitude inside, u32.
+        held: u32; magnitudes go here from ``count`` on.
+        places: u32, of the same length; their indices.
+        count: How many are held already.
+
+    Returns:
+        How many lie above, and how many are held now; more than there is room for if it may not be enough: it stops.
+    """
+    above, span = 0, np.uint32(high - low)
+    for s in range(0, bits.size, TILE):
+        part = bits[s : min(s + TILE, bits.size)]
+        if count + part.size > held.size:
+            return above, held.size + 1
+        for i in range(part.size):
+            above += (part[i] & np.uint32(0x7FFFFFFF)) > high
+        for i in range(part.size):
+            size = part[i] & np.uint32(0x7FFFFFFF)
+            # Below the bracket the difference wraps around and is large too: one comparison for both ends.
+            if np.uint32(size - low) <= span:
+                held[count] = size
+                places[count] = start + s + i
+                count += 1
+    return above, count
 
 
 @compiled

@@ -1,54 +1,46 @@
-"""The magnitude cuts of several models' differences from one base, found together in about one reading.
+"""The magnitude cuts of several models' differences from one base, found together in one reading.
 
-What `studbook.tensors.selection.top_k` finds model by model in three readings. Differences are counted by the upper 16
-bits of their magnitude while those of each bucket's lower 15 bits that are set anywhere are collected: differences of
-16-bit models mostly leave them all zero, and then the bucket of the cut is one magnitude and no second count is needed.
-Counts kept at a few places on the way say where the last tie lies, so that only that stretch is read again.
+What `studbook.tensors.selection.top_k` finds model by model in three readings. A sample brackets each cut; one pass then
+counts the differences above the bracket and holds those inside, a few in a hundred, among which the cut is found. The
+counts prove it: where the cut is not inside, or more lie inside than there is room for, `top_k` does the work. So the
+result is exact whatever the sample was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Sequence
+from threading import local
 
 import numpy as np
 from numpy.typing import NDArray
 
-from studbook.errors import UsageError
 from studbook.tensors.kernels import COMPILED, differences
-from studbook.tensors.kernels_counting import count_high, count_low
-from studbook.tensors.selection import Cut, bucket_of, find_equal, top_k
+from studbook.tensors.kernels_counting import sift
+from studbook.tensors.selection import Cut, magnitudes, top_k
 from studbook.tensors.sources import TensorSource
 from studbook.tensors.stacks import Room, read_stack
 
 __all__ = ["delta_cuts"]
 
-STEP = 1 << 16
-# Counts kept on the way, over all models: 0.5 MB each.
-MARKS = 16
-_LOW_BITS = 15
+STEP = 1 << 17
+# A sample is this many stretches of this many elements; a tensor that is no larger is held whole.
+STRETCHES, STRETCH = 32, 1024
+# Models searched at a time, and elements held for all of them: 32 MB.
+TOGETHER, HELD = 4, 1 << 22
+_LARGEST = 0x7FFFFFFF
+
+Bits = NDArray[np.uint32]
 
 
-@dataclass
-class _Search:
-    """One model's cut in the making.
+class _Rooms(local):
+    """The scratch memory of a thread."""
 
-    Attributes:
-        source: The model.
-        wanted: Rank of the element looked for, among the elements counted.
-        bits: What is known of its magnitude; exact once ``done``.
-        done: Whether it is.
-        counts: i64, by bucket.
-        marks: Copies of ``counts``, one after each stretch.
-    """
+    def __init__(self) -> None:
+        self.stack, self.deltas, self.bits, self.places = Room(), Room(), Room(), Room()
 
-    source: TensorSource
-    wanted: int
-    bits: int = 0
-    done: bool = False
-    bucket: int = 0
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << 16, np.int64))
-    marks: list[NDArray[np.int64]] = field(default_factory=list)
+
+_ROOMS = _Rooms()
 
 
 def delta_cuts(base: TensorSource, parents: Sequence[TensorSource], name: str, k: int) -> tuple[Cut, ...]:
@@ -64,81 +56,77 @@ def delta_cuts(base: TensorSource, parents: Sequence[TensorSource], name: str, k
         UsageError: unless 0 <= k <= its size, or if the elements change while they are read.
     """
     size = base.size(name)
-    if not COMPILED or not 0 < k < size:
-        return tuple(_plain_cut(base, parent, name, k) for parent in parents)
-    found = tuple(_Search(parent, k) for parent in parents)
-    stretch = -(-size // max(1, MARKS // len(found)) // STEP) * STEP
-    _count_high(base, found, name, stretch)
-    if rest := tuple(search for search in found if not search.done):
-        _count_low(base, rest, name, stretch)
-    return tuple(Cut(search.bits, _last_tie(base, search, name, stretch)) for search in found)
+    found: list[Cut | None] = [None] * len(parents)
+    if COMPILED and 0 < k < size < 1 << 32:
+        for at in range(0, len(parents), TOGETHER):
+            found[at : at + TOGETHER] = _together(base, parents[at : at + TOGETHER], name, k)
+    return tuple(
+        top_k(_pieces(base, parent, name), k, size) if cut is None else cut
+        for parent, cut in zip(parents, found, strict=True)
+    )
 
 
-def _plain_cut(base: TensorSource, parent: TensorSource, name: str, k: int) -> Cut:
-    return top_k(lambda: (deltas[0] for _, deltas in _deltas(base, (parent,), name)), k, base.size(name))
+def _pieces(base: TensorSource, parent: TensorSource, name: str) -> Callable[[], Iterator[NDArray[np.float32]]]:
+    size = base.size(name)
+    return lambda: (_deltas(base, (parent,), name, at, min(at + STEP, size))[0] for at in range(0, size, STEP))
 
 
 def _deltas(
-    base: TensorSource, parents: Sequence[TensorSource], name: str, start: int = 0, stop: int | None = None
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Index of the first element and f32 differences, shape (parents, n), piece by piece; valid until the next."""
-    size = base.size(name) if stop is None else stop
-    rooms, sources = (Room(), Room()), (base, *parents)
-    for at in range(start, size, STEP):
-        count = min(STEP, size - at)
-        out = rooms[1].array(len(parents), count, np.float32)
-        stack = read_stack(sources, name, at, count, rooms[0])
-        if COMPILED:
-            differences(stack, out)
-        else:
-            values = base.read(name, at, at + count)
-            for parent, row in zip(parents, out, strict=True):
-                np.subtract(parent.read(name, at, at + count), values, out=row)
-        yield at, out
+    base: TensorSource, parents: Sequence[TensorSource], name: str, start: int, stop: int
+) -> NDArray[np.float32]:
+    """Differences of the elements start..stop-1: f32, shape (parents, n), until the next call in this thread."""
+    out = _ROOMS.deltas.array(len(parents), stop - start, np.float32)
+    if COMPILED:
+        differences(read_stack((base, *parents), name, start, stop - start, _ROOMS.stack), out)
+        return out
+    values = base.read(name, start, stop)
+    for parent, row in zip(parents, out, strict=True):
+        np.subtract(parent.read(name, start, stop), values, out=row)
+    return out
 
 
-def _count_high(base: TensorSource, found: Sequence[_Search], name: str, stretch: int) -> None:
-    rests = [np.zeros(1 << 16, np.uint32) for _ in found]
-    for at, deltas in _deltas(base, [s.source for s in found], name):
-        for search, rest, row in zip(found, rests, deltas, strict=True):
-            if at % stretch == 0 and at:
-                search.marks.append(search.counts.copy())
-            count_high(row.view(np.uint32), _LOW_BITS, search.counts, rest)
-    for search, rest in zip(found, rests, strict=True):
-        search.bucket, search.wanted = bucket_of(search.counts, search.wanted)
-        search.bits, search.done = search.bucket << _LOW_BITS, not rest[search.bucket]
+def _together(base: TensorSource, parents: Sequence[TensorSource], name: str, k: int) -> list[Cut | None]:
+    """Cuts found in one reading; None where the sample or the room did not do."""
+    size = base.size(name)
+    brackets = _brackets(base, parents, name, k)
+    room = min(size, HELD // len(parents))
+    bits = _ROOMS.bits.array(len(parents), room, np.uint32)
+    places = _ROOMS.places.array(len(parents), room, np.uint32)
+    above, inside = [0] * len(parents), [0] * len(parents)
+    for at in range(0, size, STEP):
+        deltas = _deltas(base, parents, name, at, min(at + STEP, size))
+        for i, (low, high) in enumerate(brackets):
+            if inside[i] <= room:
+                found = deltas[i].view(np.uint32)
+                more, inside[i] = sift(found, at, np.uint32(low), np.uint32(high), bits[i], places[i], inside[i])
+                above[i] += int(more)
+    return [
+        _cut_inside(bits[i, : inside[i]], places[i, : inside[i]], k - above[i])
+        if 0 < k - above[i] <= inside[i] <= room
+        else None
+        for i in range(len(parents))
+    ]
 
 
-def _count_low(base: TensorSource, found: Sequence[_Search], name: str, stretch: int) -> None:
-    for search in found:
-        search.counts, search.marks = np.zeros(1 << _LOW_BITS, np.int64), []
-    for at, deltas in _deltas(base, [s.source for s in found], name):
-        for search, row in zip(found, deltas, strict=True):
-            if at % stretch == 0 and at:
-                search.marks.append(search.counts.copy())
-            count_low(row.view(np.uint32), search.bucket, _LOW_BITS, search.counts)
-    for search in found:
-        if search.wanted > int(search.counts.sum()):
-            raise _changed()
-        search.bucket, search.wanted = bucket_of(search.counts, search.wanted)
-        search.bits |= search.bucket
+def _cut_inside(bits: Bits, places: Bits, rank: int) -> Cut:
+    """The cut at the rank-th largest (from 1) of the magnitudes held, in the order of their places."""
+    if rank == bits.size:
+        smallest = int(bits.min())
+        return Cut(smallest, int(places[np.flatnonzero(bits == smallest)[-1]]))
+    cut = top_k(lambda: (bits.view(np.float32),), rank, bits.size)
+    return Cut(cut.bits, int(places[cut.last_index]))
 
 
-def _last_tie(base: TensorSource, search: _Search, name: str, stretch: int) -> int:
-    """Index of the wanted-th element whose magnitude is the cut."""
-    before, start = 0, 0
-    for mark in search.marks:
-        if int(mark[search.bucket]) >= search.wanted:
-            break
-        before, start = int(mark[search.bucket]), start + stretch
-    wanted = search.wanted - before
-    for at, deltas in _deltas(base, (search.source,), name, start):
-        place, seen = find_equal(deltas[0], search.bits, wanted)
-        if place >= 0:
-            return at + place
-        wanted -= seen
-    raise _changed()
-
-
-def _changed() -> UsageError:
-    return UsageError("the elements changed while the largest were counted", reason="selection.changed")
+def _brackets(base: TensorSource, parents: Sequence[TensorSource], name: str, k: int) -> list[tuple[int, int]]:
+    """Smallest and largest magnitude, as bits, between which each cut is likely to lie."""
+    size, wanted = base.size(name), STRETCHES * STRETCH
+    if size <= wanted:
+        return [(0, _LARGEST)] * len(parents)
+    starts = [(size - STRETCH) * i // (STRETCHES - 1) for i in range(STRETCHES)]
+    sample = np.concatenate([magnitudes(_deltas(base, parents, name, s, s + STRETCH)) for s in starts], axis=1)
+    sample.sort(axis=1)
+    share = k / size
+    # Six standard deviations of the rank, as neighbours resemble each other.
+    margin = 6.0 * math.sqrt(wanted * share * (1.0 - share)) + 2.0
+    low, high = math.floor(wanted * (1.0 - share) - margin), math.ceil(wanted * (1.0 - share) + margin)
+    return [(int(row[low]) if low >= 0 else 0, int(row[high]) if high < wanted else _LARGEST) for row in sample]

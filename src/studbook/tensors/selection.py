@@ -22,10 +22,8 @@ __all__ = [
     "Chunks",
     "Cut",
     "RowCuts",
-    "bucket_of",
     "count_of",
     "cut_of",
-    "find_equal",
     "magnitudes",
     "mask",
     "row_cuts",
@@ -110,8 +108,8 @@ def top_k(chunks: Chunks, k: int, size: int) -> Cut:
         return Cut(_ALL_ONES, -1)
     if k == size:
         return Cut(0, size - 1)
-    high, wanted = bucket_of(_histogram(chunks, None), k)
-    low, wanted = bucket_of(_histogram(chunks, high), wanted)
+    high, wanted = _bucket(_histogram(chunks, None), k)
+    low, wanted = _bucket(_histogram(chunks, high), wanted)
     bits = (high << _LOW_BITS) | low
     return Cut(bits, _index_of_tie(chunks, bits, wanted))
 
@@ -172,10 +170,10 @@ def row_mask(cuts: RowCuts, values: NDArray[np.float32], start: int) -> NDArray[
 def _histogram(chunks: Chunks, bucket: int | None) -> NDArray[np.int64]:
     """Counts by the high 16 bits, or by the low 15 bits of the elements in one high bucket."""
     width = 1 << (16 if bucket is None else _LOW_BITS)
-    counts, rest = np.zeros(width, np.int64), np.zeros(width, np.uint32)
+    counts = np.zeros(width, np.int64)
     for chunk in chunks():
         if COMPILED and bucket is None:
-            count_high(chunk.view(np.uint32), _LOW_BITS, counts, rest)
+            count_high(chunk.view(np.uint32), _LOW_BITS, counts)
             continue
         if COMPILED:
             count_low(chunk.view(np.uint32), bucket, _LOW_BITS, counts)
@@ -187,7 +185,7 @@ def _histogram(chunks: Chunks, bucket: int | None) -> NDArray[np.int64]:
     return counts
 
 
-def find_equal(values: NDArray[np.float32], bits: int, rank: int) -> tuple[int, int]:
+def _find_equal(values: NDArray[np.float32], bits: int, rank: int) -> tuple[int, int]:
     """Index of the rank-th element (from 1) whose magnitude is ``bits``, or -1; and how many of them were passed."""
     if COMPILED:
         place, seen = nth_equal(values.view(np.uint32), bits, rank)
@@ -196,7 +194,7 @@ def find_equal(values: NDArray[np.float32], bits: int, rank: int) -> tuple[int, 
     return (int(ties[rank - 1]), rank) if rank <= ties.size else (-1, ties.size)
 
 
-def bucket_of(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
+def _bucket(counts: NDArray[np.int64], wanted: int) -> tuple[int, int]:
     """The bucket, counted from the largest, that holds the wanted-th element, and its rank in there (from 1)."""
     reached = np.cumsum(counts[::-1])
     place = int(np.searchsorted(reached, wanted))
@@ -208,7 +206,7 @@ def _index_of_tie(chunks: Chunks, bits: int, wanted: int) -> int:
     """Index of the wanted-th element (from 1) whose magnitude is ``bits``."""
     start = 0
     for chunk in chunks():
-        place, seen = find_equal(chunk, bits, wanted)
+        place, seen = _find_equal(chunk, bits, wanted)
         if place >= 0:
             return start + place
         wanted -= seen

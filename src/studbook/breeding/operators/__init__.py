@@ -24,6 +24,7 @@ from studbook.breeding.operators.della import Della
 from studbook.breeding.operators.dequantise import Dequantise
 from studbook.breeding.operators.federated_update import FederatedUpdate
 from studbook.breeding.operators.inputs import Inputs
+from studbook.breeding.operators.linear_sum import LinearSum
 from studbook.breeding.operators.model_stock import ModelStock
 from studbook.breeding.operators.multislerp import Multislerp
 from studbook.breeding.operators.mutation import Mutation
@@ -56,6 +57,7 @@ __all__ = [
     "Dequantise",
     "FederatedUpdate",
     "Inputs",
+    "LinearSum",
     "ModelStock",
     "Multislerp",
     "Mutation",
@@ -98,6 +100,7 @@ PlainOperator = (
     | FederatedUpdate
     | CrossoverSplit
     | Dequantise
+    | LinearSum
     | TokenizerPrune
     | TokenizerExtend
     | Breadcrumbs

@@ -1,6 +1,6 @@
 """What an operator is: a frozen record that surveys every tensor once and then computes any range of its elements.
 
-Adding one is one file with one class and one line in the package's ``AnyOperator``; command line, schema, documentation
+Adding one is one file with one class and one line in the package's ``PlainOperator``; command line, schema, documentation
 and law tests follow from that. Inside a class only arithmetic is written: f32, one numpy ufunc an operation, so that
 nothing is fused or reordered (see `studbook.tensors.contract`).
 """

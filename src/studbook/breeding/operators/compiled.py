@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import local
 
 import numpy as np
 
 from studbook.breeding.operators.base import Kernel
 from studbook.tensors.kernels import COMPILED, add_scaled, convert, weighted_sum
+from studbook.tensors.reductions import block_dot, blocks
 from studbook.tensors.sources import TensorSource
-from studbook.tensors.storage import Raw
+from studbook.tensors.stacks import Room, read_stack
+from studbook.tensors.storage import Raw, widen
 
-__all__ = ["copied", "rescaled", "summed"]
+__all__ = ["copied", "products", "rescaled", "summed"]
+
+
+class _Rooms(local):
+    """The scratch memory of a thread."""
+
+    def __init__(self) -> None:
+        self.stack, self.wide = Room(), Room()
+
+
+_ROOMS = _Rooms()
 
 
 def copied(source: TensorSource) -> Kernel | None:
@@ -46,3 +59,24 @@ def rescaled(
         add_scaled(stack, numbers, out)
 
     return Kernel((base, *sources), run) if COMPILED else None
+
+
+def products(name: str, sources: tuple[TensorSource, ...]) -> list[list[float]]:
+    """Inner products of several sources over one tensor: f64, the contract's order; each source is read once.
+
+    Returns:
+        A symmetric table, sources x sources.
+    """
+    table = [[0.0] * len(sources) for _ in sources]
+    for start, stop in blocks(sources[0].size(name)):
+        stack = read_stack(sources, name, start, stop - start, _ROOMS.stack)
+        wide = _ROOMS.wide.array(len(sources), stop - start, np.float32)
+        for k, row in enumerate(wide):
+            if COMPILED:
+                convert(stack[k : k + 1], row)
+            else:
+                row[:] = widen(stack[k])
+        for i, left in enumerate(wide):
+            for j in range(i + 1):
+                table[i][j] += block_dot(left, wide[j])
+    return [[table[max(i, j)][min(i, j)] for j in range(len(sources))] for i in range(len(sources))]

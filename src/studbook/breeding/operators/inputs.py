@@ -81,8 +81,8 @@ class Inputs:
         """
         for place, source in enumerate((self.base, *self.parents)):
             who = f"parent {place - 1}" if place else "base"
-            for name in self.names:
-                for start, stop in blocks(self.size(name)):
+            for name in source.names:
+                for start, stop in blocks(source.size(name)):
                     require_finite(source.read(name, start, stop), f"{who}: {name} from element {start}")
 
     def _check_tensor(self, who: str, source: TensorSource, name: str) -> None:

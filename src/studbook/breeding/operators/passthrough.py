@@ -61,7 +61,7 @@ class Passthrough(Operator, frozen=True, tag="passthrough/1"):
             past the end); 1 to 4096 layers in all.
 
     Bound:
-        The distance itself, from the child to the base with the same layers restacked.
+        the distance from the child to the base with the same layers restacked, which is known before the run.
 
     When to use:
         To deepen a model before it is trained on, to drop layers, or to join the front of one model to the back of another.

@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Self
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Kernel, Operator, Survey
-from studbook.breeding.operators.compiled import copied, summed
+from studbook.breeding.operators.compiled import copied, products, summed
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import Pattern, Share, matches
-from studbook.breeding.operators.weighted import rounded, sum_bound, summed_rows, table_of_parents
+from studbook.breeding.operators.weighted import rounded, sum_bound, summed_rows
 from studbook.tensors.trigonometry import acos, sin
 
 __all__ = ["PARALLEL", "Slerp", "arc_factors"]
@@ -62,7 +62,7 @@ class Slerp(Operator, frozen=True, tag="slerp/1"):
         """The two factors of a tensor; none for a skipped one."""
         if matches(name, self.skip):
             return Survey()
-        (first, both), (_, second) = table_of_parents(name, inputs)
+        (first, both), (_, second) = products(name, inputs.parents)
         return Survey(factors=rounded(arc_factors(self.t, first, second, both)))
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:

@@ -33,7 +33,7 @@ def main() -> None:
             {
                 "cpu_s": time.process_time() - cpu,
                 "wall_s": time.perf_counter() - wall,
-                "import_cpu_s": cpu,
+                "start_cpu_s": cpu,
                 "versions": {"mergekit": getattr(mergekit, "__version__", "0.1.5"), "torch": torch.__version__},
             }
         )

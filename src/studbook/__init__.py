@@ -19,11 +19,13 @@ Behind the door, one package a question:
 * `studbook.evaluation`: what can it do, on which frozen items?
 * `studbook.viability`: is it better than the champion, than its parents and than doing nothing?
 * `studbook.release`: may it move, who has to say so, and what is the way back?
+* `studbook.population`: which recipe is best, within an exact budget of evaluations?
+* `studbook.exchange`: what does somebody else's merge file mean here?
 * `studbook.lab`: puts the rooms together and is the only one that writes.
 
 They stand on a cellar that knows nothing of breeding: `ledger`, `workspace`, `seal`, `policy`, `sandbox`, `executor`,
-`statistics`, `models`, `tensors`, `files`; on `studbook.records`, where every noun is a frozen struct with canonical
-bytes; and on `studbook.errors`, one tree of everything that can go wrong, with advice.
+`statistics`, `adapters`, `models`, `tensors`, `files`; on `studbook.records`, where every noun is a frozen struct with
+canonical bytes; and on `studbook.errors`, one tree of everything that can go wrong, with advice.
 
 Nothing is imported until it is asked for, so ``import studbook`` costs milliseconds.
 """
@@ -35,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from studbook.errors import (
+        AdapterRefused,
         Busy,
         BytesLie,
         ClaimRefused,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from studbook.seal import SigningKey
 
 __all__ = [
+    "AdapterRefused",
     "Busy",
     "BytesLie",
     "ClaimRefused",

@@ -172,8 +172,11 @@ def test_products_of_sources_are_the_contracts_inner_products():
 
 
 def plain_cuts(inputs: Inputs, name: str, k: int) -> tuple[Cut, ...]:
-    base, size = inputs.base.flat(name), inputs.size(name)
-    return tuple(top_k(lambda d=parent.flat(name) - base: (d,), k, size) for parent in inputs.parents)
+    return tuple(plain_cut(parent.flat(name) - inputs.base.flat(name), k) for parent in inputs.parents)
+
+
+def plain_cut(values: np.ndarray, k: int) -> Cut:
+    return top_k(lambda: (values,), k, values.size)
 
 
 @settings(deadline=None, max_examples=25)

@@ -84,7 +84,7 @@ dtype: bfloat16
     ("text", "word"),
     [
         (
-            "merge_method: linear\nmodels: [{model: first, parameters: {weight: 1}}, {model: nobody, parameters: {weight: 1}}]\n",
+            "merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: first}, {model: nobody}]\n",
             "nobody",
         ),
         ("merge_method: karcher\nmodels: [{model: first}, {model: second}]\n", "karcher"),

@@ -99,7 +99,8 @@ def product_reference(a: F32, b: F32, start: int, size: int) -> F64:
     acc = left[:, :1] * right[0]
     for k in range(1, a.shape[0]):
         acc = acc + left[:, k : k + 1] * right[k]
-    return acc.reshape(-1)[start - first * columns : start - first * columns + size]
+    flat: F64 = acc.reshape(-1)
+    return flat[start - first * columns : start - first * columns + size]
 
 
 def _kernel(a: Any, b: Any, start: Any, out: Any) -> None:

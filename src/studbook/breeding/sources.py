@@ -8,13 +8,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from studbook.adapters.reader import Adapter, parse_adapter
+from studbook.adapters.source import chain
 from studbook.breeding.operators import Inputs
-from studbook.errors import DigestDiffers
-from studbook.models.slm import Slm, read_slm
+from studbook.errors import DigestDiffers, ParentsDoNotFit
+from studbook.files import read_file
+from studbook.models.slm import Slm, parse_slm, read_slm
+from studbook.models.slm_layout import MAX_FILE_BYTES
 from studbook.tensors.sources import TensorSource
 from studbook.tensors.storage import Raw, Storage
 
-__all__ = ["SlmTensors", "as_inputs", "open_inputs"]
+__all__ = ["PACKAGES", "SlmTensors", "as_inputs", "open_inputs"]
+
+PACKAGES = (b"ADP1", b"ASP1", b"ALR1")
 
 
 class SlmTensors(TensorSource):
@@ -43,21 +49,37 @@ class SlmTensors(TensorSource):
         return self.model.dense(name).reshape(-1)[start:stop]
 
 
-def as_inputs(base: Slm, parents: Sequence[Slm]) -> Inputs:
-    """Base and parents as an operator's inputs, in the recipe's order."""
-    return Inputs(base=SlmTensors(base), parents=tuple(SlmTensors(p) for p in parents))
+def as_inputs(base: Slm, parents: Sequence[Slm | Adapter]) -> Inputs:
+    """Base and parents as an operator's inputs, in the recipe's order; a package is seen over the parent before it.
+
+    Raises:
+        AdapterRefused: if a package does not fit the model it is put on.
+    """
+    packages = [p for p in parents if isinstance(p, Adapter)]
+    if packages and isinstance(model := parents[0], Slm) and len(packages) == len(parents) - 1:
+        return Inputs(base=SlmTensors(base), parents=chain(model, packages))
+    models = [p for p in parents if isinstance(p, Slm)]
+    if len(models) != len(parents):
+        message = "adapter packages stand behind one model, and nowhere else"
+        raise ParentsDoNotFit(message, where="parents", reason="parents.adapter-order")
+    return Inputs(base=SlmTensors(base), parents=tuple(SlmTensors(m) for m in models))
 
 
-def open_inputs(base: tuple[str, str], parents: Sequence[tuple[str, str]]) -> tuple[Slm, tuple[Slm, ...]]:
-    """Read base and parents, given as (path, digest).
+def open_inputs(base: tuple[str, str], parents: Sequence[tuple[str, str]]) -> tuple[Slm, tuple[Slm | Adapter, ...]]:
+    """Read base and parents, given as (path, digest); a parent is a model or an adapter package.
 
     Raises:
         DigestDiffers: if a file is not the artifact that was named.
+        BytesLie: if a file breaks a rule of its format.
     """
-    models = []
-    for path, digest in (base, *parents):
-        model = read_slm(Path(path))
-        if model.sha256 != digest:
+    opened: list[Slm | Adapter] = []
+    for path, digest in parents:
+        data = read_file(Path(path), MAX_FILE_BYTES)
+        found = parse_adapter(data, path) if data[:4] in PACKAGES else parse_slm(data, path)
+        if found.sha256 != digest:
             raise DigestDiffers("is not the parent that the template names", where=path)
-        models.append(model)
-    return models[0], tuple(models[1:])
+        opened.append(found)
+    model = read_slm(Path(base[0]))
+    if model.sha256 != base[1]:
+        raise DigestDiffers("is not the base that the template names", where=base[0])
+    return model, tuple(opened)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from studbook.adapters.reader import Adapter
 from studbook.breeding.operators import AnyOperator
 from studbook.breeding.operators.bounds import norm
 from studbook.breeding.recipes import recipe_sha256
@@ -37,7 +38,7 @@ def draft(
     compatibility: str | None,
     operator: AnyOperator,
     base: Slm,
-    parents: Sequence[Slm],
+    parents: Sequence[Slm | Adapter],
     purpose: Literal["candidate", "ablation"] = "candidate",
 ) -> LineageTemplate:
     """Bind parents, operator, budget and expected output.
@@ -81,7 +82,7 @@ def draft(
     )
 
 
-def _expected(operator: AnyOperator, base: Slm, parents: Sequence[Slm], policy: Policy) -> Expected:
+def _expected(operator: AnyOperator, base: Slm, parents: Sequence[Slm | Adapter], policy: Policy) -> Expected:
     label = operator.storage or "f32"
     inputs = as_inputs(base, parents)
     shape, tokenizer = operator.remake(base.shape, base.tokenizer)

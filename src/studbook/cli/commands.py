@@ -119,6 +119,29 @@ def freeze(session: Session, folders: Sequence[Path], person: str | None) -> Non
     session.give(manifests, pages.frozen(manifests))
 
 
+@commands.group()
+def adapter() -> None:
+    """Adapter packages: changes of a model that can be put on and taken off."""
+
+
+@adapter.command()
+@click.argument("base")
+@click.argument("tuned")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--kind", default="dense", show_default=True, type=click.Choice(["dense", "top", "random"]), help="How.")
+@click.option("--share", default=0.1, show_default=True, help="Share of the elements that top and random keep.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**53 - 1), help="Seed of random.")
+@click.pass_obj
+def make(session: Session, base: str, tuned: str, folder: Path, kind: Any, share: float, seed: int) -> None:
+    """Write TUNED, a model or a LoRA folder, as a package over BASE into a new FOLDER that can be registered."""
+    with session.open(writer=False) as lab:
+        found = lab.adapters.make(base, tuned, folder, kind, share, seed)
+    told = (
+        f"{found.package} of {found.size} bytes: {found.folder}; next: studbook register {found.folder}/source.manifest"
+    )
+    session.give(found._asdict() | {"folder": str(folder)}, pages.line(told))
+
+
 @commands.command()
 @click.argument("base")
 @click.argument("parents", nargs=-1, required=True)
@@ -333,7 +356,7 @@ def diff(session: Session, first: str, second: str) -> None:
 @click.pass_obj
 def doctor(session: Session, folder: Path) -> None:
     """Warm the compiled kernels and report what this machine offers; needs no lab."""
-    found = Lab.doctor(folder)
+    found = Lab.doctor(folder, session.progress)
     session.give({**msgspec.to_builtins(found), "ok": found.ok}, pages.examination(found))
     raise SystemExit(0 if found.ok else WRONG)
 

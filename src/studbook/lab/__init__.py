@@ -29,6 +29,7 @@ from studbook.lab import (
     search,
     sources,
 )
+from studbook.lab.adapters import Adapters
 from studbook.lab.desk import Desk
 from studbook.lab.progress import Progress
 from studbook.lab.suites import Suites
@@ -71,6 +72,7 @@ class Lab:
     ) -> None:
         self.desk = Desk(Path(path), keys, writer=writer, still=still, progress=progress)
         self.suites = Suites(self.desk)
+        self.adapters = Adapters(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
 
@@ -205,9 +207,9 @@ class Lab:
         return reading.difference(self.desk, first, second)
 
     @classmethod
-    def doctor(cls, folder: Path = Path()) -> doctor.Examination:
+    def doctor(cls, folder: Path = Path(), progress: Progress | None = None) -> doctor.Examination:
         """Warm the kernels and look at the machine; needs no lab."""
-        return doctor.examine(folder)
+        return doctor.examine(folder, lambda tag: progress.say(f"kernels of {tag}") if progress else None)
 
     @classmethod
     def demo(cls, folder: Path, progress: Progress | None = None) -> demo.DemoReport:

@@ -15,6 +15,7 @@ from studbook.lab.progress import Progress, Silent
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
+    AdapterSource,
     CandidateManifest,
     ChampionPromotion,
     CheckpointSource,
@@ -158,8 +159,8 @@ class Desk:
         return {a: found for a, found in self.registered().items() if isinstance(found[1].source, ModelSource)}
 
     def registered(self) -> dict[str, tuple[str, SourceManifest]]:
-        """The same for everything that can be bred from: models, checkpoints and LoRA folders."""
-        kinds = (ModelSource, CheckpointSource, LoraSource)
+        """The same for everything that can be bred from: models, checkpoints, LoRA folders and adapter packages."""
+        kinds = (ModelSource, CheckpointSource, LoraSource, AdapterSource)
         return {m.artifact.sha256: (d, m) for d, m in self.all(SourceManifest) if isinstance(m.source, kinds)}
 
     def candidates(self) -> list[tuple[str, CandidateManifest]]:
@@ -209,7 +210,7 @@ class Desk:
     def name_of(self, artifact: str) -> str:
         """What people call an artifact: its registered or candidate name, or the start of its digest."""
         for found, (_, manifest) in self.registered().items():
-            if found == artifact:
+            if found == artifact or getattr(manifest.source, "adapter_sha256", None) == artifact:
                 return manifest.name
         for _, candidate in self.candidates():
             if candidate.artifact.sha256 == artifact:

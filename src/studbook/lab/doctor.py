@@ -8,13 +8,20 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from msgspec import Struct
 
+try:
+    from llvmlite import binding as llvm
+except ImportError:  # kernels are then numpy's
+    llvm = None
+
+from studbook.breeding.operators.warm import warm_kernels
 from studbook.environment import environment_class
-from studbook.errors import StudbookError
+from studbook.errors import StudbookError, UsageError
 from studbook.sandbox import Limits, run_worker
 from studbook.tensors import kernels
 
@@ -48,7 +55,7 @@ class Examination(Struct, frozen=True):
         checks: Every check, in a fixed order.
         environment: The environment class that receipts and scorecards of this machine cite.
         isolation: Measures that a worker reaches here.
-        kernels: How many kernels are compiled and cached.
+        kernels: How many operators have a compiled kernel.
         warm_seconds: Wall seconds that compiling or loading them took now.
     """
 
@@ -64,14 +71,20 @@ class Examination(Struct, frozen=True):
         return all(c.ok for c in self.checks)
 
 
-def examine(folder: Path = Path()) -> Examination:
+def examine(folder: Path = Path(), shown: Callable[[str], None] = lambda _: None) -> Examination:
     """Warm the kernels, start a worker, and look at the machine.
 
     Args:
         folder: Where labs are going to lie; its disk is looked at.
+        shown: Called with the name of every operator whose kernel is compiled, or loaded, next.
+
+    Raises:
+        UsageError: if there is no such folder.
     """
+    if not folder.is_dir():
+        raise UsageError("is no folder", where=folder, advice="Name the folder that labs are going to lie in.")
     started = time.monotonic()
-    count = kernels.warm()
+    count = warm_kernels(shown) if kernels.COMPILED else 0
     seconds = time.monotonic() - started
     isolation, worker = _isolation()
     checks = (
@@ -87,15 +100,21 @@ def examine(folder: Path = Path()) -> Examination:
 
 def _processors() -> Check:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = f"{usable} usable, {platform.machine()}, {kernels.instruction_set()}"
+    found = f"{usable} usable, {platform.machine()}, {_cpu()}"
     return Check(name="processors", ok=True, found=found, advice="")
+
+
+def _cpu() -> str:
+    """What the compiler calls this processor, which decides the instructions a kernel is made of."""
+    return "unknown to a compiler" if llvm is None else str(llvm.get_host_cpu_name())
 
 
 def _kernels(count: int, seconds: float) -> Check:
     if not count:
         advice = "Install numba; the numpy code gives the same bytes, many times slower."
         return Check(name="kernels", ok=False, found="numba is not installed", advice=advice)
-    where, kept = kernels.cache_folder()
+    where = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(kernels.__file__).parent / "__pycache__")
+    kept = os.access(where, os.W_OK)
     advice = "" if kept else "Let NUMBA_CACHE_DIR name a folder you may write to, or every process compiles again."
     return Check(name="kernels", ok=kept, found=f"{count} warm in {seconds:.1f} s, kept in {where}", advice=advice)
 

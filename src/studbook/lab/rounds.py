@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from studbook.breeding.recipes import check_recipe, without_parent
 from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, UsageError
-from studbook.lab import breeding, channels, gates, judging, sources
+from studbook.lab import adapters, breeding, channels, gates, judging, sources
 from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
 from studbook.records import (
@@ -131,6 +131,8 @@ def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: Ba
 
 def breed_one(desk: Desk, label: str, recipe: Mapping[str, Any], names: Sequence[str] | None) -> str:
     """Breed one candidate for a cluster; the digest of its artifact."""
+    if recipe == {"operator": adapters.FUSE}:
+        return adapters.breed_fused(desk, label, names or ())
     herd, _, _ = start(desk, label, [recipe], names, date.today())
     manifest = breeding.breed_all(desk, breeding.plan(desk, herd, [recipe]))[0]
     return breeding.manifest_of(desk, manifest).artifact.sha256

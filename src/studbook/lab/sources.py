@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
+from studbook.adapters.reader import parse_adapter
 from studbook.errors import UsageError, printable
 from studbook.evaluation.contamination import parse_rows
 from studbook.lab.desk import Desk, plain_name, plain_text
 from studbook.records import (
+    AdapterSource,
     CheckpointSource,
     CompatibilityReport,
     DataSource,
@@ -191,6 +193,10 @@ def licence_of(desk: Desk, artifact: str) -> str | None:
     for _, candidate in desk.candidates():
         if candidate.artifact.sha256 == artifact:
             return candidate.licence
+    for _, manifest in desk.registered().values():
+        packed = manifest.source
+        if isinstance(packed, AdapterSource) and artifact in (manifest.artifact.sha256, packed.adapter_sha256):
+            return parse_adapter(desk.workspace.blob(packed.adapter_sha256), manifest.name).meta.licence
     found = desk.registered().get(artifact)
     source = found[1].source if found else None
     if not isinstance(source, ModelSource | CheckpointSource | LoraSource) or source.licence is None:

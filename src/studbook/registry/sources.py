@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from studbook.adapters.reader import parse_adapter
 from studbook.errors import BytesLie, ClaimRefused, ManifestRefused, UsageError
 from studbook.files import read_file
 from studbook.models.manifests import (
@@ -231,8 +232,15 @@ def _adapter(header: Header, path: Path) -> Draft:
     settings = _settings(path)
     adapter = _listed(path, _need(settings, "path", path), _need(settings, "sha256", path), _MODEL_LIMIT)
     package = _need(settings, "package", path)
-    if adapter[:4] != package.encode():
-        raise BytesLie(f"does not start with {package}", where=path.parent / settings["path"])
+    found = parse_adapter(adapter, path.parent / settings["path"])
+    stated = {
+        "package": found.head.magic,
+        "base_sha256": found.meta.base_sha256,
+        "tokenizer_sha256": found.head.tokenizer_sha256,
+    }
+    for key, value in stated.items():
+        if _need(settings, key, path) != value:
+            raise ManifestRefused(f"{key}={settings[key]!r}; the package itself says {value}", where=path)
     source = AdapterSource(
         package=package,  # type: ignore[arg-type]
         base=_need(settings, "base_sha256", path),

@@ -18,6 +18,10 @@ from studbook.viability.words import percent
 __all__ = ["failed", "gate", "gate_in_round", "selection_gate", "tampered"]
 
 
+# Its parents are a model and packages, which no report compares.
+_FUSE = "adapter-fuse/1"
+
+
 def gate(contender: Contender, champion_development: Scorecard, policy: Policy) -> tuple[Check, ...]:
     """Every hard gate of one candidate, one row each, in a fixed order.
 
@@ -197,6 +201,9 @@ def _licence(c: Contender, policy: Policy) -> Check:
 
 def _compatibility(c: Contender) -> Check:
     count = len(c.template.parents)
+    if c.template.operator.get("operator") == _FUSE:
+        told = f"{count - 1} packages name the model they were made for by digest; the worker opens them over no other"
+        return _check("compatibility", c.template.parents[:1] == (c.template.base,), told)
     passed = count == 1 or (count > 1 and c.template.compatibility is not None)
     return _check("compatibility", passed, f"a passing compatibility report stands behind {count} parents")
 

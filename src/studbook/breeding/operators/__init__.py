@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
+from studbook.breeding.operators.adapter_fuse import AdapterFuse
 from studbook.breeding.operators.base import Operator, Survey
 from studbook.breeding.operators.blend import Blend
 from studbook.breeding.operators.breadcrumbs import Breadcrumbs
@@ -45,6 +46,7 @@ from studbook.errors import OutsideAllowlist, RecordRefused
 from studbook.records.doors import canonical
 
 __all__ = [
+    "AdapterFuse",
     "AnyOperator",
     "Blend",
     "Breadcrumbs",
@@ -110,6 +112,7 @@ PlainOperator = (
     | Passthrough
     | SparseTaskDelta
     | Ties
+    | AdapterFuse
 )
 AnyOperator = PlainOperator | Scheduled[PlainOperator]
 

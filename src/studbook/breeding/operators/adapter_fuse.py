@@ -32,7 +32,7 @@ class AdapterFuse(Operator, frozen=True, tag="adapter-fuse/1"):
         The model itself, which is also the first parent.
 
     Attributes:
-        None: the parents say it all; the model first, then the digests of the packages in the order of fusion.
+        No field: the parents say it all, the model first, then the packages in the order of fusion.
 
     Bound:
         ||p_n - base|| + rounding.

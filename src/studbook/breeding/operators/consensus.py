@@ -30,9 +30,13 @@ __all__ = [
     "Weight",
     "combined",
     "combined_bound",
+    "counted",
+    "known_cuts",
     "largest_changes",
-    "magnitude_cut",
-    "share_cuts",
+    "merge_pass",
+    "share_counts",
+    "sparse_kernel",
+    "trim_pass",
 ]
 
 # The range is stated as `studbook.breeding.operators.parameters` states its own.
@@ -45,6 +49,9 @@ Weight = Annotated[
     ),
 ]
 Terms = Callable[[str, int, int], Sequence[Rows]]
+# Called with f32 rows, the base and the parents, and the index of the first element: the parents' rows become terms.
+Sparsify = Callable[[Rows, int], None]
+Merge = Callable[[Rows, Rows], None]
 # A sum of weights nearer to zero than this divides nothing, as merge tools have it.
 _NO_DIVISOR = 1e-8
 
@@ -74,6 +81,10 @@ class SparseMerge(Operator, frozen=True):
     @abstractmethod
     def terms(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> tuple[Rows, ...]:
         """Every parent's sparse change of the elements start..stop-1: f32, each of shape (stop - start,)."""
+
+    def sparsify(self, name: str, inputs: Inputs, survey: Survey) -> tuple[Sparsify, Callable[[], None] | None]:
+        """The compiled form of `terms`, and what has to be asked once the tensor is done."""
+        raise NotImplementedError
 
     def validate(self, parents: int | None = None) -> None:
         """See `Operator.validate`.

@@ -1,0 +1,205 @@
+"""Adapter packages in the lab: made from two of its models or a LoRA folder, and fused into the model they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from studbook.adapters.changes import LowRank
+from studbook.adapters.make import adjacent_pairs, dense_delta, from_peft, random_delta, top_delta
+from studbook.adapters.reader import Adapter, parse_adapter
+from studbook.breeding.operators.adapter_fuse import AdapterFuse
+from studbook.breeding.template import draft, operator_fields
+from studbook.errors import OutOfOrder, ParentsDoNotFit, UsageError
+from studbook.files import write_new
+from studbook.lab import breeding, checkpoints, judging
+from studbook.lab.desk import Desk, plain_name
+from studbook.lab.sources import licence_of
+from studbook.models.keyvalue import format_manifest
+from studbook.models.peft import read_peft
+from studbook.policy import check_operator
+from studbook.records import AdapterSource, ParentApproval, SourceManifest
+from studbook.registry.approval import select_approved_parents
+
+__all__ = ["FUSE", "Adapters", "Made", "breed_fused"]
+
+FUSE = AdapterFuse.tag()
+MANIFEST = "source.manifest"
+Kind = Literal["dense", "top", "random"]
+_PARTS = {
+    "self_attn.q_proj": "wq",
+    "self_attn.k_proj": "wk",
+    "self_attn.v_proj": "wv",
+    "self_attn.o_proj": "wo",
+    "mlp.gate_proj": "w1",
+    "mlp.down_proj": "w2",
+    "mlp.up_proj": "w3",
+}
+_LLAMA = re.compile(rf"(?:model\.)?layers\.(\d+)\.({'|'.join(map(re.escape, _PARTS))})\.weight")
+
+
+class Made(NamedTuple):
+    """A package that was written.
+
+    Attributes:
+        folder: Where it lies, with the manifest that lets it be registered.
+        package: ADP1, ASP1 or ALR1.
+        sha256: Digest of the package.
+        size: Its bytes.
+    """
+
+    folder: Path
+    package: str
+    sha256: str
+    size: int
+
+
+class Adapters:
+    """The lab's adapter packages."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def make(
+        self, base: str, tuned: str, folder: Path, kind: Kind = "dense", share: float = 0.1, seed: int = 1
+    ) -> Made:
+        """Write what was tuned as a package over its base.
+
+        Args:
+            base: Name of the f32 base.
+            tuned: Name of the tuned model, or of a registered LoRA folder whose tensors are named as in the container.
+            folder: A new folder for the package and its manifest.
+            kind: ``dense``; ``top``: the largest differences; ``random``: drawn by the keyed stream.
+            share: Share of the elements that ``top`` and ``random`` keep.
+            seed: Seed of ``random``.
+
+        Raises:
+            UsageError: if the folder exists, or nothing is left to package.
+            ParentsDoNotFit: if the two do not fit each other.
+        """
+        desk = self._desk
+        if folder.exists():
+            raise UsageError("exists already", where=folder, advice="Name a new folder.")
+        found = desk.find_model(tuned)
+        model = desk.model(desk.find_model(base))
+        licence = licence_of(desk, found) or licence_of(desk, model.sha256)
+        if licence is None:
+            raise OutOfOrder(f"{tuned} has no licence on record", advice="Register it with its licence.manifest.")
+        if checkpoints.is_checkpoint(desk, found):
+            data = self._from_lora(model.sha256, found, licence)
+        elif kind == "dense":
+            data = dense_delta(model, desk.model(found), licence=licence)
+        elif kind == "top":
+            data = top_delta(model, desk.model(found), licence=licence, retention=share)
+        else:
+            data = random_delta(model, desk.model(found), licence=licence, keep=share, seed=seed)
+        return _write(folder, plain_name(f"{tuned}-{kind}", "name"), parse_adapter(data), data)
+
+    def _from_lora(self, base: str, lora: str, licence: str) -> bytes:
+        """A LoRA whose tensors carry the container's names, or those of the Llama family."""
+        desk = self._desk
+        adapter = read_peft(checkpoints.stored(desk, lora), lora)
+        model = desk.model(base)
+        names = {name: own for name in adapter.names if (own := _own_name(name)) in model.tensors}
+        factors = {}
+        for name in adapter.names:
+            left, right, scale = adapter.factors(name)
+            factors[name] = LowRank(right, left, float(scale) * right.shape[0])
+        heads = {"wq": model.shape.head_count, "wk": model.shape.kv_head_count}
+        orders = {
+            own: adjacent_pairs(heads[part], model.shape.head_dim)
+            for name, own in names.items()
+            if name != own and (part := own.split(".")[-2]) in heads
+        }
+        return from_peft(model, factors, names, licence=licence, digests={"lora_sha256": lora}, rows=orders)
+
+
+def _own_name(name: str) -> str:
+    """The container's name of a tensor; names of the Llama family are translated, others kept."""
+    found = _LLAMA.fullmatch(name)
+    return f"layers.{found[1]}.{_PARTS[found[2]]}.weight" if found else name
+
+
+def breed_fused(desk: Desk, label: str, names: Sequence[str], today: date | None = None) -> str:
+    """Breed the model an adapter was made for with one or several packages built in.
+
+    Args:
+        desk: The lab.
+        label: The failure cluster it is bred for.
+        names: Registered, approved packages, in the order of fusion; all made for one base.
+        today: The day approvals must cover.
+
+    Returns:
+        The artifact's digest.
+
+    Raises:
+        OutOfOrder: if a package is not approved.
+        ParentsDoNotFit: if the packages name different bases, or one that is not here.
+        AdapterRefused: if a package does not fit its base.
+    """
+    if not names:
+        raise UsageError("no package is named", where="--parent", advice="Name registered adapters: --parent NAME ...")
+    sources = [_registered(desk, name) for name in names]
+    _require_approved(desk, label, sources, today or date.today())
+    bases = {s.source.base for s in sources if isinstance(s.source, AdapterSource)}
+    if len(bases) != 1:
+        raise ParentsDoNotFit("the packages were made for different bases", where="--parent", reason="parents.adapter")
+    base = bases.pop()
+    if base not in desk.sources():
+        raise ParentsDoNotFit(f"their base {base[:12]}... is not registered", advice="Register its base model too.")
+    operator = AdapterFuse()
+    policy_digest, policy = desk.policy
+    check_operator(policy, operator_fields(operator))
+    packages = [_package(desk, s) for s in sources]
+    cluster, _ = judging.declare_cluster(desk, label, base)
+    model = desk.model(base)
+    template = draft(
+        desk.header, policy, policy_digest, cluster, None, operator, model, [model, *packages], "candidate"
+    )
+    manifest = breeding.breed_all(desk, (breeding.Order(template, operator),))[0]
+    return breeding.manifest_of(desk, manifest).artifact.sha256
+
+
+def _registered(desk: Desk, name: str) -> SourceManifest:
+    found = desk.registered().get(desk.find_model(name))
+    if found is None or not isinstance(found[1].source, AdapterSource):
+        raise UsageError(f"{name!r} is not an adapter", where="--parent", advice="Register its source.manifest.")
+    return found[1]
+
+
+def _require_approved(desk: Desk, label: str, sources: Sequence[SourceManifest], today: date) -> None:
+    wanted = {s.artifact.sha256 for s in sources}
+    registered = {a: found for a, found in desk.registered().items() if a in wanted}
+    approvals = [a for _, a in desk.all(ParentApproval)]
+    for excluded in select_approved_parents(label, registered, approvals, "", today).excluded:
+        raise OutOfOrder(
+            f"{excluded.name} {excluded.reason}",
+            advice=f"A person approves it: studbook approve {excluded.name} --as PERSON",
+            reason="order.approval",
+        )
+
+
+def _package(desk: Desk, manifest: SourceManifest) -> Adapter:
+    assert isinstance(manifest.source, AdapterSource)
+    return parse_adapter(desk.workspace.blob(manifest.source.adapter_sha256), manifest.name)
+
+
+def _write(folder: Path, name: str, adapter: Adapter, data: bytes) -> Made:
+    package = adapter.head.magic
+    file = f"{name}.{package.lower()}"
+    fields = {
+        "kind": "adapter",
+        "name": name,
+        "path": file,
+        "sha256": adapter.sha256,
+        "package": package,
+        "base_sha256": adapter.meta.base_sha256,
+        "tokenizer_sha256": adapter.head.tokenizer_sha256,
+    }
+    folder.mkdir(parents=True)
+    write_new(folder / file, data, 0o644)
+    write_new(folder / MANIFEST, format_manifest(fields), 0o644)
+    return Made(folder, package, adapter.sha256, adapter.size)

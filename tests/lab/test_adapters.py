@@ -1,0 +1,81 @@
+"""Packages made from models of the lab, registered, approved and fused into a candidate that is judged like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab_fixtures import CLUSTER, PERSON, Place, founder, rewrite, run_cli
+from studbook.errors import ManifestRefused, OutOfOrder, StudbookError, UsageError
+from studbook.lab import Lab
+from studbook.models.slm import read_slm
+
+FUSE = {"operator": "adapter-fuse/1"}
+
+
+def make(lab: Lab, folder: Path, name: str, **told: object) -> str:
+    """A package of one founder's change, registered and approved; its name."""
+    made = lab.adapters.make("base", name, folder / name, **told)  # type: ignore[arg-type]
+    (manifest,) = lab.register(made.folder / "source.manifest")
+    lab.approve(manifest.name, PERSON)
+    return manifest.name
+
+
+def test_a_dense_package_fused_into_its_base_is_the_tuned_model_up_to_one_rounding(opened: Lab, tmp_path: Path) -> None:
+    package = make(opened, tmp_path, "cap-rot")
+    child = opened.breed(CLUSTER, FUSE, [package])
+    model, tuned = opened.desk.model(child), read_slm(founder("cap-rot") / "cap-rot.slm")
+    for name in tuned.tensors:
+        assert np.allclose(model.dense(name), tuned.dense(name), rtol=0, atol=2e-7), name
+    assert opened.reproduce(child) == child
+    assert {a.name for a in opened.lineage(child).parents} == {"base", package}
+    assert opened.verify().ok
+
+
+def test_a_sparse_package_keeps_the_share_that_was_asked_for_and_two_packages_stack(
+    opened: Lab, tmp_path: Path
+) -> None:
+    first = make(opened, tmp_path, "cap-rot", kind="top", share=0.2)
+    second = make(opened, tmp_path, "dup-odd", kind="random", share=0.3, seed=4)
+    one = opened.breed(CLUSTER, FUSE, [first])
+    two = opened.breed(CLUSTER, FUSE, [first, second])
+    assert len({one, two}) == 2
+    outcome = opened.decide(CLUSTER, [one, two])
+    assert {s.artifact for s in outcome.record.standings} == {one, two}
+    assert opened.verify().ok
+
+
+def test_a_package_that_nobody_approved_is_refused(opened: Lab, tmp_path: Path) -> None:
+    made = opened.adapters.make("base", "cap-rot", tmp_path / "made")
+    (manifest,) = opened.register(made.folder / "source.manifest")
+    with pytest.raises(OutOfOrder, match="nobody approved"):
+        opened.breed(CLUSTER, FUSE, [manifest.name])
+
+
+def test_a_manifest_that_says_something_else_than_its_package_is_refused(opened: Lab, tmp_path: Path) -> None:
+    made = opened.adapters.make("base", "cap-rot", tmp_path / "made")
+    path = made.folder / "source.manifest"
+    rewrite(path, path.read_bytes().replace(b"package=ADP1", b"package=ALR1"))
+    with pytest.raises(ManifestRefused, match="package"):
+        opened.register(path)
+
+
+@pytest.mark.parametrize(("base", "tuned"), [("base", "base"), ("nobody", "cap-rot")])
+def test_nothing_to_package_is_said_in_words(opened: Lab, tmp_path: Path, base: str, tuned: str) -> None:
+    with pytest.raises(StudbookError):
+        opened.adapters.make(base, tuned, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_model_is_no_adapter(opened: Lab) -> None:
+    with pytest.raises(UsageError, match="not an adapter"):
+        opened.breed(CLUSTER, FUSE, ["cap-rot"])
+
+
+def test_the_command_line_makes_a_package(old_lab: Place, tmp_path: Path) -> None:
+    run = run_cli(old_lab, "adapter", "make", "base", "cap-rot", str(tmp_path / "made"), "--kind", "top")
+    assert run.returncode == 0, run.stderr
+    assert "ASP1" in run.stdout
+    assert (tmp_path / "made" / "source.manifest").is_file()

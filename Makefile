@@ -63,6 +63,7 @@ check: $(CHECK)
 	$(PY) tools/schemas.py --check
 	$(PY) tools/docs.py --check
 	$(PY) tools/operator_docs.py --check
+	$(PY) tools/adapter_cases.py --check
 
 test-extras: $(TRAINED)
 	@mkdir -p build
@@ -85,6 +86,7 @@ suites: $(CORE)
 docs: $(CORE)
 	$(PY) tools/docs.py
 	$(PY) tools/operator_docs.py
+	$(PY) tools/adapter_cases.py
 
 schemas: $(CORE)
 	$(PY) tools/schemas.py

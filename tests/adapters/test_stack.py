@@ -16,6 +16,7 @@ from studbook.adapters.source import SlmSource, chain
 from studbook.adapters.stack import Stack, state_sha256
 from studbook.breeding.operators import AdapterFuse, Inputs
 from studbook.breeding.operators.run import compute
+from studbook.breeding.sources import as_inputs
 from studbook.errors import AdapterRefused, BytesLie, DigestDiffers, ParentsDoNotFit, UsageError
 from studbook.models.decoder import Cache, Decoder
 from studbook.models.slm import Slm
@@ -70,7 +71,8 @@ def test_a_model_with_a_package_on_it_runs_and_says_something_else(f32: Slm, she
 
     def logits() -> np.ndarray:
         model = stack.model()
-        return np.asarray(Decoder(model).forward(ids, Cache(model, 1, 8)))
+        decoder = Decoder(model)
+        return decoder.logits(decoder.run(ids, cache=Cache(model, 1, 8)))
 
     before = logits()
     stack.apply(shelf["low-rank-3"])
@@ -135,6 +137,19 @@ def test_packages_in_another_order_than_they_were_opened_in_are_refused(f32: Slm
         with pytest.raises(ParentsDoNotFit) as refused:
             compute(AdapterFuse(), inputs)
         assert refused.value.reason == "parents.adapter-order"
+
+
+def test_a_model_in_the_place_of_a_package_is_refused_and_not_copied(cases_tool: ModuleType, f32: Slm) -> None:
+    other = cases_tool.MODELS["other-weights"]
+    for inputs in (
+        as_inputs(f32, [f32, other]),
+        Inputs(base=SlmSource(f32), parents=(SlmSource(f32), SlmSource(other))),
+    ):
+        with pytest.raises(ParentsDoNotFit) as refused:
+            compute(AdapterFuse(), inputs)
+        assert refused.value.reason == "parents.adapter-kind"
+        with pytest.raises(ParentsDoNotFit):
+            AdapterFuse().delta_bound(inputs)
 
 
 def test_a_package_for_another_model_is_refused_when_it_is_opened(

@@ -43,7 +43,7 @@ def wide_values(tensor: StoredTensor, start: int, stop: int) -> F64:
         codes, scales = tensor.codes[first:last], scales[:, np.newaxis]
     else:
         packed = np.frombuffer(tensor.payload, np.uint8).reshape(-1, columns // 2)
-        codes, scales = unpack_q4(packed[first:last]).reshape(*scales.shape, -1), scales[:, :, np.newaxis]
+        codes, scales = unpack_q4(packed[first:last]).reshape(*scales.shape, tensor.block), scales[:, :, np.newaxis]
     values: F64 = (codes.astype(np.float64) * scales).reshape(-1)
     return values[start - first * columns : stop - first * columns]
 

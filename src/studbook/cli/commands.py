@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 
 from studbook.cli import pages
-from studbook.cli.progress import Shown
-from studbook.errors import RecordRefused, UsageError
-from studbook.files import read_file
+from studbook.cli.session import Session, recipes_of, work_of
+from studbook.errors import UsageError
 from studbook.lab import Lab
 from studbook.lab.founding import read_policy
 from studbook.lab.rounds import Outcome
 from studbook.lab.search import Request
-from studbook.records import read_plain_json
 
-__all__ = ["Session", "commands"]
+__all__ = ["commands"]
 
 NO_OP, HELD, WRONG = 20, 21, 22
-_RECIPE_LIMIT = 1 << 20
-_PLAIN_WIDTH = 120
-
-
-class Session:
-    """Where the lab is and how results are shown."""
-
-    def __init__(self, lab: Path, keys: Path | None, as_json: bool) -> None:
-        self.path, self.keys, self.as_json = lab, keys, as_json
-        # A terminal says how wide it is; a file or pipe gets room for the widest table.
-        width = None if sys.stdout.isatty() else _PLAIN_WIDTH
-        self.out = Console(highlight=False, markup=False, emoji=False, width=width)
-        self.progress = Shown(Console(stderr=True, highlight=False, markup=False, emoji=False))
-
-    def open(self, *, writer: bool = True, still: bool = False) -> Lab:
-        """Open the lab."""
-        return Lab(self.path, self.keys, writer=writer, still=still, progress=self.progress)
-
-    def give(self, value: Any, page: Callable[[Console], None]) -> None:
-        """Print a result: the value itself as JSON, or its page."""
-        if self.as_json:
-            click.echo(json.dumps(msgspec.to_builtins(value), indent=2, sort_keys=True, ensure_ascii=False))
-        else:
-            page(self.out)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -175,7 +146,7 @@ def breed(
     threads: int | None,
 ) -> None:
     """Breed one candidate for a CLUSTER, or from checkpoints for none; RECIPE is JSON, or a file that holds it."""
-    cluster, recipe = _work(words, mergekit, seed)
+    cluster, recipe = work_of(words, mergekit, seed)
     with session.open() as lab:
         artifact = lab.breed(cluster, recipe, parents or None, base, threads)
         name = lab.desk.name_of(artifact)
@@ -226,7 +197,7 @@ def decide(session: Session, cluster: str, candidates: Sequence[str]) -> None:
 def round_(session: Session, cluster: str, recipes: str | None, parents: Sequence[str], ceiling: str | None) -> None:
     """One breeding round: parents in, a judged and released, or honestly refused, descendant out."""
     with session.open() as lab:
-        outcome = lab.round(cluster, _recipes(recipes) if recipes else None, parents or None, ceiling)
+        outcome = lab.round(cluster, recipes_of(recipes) if recipes else None, parents or None, ceiling)
         session.give(_outcome(outcome), pages.decision(outcome, lab.desk.name_of))
     raise SystemExit(HELD if outcome.held else NO_OP if outcome.record.chosen is None else 0)
 
@@ -375,27 +346,3 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     """The decision record with its digest and what followed from it."""
     names = ("decision", "record", "archive", "released", "held", "baselines")
     return {name: msgspec.to_builtins(getattr(outcome, name)) for name in names}
-
-
-def _work(words: Sequence[str], mergekit: Path | None, seed: int) -> tuple[str | None, dict[str, Any]]:
-    """Cluster, or None, and recipe."""
-    if mergekit is not None:
-        if words:
-            raise UsageError("a mergekit file is the whole recipe", where="--mergekit", advice="Leave RECIPE out.")
-        text = read_file(mergekit, _RECIPE_LIMIT).decode("utf-8", "replace")
-        return None, {"mergekit": text, "where": str(mergekit), "seed": seed}
-    if len(words) not in (1, 2):
-        raise UsageError("names no recipe", advice="studbook breed CLUSTER RECIPE, or studbook breed RECIPE --parent X")
-    return (words[0] if len(words) == 2 else None), _recipes(words[-1])[0]
-
-
-def _recipes(text: str) -> list[dict[str, Any]]:
-    """Operator records from JSON text or a file; one or a list."""
-    inline = text.lstrip().startswith(("{", "["))
-    data = text.encode() if inline else read_file(Path(text), _RECIPE_LIMIT)
-    where = "recipe" if inline else text
-    found = read_plain_json(data, where)
-    many = found if isinstance(found, list) else [found]
-    if not many or not all(isinstance(r, dict) for r in many):
-        raise RecordRefused("not an operator record or a list of them", where=where, advice="See docs/operators.")
-    return many

@@ -26,7 +26,8 @@ __all__ = [
     "keep_largest",
     "near",
     "row_tables",
-    "subtract",
+    "squares",
+    "subtract_row",
     "vote",
 ]
 
@@ -38,13 +39,10 @@ BLOCK = 65_536
 
 
 @compiled
-def subtract(rows: Any) -> None:
-    """Every row after the first minus the first."""
-    base = rows[0]
-    for k in range(1, rows.shape[0]):
-        row = rows[k]
-        for i in range(row.size):
-            row[i] = row[i] - base[i]
+def subtract_row(base: Any, row: Any) -> None:
+    """A row minus the base, in place."""
+    for i in range(row.size):
+        row[i] = row[i] - base[i]
 
 
 @compiled
@@ -306,6 +304,39 @@ def near(rows: Any, reach: Any, least: Any, out: Any) -> None:
 
 
 @compiled
+def _folded(lanes: Any) -> float:
+    width = LANES // 2
+    while width:
+        for j in range(width):
+            lanes[j] += lanes[j + width]
+        width //= 2
+    result: float = lanes[0]
+    return result
+
+
+@compiled
+def squares(base: Any, row: Any, words: Any, highest: Any) -> tuple[float, float]:
+    """Sums of squares of one block of f32 changes, f64 in the contract's order: of all, and of those that `drop` keeps.
+
+    Args:
+        base: f32, at most 65,536 elements.
+        row: f32, the parent's.
+        words: u32.
+        highest: u32.
+    """
+    every, kept = np.zeros(LANES, np.float64), np.zeros(LANES, np.float64)
+    zero = np.float64(0)
+    for s in range(0, row.size, LANES):
+        x, b, w = row[s : s + LANES], base[s : s + LANES], words[s : s + LANES]
+        for j in range(x.size):
+            change = np.float64(x[j] - b[j])
+            square = change * change
+            every[j] += square
+            kept[j] += square if w[j] <= highest else zero
+    return _folded(every), _folded(kept)
+
+
+@compiled
 def _dot(left: Any, right: Any, lanes: Any) -> None:
     whole = left.size // LANES * LANES
     for s in range(0, whole, LANES):
@@ -334,12 +365,7 @@ def _add_block(rows: Any, first: Any, last: Any, pairs: Any, held: Any, lanes: A
                 _dot(held[i, : e - s], held[j, : e - s], lanes[i, j])
     for i in range(count):
         for j in range(0 if pairs else i, i + 1):
-            found, width = lanes[i, j], LANES // 2
-            while width:
-                for lane in range(width):
-                    found[lane] += found[lane + width]
-                width //= 2
-            table[i, j] += found[0]
+            table[i, j] += _folded(lanes[i, j])
 
 
 @compiled

@@ -12,9 +12,12 @@ import numpy as np
 
 from studbook.tensors.kernels import compiled
 
-__all__ = ["count_equal_parts", "count_high", "count_low", "lane_dot", "lane_sum", "nth_equal", "sift"]
+__all__ = ["add_products", "count_equal_parts", "count_high", "count_low", "lane_dot", "lane_sum", "nth_equal", "sift"]
 
 TILE = 1024
+# Elements summed between two writes of the lanes: a loop of known length that LLVM unrolls, with the lanes side by side in
+# vector registers. The order within a lane stays ascending.
+GROUP = 128
 
 
 @compiled
@@ -102,26 +105,47 @@ def _folded(lanes: Any) -> float:
 @compiled
 def lane_sum(values: Any) -> float:
     """Sum of one block, f32 or f64: see `studbook.tensors.reductions.block_sum`."""
-    lanes, whole = np.zeros(16, np.float64), values.size // 16 * 16
-    for s in range(0, whole, 16):
-        row = values[s : s + 16]
+    lanes, whole = np.zeros(16, np.float64), values.size // GROUP * GROUP
+    for s in range(0, whole, GROUP):
+        x = values[s : s + GROUP]
         for j in range(16):
-            lanes[j] += np.float64(row[j])
-    tail = values[whole:]
-    for j in range(tail.size):
-        lanes[j] += np.float64(tail[j])
+            total = lanes[j]
+            for r in range(0, GROUP, 16):
+                total += np.float64(x[r + j])
+            lanes[j] = total
+    x = values[whole:]
+    for i in range(x.size):
+        lanes[i % 16] += np.float64(x[i])
     return _folded(lanes)
 
 
 @compiled
 def lane_dot(left: Any, right: Any) -> float:
     """Dot product of two blocks of one length, f32 or f64: see `studbook.tensors.reductions.block_dot`."""
-    lanes, whole = np.zeros(16, np.float64), left.size // 16 * 16
-    for s in range(0, whole, 16):
-        x, y = left[s : s + 16], right[s : s + 16]
+    lanes, whole = np.zeros(16, np.float64), left.size // GROUP * GROUP
+    for s in range(0, whole, GROUP):
+        x, y = left[s : s + GROUP], right[s : s + GROUP]
         for j in range(16):
-            lanes[j] += np.float64(x[j]) * np.float64(y[j])
+            total = lanes[j]
+            for r in range(0, GROUP, 16):
+                total += np.float64(x[r + j]) * np.float64(y[r + j])
+            lanes[j] = total
     x, y = left[whole:], right[whole:]
-    for j in range(x.size):
-        lanes[j] += np.float64(x[j]) * np.float64(y[j])
+    for i in range(x.size):
+        lanes[i % 16] += np.float64(x[i]) * np.float64(y[i])
     return _folded(lanes)
+
+
+@compiled
+def add_products(rows: Any, block: Any, table: Any) -> None:
+    """Add the inner products of all pairs of rows, block by block, to a table.
+
+    Args:
+        rows: f32, shape (rows, n); its first element starts a block.
+        block: Elements of a block.
+        table: f64, shape (rows, rows); the upper half stays as it is.
+    """
+    for s in range(0, rows.shape[1], block):
+        for i in range(rows.shape[0]):
+            for j in range(i + 1):
+                table[i, j] += lane_dot(rows[i, s : s + block], rows[j, s : s + block])

@@ -12,6 +12,7 @@ from studbook.breeding.operators.bounds import gram, slack, wide_delta
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS
 from studbook.errors import ParentsDoNotFit
+from studbook.tensors.sources import ArraySource
 
 __all__ = ["AdapterFuse"]
 
@@ -54,14 +55,21 @@ class AdapterFuse(Operator, frozen=True, tag="adapter-fuse/1"):
         return "f32"
 
     def check(self, inputs: Inputs) -> None:
-        """As `Operator.check`; also each package must be seen over the parent before it.
+        """As `Operator.check`; also every parent after the first must be a package over the one before it.
 
         Raises:
-            ParentsDoNotFit: as `Operator.check`, or if the packages stand in another order than they were opened in.
+            ParentsDoNotFit: as `Operator.check`, if a parent after the first is a model, or if packages stand in another
+                order than they were opened in.
         """
         super().check(inputs)
         for place, (below, above) in enumerate(pairwise(inputs.parents), start=1):
-            if isinstance(above, AdapterSource) and above.below.sha256 != below.sha256:
+            # Arrays in memory have no file behind them that could be mistaken for a package.
+            if isinstance(above, ArraySource):
+                continue
+            if not isinstance(above, AdapterSource):
+                message = "is a model; after the first parent only adapter packages follow"
+                raise ParentsDoNotFit(message, where=f"parent {place}", reason="parents.adapter-kind")
+            if above.below.sha256 != below.sha256:
                 message = "this package was opened over another parent than the one before it"
                 raise ParentsDoNotFit(message, where=f"parent {place}", reason="parents.adapter-order")
 

@@ -8,9 +8,11 @@ import numpy as np
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Survey
-from studbook.breeding.operators.consensus import SparseMerge, magnitude_cut
+from studbook.breeding.operators.consensus import Sparse, SparseMerge
+from studbook.breeding.operators.cuts import CountedCuts, known_cuts
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Share, matches
+from studbook.tensors.kernels_consensus import keep_band
 from studbook.tensors.selection import count_of, mask
 
 __all__ = ["Breadcrumbs"]
@@ -75,13 +77,9 @@ class Breadcrumbs(SparseMerge, frozen=True, tag="breadcrumbs/1"):
         """Two cuts a parent: of the outliers, then of outliers and band together."""
         if matches(name, self.skip):
             return Survey()
-        size = inputs.size(name)
-        cuts = []
-        for k, (density, gamma) in enumerate(zip(self.densities, self.gammas, strict=True)):
-            keep = count_of(density, size)
-            high = min(count_of(gamma, size), size - keep)
-            cuts += [magnitude_cut(inputs, k, name, count) for count in (high, high + keep)]
-        return Survey(cuts=tuple(cuts))
+        counts = self._counts(inputs.size(name))
+        outliers, both = (known_cuts(inputs, name, counts[first::2]) for first in (0, 1))
+        return Survey(cuts=tuple(cut for pair in zip(outliers, both, strict=True) for cut in pair))
 
     def terms(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> tuple[Rows, ...]:
         """The band of every parent."""
@@ -91,6 +89,20 @@ class Breadcrumbs(SparseMerge, frozen=True, tag="breadcrumbs/1"):
             outliers, both = (mask(cut, delta, start) for cut in survey.cuts[2 * k : 2 * k + 2])
             found.append(np.where(both & ~outliers, delta, np.float32(0)))
         return tuple(found)
+
+    def sparse(self, name: str, inputs: Inputs, survey: Survey) -> Sparse:
+        """See `SparseMerge.sparse`; what was kept is counted, which proves the cuts, wherever they came from."""
+        cuts = CountedCuts(survey.cuts, self._counts(inputs.size(name)), inputs, f"{self.tag()}: {name}")
+        return Sparse(lambda rows, start: cuts.apply(keep_band, rows, start), finish=cuts.check)
+
+    def _counts(self, size: int) -> list[int]:
+        """How many changes are outliers, and outliers or band, for every parent in turn."""
+        counts = []
+        for density, gamma in zip(self.densities, self.gammas, strict=True):
+            keep = count_of(density, size)
+            high = min(count_of(gamma, size), size - keep)
+            counts += [high, high + keep]
+        return counts
 
     @classmethod
     def examples(cls, parents: int) -> tuple[Self, ...]:

@@ -9,12 +9,16 @@ import numpy as np
 
 from studbook.breeding.operators.base import Kernel
 from studbook.tensors.kernels import COMPILED, add_scaled, convert, weighted_sum
-from studbook.tensors.reductions import block_dot, blocks
+from studbook.tensors.kernels_counting import add_products
+from studbook.tensors.reductions import BLOCK, block_dot, blocks
 from studbook.tensors.sources import TensorSource
 from studbook.tensors.stacks import Room, read_stack
 from studbook.tensors.storage import Raw, widen
 
 __all__ = ["copied", "products", "rescaled", "summed"]
+
+# Elements read at a time: whole blocks of the contract's reductions.
+STEP = 4 * BLOCK
 
 
 class _Rooms(local):
@@ -67,16 +71,21 @@ def products(name: str, sources: tuple[TensorSource, ...]) -> list[list[float]]:
     Returns:
         A symmetric table, sources x sources.
     """
-    table = [[0.0] * len(sources) for _ in sources]
-    for start, stop in blocks(sources[0].size(name)):
-        stack = read_stack(sources, name, start, stop - start, _ROOMS.stack)
-        wide = _ROOMS.wide.array(len(sources), stop - start, np.float32)
+    size, count = sources[0].size(name), len(sources)
+    table = np.zeros((count, count))
+    for start in range(0, size, STEP):
+        stack = read_stack(sources, name, start, min(STEP, size - start), _ROOMS.stack)
+        wide = _ROOMS.wide.array(count, stack.shape[1], np.float32)
         for k, row in enumerate(wide):
             if COMPILED:
                 convert(stack[k : k + 1], row)
             else:
                 row[:] = widen(stack[k])
+        if COMPILED:
+            add_products(wide, BLOCK, table)
+            continue
         for i, left in enumerate(wide):
             for j in range(i + 1):
-                table[i][j] += block_dot(left, wide[j])
-    return [[table[max(i, j)][min(i, j)] for j in range(len(sources))] for i in range(len(sources))]
+                for s, e in blocks(left.size):
+                    table[i, j] += block_dot(left[s:e], wide[j, s:e])
+    return [[float(table[max(i, j), min(i, j)]) for j in range(count)] for i in range(count)]

@@ -9,34 +9,31 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change, coefficients
+from studbook.breeding.operators.base import Each, Kernel, Operator, Survey, add_change, coefficients
 from studbook.breeding.operators.bounds import Wide, slack
 from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, matches
+from studbook.breeding.operators.tiled import tiled, tiled_by_row
 from studbook.errors import OutsideAllowlist
-from studbook.tensors.kernels_cuts import delta_cuts
+from studbook.tensors.kernels import COMPILED
+from studbook.tensors.kernels_consensus import add_terms, vote
 from studbook.tensors.reductions import block_squares, blocks
-from studbook.tensors.selection import Cut, count_of, mask
 
 __all__ = [
+    "Sparse",
     "SparseMerge",
     "Terms",
     "Weight",
     "combined",
     "combined_bound",
-    "counted",
-    "known_cuts",
-    "largest_changes",
     "merge_pass",
-    "share_counts",
-    "sparse_kernel",
-    "trim_pass",
 ]
 
 # The range is stated as `studbook.breeding.operators.parameters` states its own.
@@ -51,9 +48,25 @@ Weight = Annotated[
 Terms = Callable[[str, int, int], Sequence[Rows]]
 # Called with f32 rows, the base and the parents, and the index of the first element: the parents' rows become terms.
 Sparsify = Callable[[Rows, int], None]
+# Called with f32 rows, the base and the terms, and the f32 array that the child's elements go to.
 Merge = Callable[[Rows, Rows], None]
 # A sum of weights nearer to zero than this divides nothing, as merge tools have it.
 _NO_DIVISOR = 1e-8
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """The compiled form of `SparseMerge.terms`.
+
+    Attributes:
+        run: See `Sparsify`.
+        whole_rows: Whether it has to be given whole rows of the tensor.
+        finish: See `Kernel.finish`.
+    """
+
+    run: Sparsify
+    whole_rows: bool = False
+    finish: Callable[[], None] | None = None
 
 
 class SparseMerge(Operator, frozen=True):
@@ -82,9 +95,9 @@ class SparseMerge(Operator, frozen=True):
     def terms(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> tuple[Rows, ...]:
         """Every parent's sparse change of the elements start..stop-1: f32, each of shape (stop - start,)."""
 
-    def sparsify(self, name: str, inputs: Inputs, survey: Survey) -> tuple[Sparsify, Callable[[], None] | None]:
-        """The compiled form of `terms`, and what has to be asked once the tensor is done."""
-        raise NotImplementedError
+    @abstractmethod
+    def sparse(self, name: str, inputs: Inputs, survey: Survey) -> Sparse:
+        """The compiled form of `terms`."""
 
     def validate(self, parents: int | None = None) -> None:
         """See `Operator.validate`.
@@ -103,6 +116,13 @@ class SparseMerge(Operator, frozen=True):
                 reason="operator.weights",
             )
 
+    def survey_model(self, inputs: Inputs, each: Each) -> dict[str, Survey]:
+        """As `Operator.survey_model`; cuts that were found are left in the cache, if there is one."""
+        surveys = super().survey_model(inputs, each)
+        if inputs.cuts:
+            inputs.cuts.save()
+        return surveys
+
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
         base = inputs.base.read(name, start, stop)
@@ -113,8 +133,20 @@ class SparseMerge(Operator, frozen=True):
         return add_change(base, np.multiply(merged, np.float32(self.scale)))
 
     def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
-        """See `Operator.kernel`; only of tensors that are copied."""
-        return copied(inputs.base) if matches(name, self.skip) else None
+        """See `Operator.kernel`."""
+        if matches(name, self.skip) or not COMPILED:
+            return copied(inputs.base)
+        found = self.sparse(name, inputs, survey)
+        merge = merge_pass(coefficients(self.weights), elect=self.elects, normalize=self.normalize, scale=self.scale)
+
+        def passes(rows: Rows, start: int, out: Rows) -> None:
+            found.run(rows, start)
+            merge(rows, out)
+
+        reads = (inputs.base, *inputs.parents)
+        if found.whole_rows:
+            return tiled_by_row(reads, name, inputs.columns(name), passes)
+        return tiled(reads, passes, found.finish)
 
     def _bound(self, inputs: Inputs) -> float:
         names = inputs.kept(self.skip)
@@ -203,24 +235,19 @@ def combined_bound(
     return change + slack(inputs, names, sizes, 2 * len(factors) + 6) + math.sqrt(elements) * tiny
 
 
-def magnitude_cut(inputs: Inputs, parent: int, name: str, count: int) -> Cut:
-    """The cut that keeps the ``count`` largest |parent - base| of one tensor, ties to the lowest index."""
-    return delta_cuts(inputs.base, (inputs.parents[parent],), name, count)[0]
+def merge_pass(weights: Sequence[np.float32], *, elect: bool, normalize: bool, scale: float) -> Merge:
+    """The compiled form of what follows the terms: `combined`, the scale, and the sum with the base."""
+    factors, factor = np.array(weights, np.float32), np.float32(scale)
+    divisor = _divisor(weights) if normalize else None
+    over = np.float32(1) if divisor is None else divisor
 
+    def voted(rows: Rows, out: Rows) -> None:
+        vote(rows, factors, normalize, factor, out)
 
-def largest_changes(inputs: Inputs, name: str, start: int, stop: int, cuts: Sequence[Cut]) -> tuple[Rows, ...]:
-    """Every parent's differences from the base with +0.0 where its cut does not keep them: f32, (stop - start,) each."""
-    deltas = [inputs.delta(k, name, start, stop) for k in range(len(cuts))]
-    return tuple(np.where(mask(c, delta, start), delta, np.float32(0)) for c, delta in zip(cuts, deltas, strict=True))
+    def added(rows: Rows, out: Rows) -> None:
+        add_terms(rows, factors, divisor is not None, over, factor, out)
 
-
-def share_cuts(inputs: Inputs, name: str, densities: Sequence[float]) -> tuple[Cut, ...]:
-    """The cuts that keep the floor(density * n) largest differences of one tensor of n elements, one a parent."""
-    counts = [count_of(density, inputs.size(name)) for density in densities]
-    if len(set(counts)) == 1:
-        # Equal counts are found together, in about one reading of all parents.
-        return delta_cuts(inputs.base, inputs.parents, name, counts[0])
-    return tuple(magnitude_cut(inputs, k, name, count) for k, count in enumerate(counts))
+    return voted if elect else added
 
 
 def _sum(parts: Sequence[Rows]) -> Rows:

@@ -10,13 +10,16 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Each, Operator, Survey, in_turn
+from studbook.breeding.operators.base import Each, Kernel, Operator, Survey, in_turn
 from studbook.breeding.operators.bounds import slack, wide_delta
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Share
 from studbook.errors import OutsideAllowlist, ParentsDoNotFit
+from studbook.tensors.kernels import COMPILED, convert
 from studbook.tensors.reductions import block_squares, blocks
 from studbook.tensors.selection import count_of
+from studbook.tensors.storage import Raw
 
 __all__ = ["CrossoverSplit"]
 
@@ -104,6 +107,20 @@ class CrossoverSplit(Operator, frozen=True, tag="crossover-split/1"):
         for parent, first, last in _stretches(survey, start, stop):
             result[first - start : last - start] = inputs.parents[parent].read(name, first, last)
         return result
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        parents = [parent for parent, _, _ in _stretches(survey, 0, inputs.size(name))]
+        if len(parents) == 1 or not COMPILED:
+            return copied(inputs.parents[parents[0]])
+        places = {parent: place for place, parent in enumerate(parents)}
+
+        def run(stack: Raw, start: int, out: Raw) -> None:
+            for parent, first, last in _stretches(survey, start, start + out.size):
+                place = places[parent]
+                convert(stack[place : place + 1, first - start : last - start], out[first - start : last - start])
+
+        return Kernel(tuple(inputs.parents[parent] for parent in parents), run)
 
     def _bound(self, inputs: Inputs) -> float:
         square = 0.0

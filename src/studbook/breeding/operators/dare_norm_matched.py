@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, add_change, coefficients
+from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change, coefficients
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.consensus import combined, combined_bound
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Keep, Pattern, Scale, Seed, matches
-from studbook.tensors.philox import Stream, stream_for
+from studbook.breeding.operators.tiled import wide_pieces, words_of
+from studbook.tensors.kernels import COMPILED, add_dropped
+from studbook.tensors.kernels_consensus import squares
+from studbook.tensors.philox import Stream, keep_threshold, stream_for
 from studbook.tensors.reductions import block_squares, blocks, combine
+from studbook.tensors.storage import Raw
 
 __all__ = ["DareNormMatched"]
 
@@ -71,7 +77,7 @@ class DareNormMatched(Operator, frozen=True, tag="dare-norm-matched/1"):
         if matches(name, self.skip):
             return Survey()
         streams = tuple(stream_for(self.seed, bytes.fromhex(p.sha256), name) for p in inputs.parents)
-        ratios = [self._ratio(k, name, inputs, stream) for k, stream in enumerate(streams)]
+        ratios = [self._ratio(whole, kept) for whole, kept in self._squares(name, inputs, streams)]
         factors = coefficients(scale * ratio for scale, ratio in zip(self.scales, ratios, strict=True))
         return Survey(streams=streams, factors=tuple(float(factor) for factor in factors))
 
@@ -83,6 +89,19 @@ class DareNormMatched(Operator, frozen=True, tag="dare-norm-matched/1"):
         terms = self._terms(name, start, stop, inputs, survey)
         return add_change(base, combined(terms, coefficients(survey.factors), elect=False, normalize=False))
 
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        if matches(name, self.skip) or not COMPILED:
+            return copied(inputs.base)
+        factors = np.array(survey.factors, np.float32)
+        keys = np.array([stream.key for stream in survey.streams], np.uint32)
+        highest = np.uint32(keep_threshold(self.keep) - 1)
+
+        def run(stack: Raw, start: int, out: Raw) -> None:
+            add_dropped(stack, start, factors, keys, highest, out)
+
+        return Kernel((inputs.base, *inputs.parents), run)
+
     def _terms(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> list[Rows]:
         return [self._masked(k, name, start, stop, inputs, stream) for k, stream in enumerate(survey.streams)]
 
@@ -90,11 +109,31 @@ class DareNormMatched(Operator, frozen=True, tag="dare-norm-matched/1"):
         delta = inputs.delta(parent, name, start, stop)
         return np.where(stream.keep_mask(start, stop, self.keep), delta, np.float32(0))
 
-    def _ratio(self, parent: int, name: str, inputs: Inputs, stream: Stream) -> float:
-        parts = list(blocks(inputs.size(name)))
-        whole = combine(block_squares(inputs.delta(parent, name, s, e)) for s, e in parts)
-        kept = combine(block_squares(self._masked(parent, name, s, e, inputs, stream)) for s, e in parts)
+    def _ratio(self, whole: float, kept: float) -> float:
         return min(math.sqrt(whole / kept), 1.0 / self.keep) if kept > 0 else 0.0
+
+    def _squares(self, name: str, inputs: Inputs, streams: Sequence[Stream]) -> list[tuple[float, float]]:
+        """Sums of squares of every parent's change of a tensor: of the whole change, and of what is kept of it."""
+        parts = list(blocks(inputs.size(name)))
+        if COMPILED:
+            return self._fast_squares(name, inputs, streams, parts)
+        found = []
+        for k, stream in enumerate(streams):
+            whole = combine(block_squares(inputs.delta(k, name, s, e)) for s, e in parts)
+            kept = combine(block_squares(self._masked(k, name, s, e, inputs, stream)) for s, e in parts)
+            found.append((whole, kept))
+        return found
+
+    def _fast_squares(
+        self, name: str, inputs: Inputs, streams: Sequence[Stream], parts: Sequence[tuple[int, int]]
+    ) -> list[tuple[float, float]]:
+        highest, totals = np.uint32(keep_threshold(self.keep) - 1), [(0.0, 0.0)] * len(streams)
+        for start, rows in wide_pieces(name, inputs, parts):
+            for k, stream in enumerate(streams):
+                words = words_of(stream, start, rows.shape[1])
+                whole, kept = squares(rows[0], rows[k + 1], words, highest)
+                totals[k] = (totals[k][0] + whole, totals[k][1] + kept)
+        return totals
 
     def _bound(self, inputs: Inputs) -> float:
         total = 0.0

@@ -8,10 +8,11 @@ import numpy as np
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Survey
-from studbook.breeding.operators.consensus import SparseMerge
+from studbook.breeding.operators.consensus import Sparse, SparseMerge
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Seed, Share, matches
-from studbook.tensors.philox import stream_for
+from studbook.breeding.operators.tiled import drop_drawn
+from studbook.tensors.philox import keep_threshold, stream_for
 
 __all__ = ["DareTies"]
 
@@ -83,6 +84,17 @@ class DareTies(SparseMerge, frozen=True, tag="dare-ties/1"):
                 delta = np.multiply(delta, np.float32(1.0 / density))
             found.append(np.where(stream.keep_mask(start, stop, density), delta, np.float32(0)))
         return tuple(found)
+
+    def sparse(self, name: str, inputs: Inputs, survey: Survey) -> Sparse:
+        """See `SparseMerge.sparse`."""
+        factors = [np.float32(1.0 / density if self.rescale and density > 0 else 1.0) for density in self.densities]
+        limits = [keep_threshold(density) for density in self.densities]
+
+        def run(rows: Rows, start: int) -> None:
+            for k, (stream, factor, limit) in enumerate(zip(survey.streams, factors, limits, strict=True)):
+                drop_drawn(rows[0], rows[k + 1], stream, start, limit, factor)
+
+        return Sparse(run)
 
     @classmethod
     def examples(cls, parents: int) -> tuple[Self, ...]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from studbook.breeding.operators.base import Survey
-from studbook.breeding.operators.consensus import SparseMerge
+from studbook.breeding.operators.base import Survey, quiet
+from studbook.breeding.operators.consensus import Sparse, SparseMerge
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Seed, Share, matches
+from studbook.breeding.operators.tiled import drop_drawn, words_of
 from studbook.errors import OutsideAllowlist
-from studbook.tensors.philox import stream_for
+from studbook.tensors.kernels_consensus import drop_ranked, subtract_row
+from studbook.tensors.philox import Stream, stream_for
 from studbook.tensors.selection import magnitudes
 
 __all__ = ["Della"]
@@ -120,6 +123,33 @@ class Della(SparseMerge, frozen=True, tag="della/1"):
                 delta = np.multiply(delta, np.divide(1.0, chances).astype(np.float32)[rank])
             found.append(np.where(kept, delta, np.float32(0)))
         return tuple(found)
+
+    def sparse(self, name: str, inputs: Inputs, survey: Survey) -> Sparse:
+        """See `SparseMerge.sparse`; ranks are found by a sort of every row."""
+        columns = inputs.columns(name)
+        drops = [self._drop(k, columns, stream) for k, stream in enumerate(survey.streams)]
+
+        def run(rows: Rows, start: int) -> None:
+            for row, one in zip(rows[1:], drops, strict=True):
+                one(rows[0], row, start)
+
+        return Sparse(run, whole_rows=True)
+
+    def _drop(self, parent: int, columns: int, stream: Stream) -> Callable[[Rows, Rows, int], None]:
+        """What turns a parent's row into its term, given the base's row and the index of the first element."""
+        chances = self._chances(parent, columns)
+        limits = np.rint(chances * 2.0**32).astype(np.uint64)
+        with quiet():
+            factors = np.divide(1.0, chances).astype(np.float32) if self.rescale else np.ones(columns, np.float32)
+
+        def alike(base: Rows, row: Rows, start: int) -> None:
+            drop_drawn(base, row, stream, start, int(limits[0]), factors[0])
+
+        def ranked(base: Rows, row: Rows, start: int) -> None:
+            subtract_row(base, row)
+            drop_ranked(row, columns, words_of(stream, start, row.size), limits, factors)
+
+        return alike if (limits == limits[0]).all() and (factors == factors[0]).all() else ranked
 
     def _chances(self, parent: int, columns: int) -> NDArray[np.float64]:
         """Probability of every rank in a row, f64."""

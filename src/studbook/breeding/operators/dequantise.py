@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from studbook.breeding.operators.base import Operator, Survey
+from studbook.breeding.operators.base import Kernel, Operator, Survey
 from studbook.breeding.operators.bounds import distance, slack
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 
 __all__ = ["Dequantise"]
@@ -50,6 +51,10 @@ class Dequantise(Operator, frozen=True, tag="dequantise/1"):
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
         return inputs.parents[0].read(name, start, stop).copy()
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        return copied(inputs.parents[0])
 
     def _bound(self, inputs: Inputs) -> float:
         return distance(inputs) + slack(inputs, inputs.names, 0.0, 0)

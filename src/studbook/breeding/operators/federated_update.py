@@ -8,13 +8,15 @@ from typing import Annotated, ClassVar, Self
 
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Each, Operator, Survey, coefficients, in_turn
+from studbook.breeding.operators.base import Each, Kernel, Operator, Survey, coefficients, in_turn
 from studbook.breeding.operators.bounds import gram, linear, slack, wide_delta
+from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, matches
+from studbook.breeding.operators.tiled import change_table, changed
 from studbook.breeding.operators.weighted import changed_rows, rounded
 from studbook.errors import ParentsDoNotFit
-from studbook.tensors.reductions import block_squares, blocks, combine
+from studbook.tensors.reductions import combine
 
 __all__ = ["ClientWeight", "FederatedUpdate", "Length"]
 
@@ -119,6 +121,10 @@ class FederatedUpdate(Operator, frozen=True, tag="federated-update/1"):
             return inputs.base.read(name, start, stop).copy()
         return changed_rows(name, start, stop, inputs, survey.factors)
 
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        return changed(inputs, survey.factors) if survey.factors else copied(inputs.base)
+
     def _norms(self, inputs: Inputs, each: Each) -> list[float]:
         """||d_k|| over the tensors not skipped."""
         surveys = each(lambda name: Survey(factors=_squares(name, inputs)), inputs.kept(self.skip))
@@ -165,8 +171,5 @@ class FederatedUpdate(Operator, frozen=True, tag="federated-update/1"):
 
 def _squares(name: str, inputs: Inputs) -> tuple[float, ...]:
     """Sum of squares of every client's change of one tensor."""
-    size = inputs.size(name)
-    return tuple(
-        combine(block_squares(wide_delta(inputs, k, name, start, stop)) for start, stop in blocks(size))
-        for k in range(len(inputs.parents))
-    )
+    table = change_table(name, inputs, pairs=False)
+    return tuple(table[k][k] for k in range(len(inputs.parents)))

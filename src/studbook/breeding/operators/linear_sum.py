@@ -8,12 +8,15 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, coefficients
+from studbook.breeding.operators.base import Kernel, Operator, Survey, coefficients
 from studbook.breeding.operators.bounds import gram, linear, norm, slack, wide_delta
+from studbook.breeding.operators.compiled import summed
 from studbook.breeding.operators.consensus import Weight
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS
+from studbook.breeding.operators.tiled import tiled
 from studbook.errors import OutsideAllowlist
+from studbook.tensors.kernels import weighted_sum
 
 __all__ = ["LinearSum"]
 
@@ -81,6 +84,18 @@ class LinearSum(Operator, frozen=True, tag="linear-sum/1"):
         for factor, parent in others:
             result = np.add(result, np.multiply(parent.read(name, start, stop), factor))
         return np.divide(result, self._divisor()) if self.normalize else result
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        factors, divisor = np.array(coefficients(self.weights), np.float32), self._divisor()
+        if not self.normalize:
+            return summed(inputs.parents, factors)
+
+        def passes(rows: Rows, start: int, out: Rows) -> None:
+            weighted_sum(rows, factors, out)
+            np.divide(out, divisor, out=out)
+
+        return tiled(inputs.parents, passes)
 
     def _divisor(self) -> np.float32:
         total = np.float32(0)

@@ -10,11 +10,14 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from studbook.breeding.operators.base import Operator, Survey, add_change
+from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change
 from studbook.breeding.operators.bounds import slack, wide_delta
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS
-from studbook.breeding.operators.weighted import change_bound, changed_rows, rounded, table_of_changes
+from studbook.breeding.operators.tiled import change_table, changed, row_change_tables, tiled
+from studbook.breeding.operators.weighted import change_bound, changed_rows, rounded
+from studbook.tensors.kernels import COMPILED
+from studbook.tensors.kernels_consensus import add_by_row
 from studbook.tensors.reductions import BLOCK, LANES
 
 __all__ = ["SINGULAR", "ModelStock", "row_dots", "stock_ratio"]
@@ -68,7 +71,7 @@ class ModelStock(Operator, frozen=True, tag="model-stock/1"):
         """The factor of every difference: one for the tensor, or one a row."""
         count = len(inputs.parents)
         if not self.filter_wise:
-            table = np.array(table_of_changes(name, inputs)).reshape(count, count, 1)
+            table = np.array(change_table(name, inputs)).reshape(count, count, 1)
             return Survey(factors=rounded([float(stock_ratio(table)[0] / count)] * count))
         parts = [(stock_ratio(table) / count).astype(np.float32) for table in _row_tables(name, inputs)]
         return Survey(row_factors=np.concatenate(parts))
@@ -82,6 +85,18 @@ class ModelStock(Operator, frozen=True, tag="model-stock/1"):
         for k in range(len(inputs.parents)):
             change = np.add(change, np.multiply(inputs.delta(k, name, start, stop), factors))
         return add_change(inputs.base.read(name, start, stop), change)
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        factors = survey.row_factors
+        if factors is None:
+            return changed(inputs, survey.factors)
+        columns = inputs.columns(name)
+
+        def passes(rows: Rows, start: int, out: Rows) -> None:
+            add_by_row(rows, start, columns, factors, out)
+
+        return tiled((inputs.base, *inputs.parents), passes)
 
     def _bound(self, inputs: Inputs) -> float:
         if not self.filter_wise:
@@ -141,6 +156,10 @@ def row_dots(left: Wide, right: Wide) -> Wide:
 
 def _row_tables(name: str, inputs: Inputs) -> Iterator[Wide]:
     """Inner products of the differences by row, f64, shape (parents, parents, rows), for slab after slab of rows."""
+    return row_change_tables(name, inputs) if COMPILED else _plain_row_tables(name, inputs)
+
+
+def _plain_row_tables(name: str, inputs: Inputs) -> Iterator[Wide]:
     columns, size, count = inputs.columns(name), inputs.size(name), len(inputs.parents)
     step = columns * max(1, SLAB // (columns * count))
     for start in range(0, size, step):

@@ -8,17 +8,17 @@ from typing import Annotated, ClassVar, Self
 
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey
+from studbook.breeding.operators.base import Kernel, Operator, Survey
+from studbook.breeding.operators.compiled import products, summed
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, VoteWeight
+from studbook.breeding.operators.tiled import change_table, changed
 from studbook.breeding.operators.weighted import (
     change_bound,
     changed_rows,
     rounded,
     sum_bound,
     summed_rows,
-    table_of_changes,
-    table_of_parents,
 )
 
 __all__ = ["LARGEST_FACTOR", "VANISHED", "Multislerp", "sphere_factors"]
@@ -72,13 +72,17 @@ class Multislerp(Operator, frozen=True, tag="multislerp/1"):
 
     def survey(self, name: str, inputs: Inputs) -> Survey:
         """The factors of the parents, or of their differences from the base."""
-        table = table_of_changes(name, inputs) if self.around_base else table_of_parents(name, inputs)
+        table = change_table(name, inputs) if self.around_base else products(name, inputs.parents)
         return Survey(factors=rounded(sphere_factors(self.weights, table)))
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
         rows = changed_rows if self.around_base else summed_rows
         return rows(name, start, stop, inputs, survey.factors)
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        return changed(inputs, survey.factors) if self.around_base else summed(inputs.parents, survey.factors)
 
     def _bound(self, inputs: Inputs) -> float:
         bound = change_bound if self.around_base else sum_bound

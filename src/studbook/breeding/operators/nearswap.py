@@ -8,9 +8,11 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, add_change
+from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change
 from studbook.breeding.operators.bounds import slack, wide_delta
 from studbook.breeding.operators.inputs import Inputs, Rows
+from studbook.breeding.operators.tiled import tiled
+from studbook.tensors.kernels_consensus import near
 from studbook.tensors.reductions import block_squares, blocks
 
 __all__ = ["NEAREST", "Nearswap", "Reach"]
@@ -72,6 +74,15 @@ class Nearswap(Operator, frozen=True, tag="nearswap/1"):
         moved = add_change(inputs.base.read(name, start, stop), step)
         whole = (share >= 1) & (difference != 0)
         return np.where(whole, inputs.parents[0].read(name, start, stop), moved)
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        reach = np.float32(self.t)
+
+        def passes(rows: Rows, start: int, out: Rows) -> None:
+            near(rows, reach, NEAREST, out)
+
+        return tiled((inputs.base, *inputs.parents), passes)
 
     def _bound(self, inputs: Inputs) -> float:
         reach, square = float(np.float32(self.t)), 0.0

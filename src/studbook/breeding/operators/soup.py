@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Self
 import numpy as np
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey
+from studbook.breeding.operators.base import Kernel, Operator, Survey
+from studbook.breeding.operators.compiled import summed
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Seed
 from studbook.breeding.operators.weighted import rounded, sum_bound, summed_rows
@@ -86,6 +87,10 @@ class Soup(Operator, frozen=True, tag="soup/1"):
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
         return summed_rows(name, start, stop, inputs, survey.factors)
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`."""
+        return summed(inputs.parents, survey.factors)
 
     def _bound(self, inputs: Inputs) -> float:
         return sum_bound(inputs, dict.fromkeys(inputs.names, self.survey("", inputs)))

@@ -6,10 +6,15 @@ from typing import Annotated, ClassVar, Self
 
 from msgspec import Meta
 
-from studbook.breeding.operators.base import Operator, Survey, add_change, coefficients
-from studbook.breeding.operators.consensus import combined, combined_bound, largest_changes, share_cuts
+from studbook.breeding.operators.base import Each, Kernel, Operator, Survey, add_change, coefficients
+from studbook.breeding.operators.compiled import copied
+from studbook.breeding.operators.consensus import combined, combined_bound, merge_pass
+from studbook.breeding.operators.cuts import CountedCuts, known_cuts, largest_changes, share_counts
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, Share, matches
+from studbook.breeding.operators.tiled import tiled
+from studbook.tensors.kernels import COMPILED
+from studbook.tensors.kernels_consensus import keep_largest
 
 __all__ = ["SparseTaskDelta"]
 
@@ -60,7 +65,14 @@ class SparseTaskDelta(Operator, frozen=True, tag="sparse-task-delta/1"):
         """One cut a parent."""
         if matches(name, self.skip):
             return Survey()
-        return Survey(cuts=share_cuts(inputs, name, self.densities))
+        return Survey(cuts=known_cuts(inputs, name, share_counts(self.densities, inputs.size(name))))
+
+    def survey_model(self, inputs: Inputs, each: Each) -> dict[str, Survey]:
+        """As `Operator.survey_model`; cuts that were found are left in the cache, if there is one."""
+        surveys = super().survey_model(inputs, each)
+        if inputs.cuts:
+            inputs.cuts.save()
+        return surveys
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:
         """See `Operator.rows`."""
@@ -69,6 +81,20 @@ class SparseTaskDelta(Operator, frozen=True, tag="sparse-task-delta/1"):
             return base.copy()
         terms = largest_changes(inputs, name, start, stop, survey.cuts)
         return add_change(base, combined(terms, coefficients(self.scales), elect=False, normalize=False))
+
+    def kernel(self, name: str, inputs: Inputs, survey: Survey) -> Kernel | None:
+        """See `Operator.kernel`; what was kept is counted, which proves the cuts, wherever they came from."""
+        if matches(name, self.skip) or not COMPILED:
+            return copied(inputs.base)
+        counts = share_counts(self.densities, inputs.size(name))
+        cuts = CountedCuts(survey.cuts, counts, inputs, f"{self.tag()}: {name}")
+        merge = merge_pass(coefficients(self.scales), elect=False, normalize=False, scale=1.0)
+
+        def passes(rows: Rows, start: int, out: Rows) -> None:
+            cuts.apply(keep_largest, rows, start)
+            merge(rows, out)
+
+        return tiled((inputs.base, *inputs.parents), passes, cuts.check)
 
     def _bound(self, inputs: Inputs) -> float:
         names = inputs.kept(self.skip)

@@ -7,9 +7,11 @@ from typing import Annotated, ClassVar, Self
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Survey
-from studbook.breeding.operators.consensus import SparseMerge, largest_changes, share_cuts
+from studbook.breeding.operators.consensus import Sparse, SparseMerge
+from studbook.breeding.operators.cuts import CountedCuts, known_cuts, largest_changes, share_counts
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Share, matches
+from studbook.tensors.kernels_consensus import keep_largest
 
 __all__ = ["Ties"]
 
@@ -63,11 +65,17 @@ class Ties(SparseMerge, frozen=True, tag="ties/1"):
         """One cut a parent."""
         if matches(name, self.skip):
             return Survey()
-        return Survey(cuts=share_cuts(inputs, name, self.densities))
+        return Survey(cuts=known_cuts(inputs, name, share_counts(self.densities, inputs.size(name))))
 
     def terms(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> tuple[Rows, ...]:
         """The largest changes of every parent."""
         return largest_changes(inputs, name, start, stop, survey.cuts)
+
+    def sparse(self, name: str, inputs: Inputs, survey: Survey) -> Sparse:
+        """See `SparseMerge.sparse`; what was kept is counted, which proves the cuts, wherever they came from."""
+        counts = share_counts(self.densities, inputs.size(name))
+        cuts = CountedCuts(survey.cuts, counts, inputs, f"{self.tag()}: {name}")
+        return Sparse(lambda rows, start: cuts.apply(keep_largest, rows, start), finish=cuts.check)
 
     @classmethod
     def examples(cls, parents: int) -> tuple[Self, ...]:

@@ -6,23 +6,35 @@ rounded to their storage. Tiles are small enough to stay in a core's second-leve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import local
 
 import numpy as np
 from numpy.typing import NDArray
 
 from studbook.breeding.operators.base import Kernel
+from studbook.breeding.operators.bounds import gram, wide_delta
+from studbook.breeding.operators.compiled import rescaled
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.tensors.kernels import COMPILED, convert, philox_words
-from studbook.tensors.kernels_consensus import block_table, row_tables
+from studbook.tensors.kernels_consensus import block_table, drop, row_tables
 from studbook.tensors.philox import Stream
 from studbook.tensors.reductions import BLOCK, blocks
 from studbook.tensors.sources import TensorSource
 from studbook.tensors.stacks import Room, read_stack
 from studbook.tensors.storage import Raw
 
-__all__ = ["Passes", "change_tables", "row_change_tables", "tiled", "tiled_by_row", "wide_pieces", "words_of"]
+__all__ = [
+    "Passes",
+    "change_table",
+    "changed",
+    "drop_drawn",
+    "row_change_tables",
+    "tiled",
+    "tiled_by_row",
+    "wide_pieces",
+    "words_of",
+]
 
 # Called with f32 rows of shape (sources, n), the index of the first element, and the f32 array of shape (n,) that the
 # child's elements go to. The rows may be written to.
@@ -88,6 +100,30 @@ def tiled_by_row(reads: tuple[TensorSource, ...], name: str, columns: int, passe
     return Kernel(reads, run) if COMPILED else None
 
 
+def changed(inputs: Inputs, factors: Sequence[float]) -> Kernel | None:
+    """The kernel of `studbook.breeding.operators.weighted.changed_rows`: parents whose factor is zero are not read."""
+    used = [k for k, factor in enumerate(factors) if factor != 0]
+    return rescaled(inputs.base, tuple(inputs.parents[k] for k in used), [factors[k] for k in used])
+
+
+def drop_drawn(base: Rows, row: Rows, stream: Stream, start: int, limit: int, factor: np.float32) -> None:
+    """Turn a parent's row into its changes times a factor, with +0.0 where the stream's word is not below a limit.
+
+    Args:
+        base: f32, the base's elements.
+        row: f32, the parent's.
+        stream: Gives the words.
+        start: Index of the first element.
+        limit: 0..2^32.
+        factor: f32.
+    """
+    if limit == 0:
+        row[:] = 0
+        return
+    words = words_of(stream, start, row.size)
+    drop(base, row, words, np.uint32(limit - 1), factor)
+
+
 def words_of(stream: Stream, start: int, size: int) -> NDArray[np.uint32]:
     """Words of the elements start..start+size-1, until the next call in this thread: u32, shape (size,)."""
     first, last = start // 4, -(-(start + size) // 4)
@@ -97,7 +133,7 @@ def words_of(stream: Stream, start: int, size: int) -> NDArray[np.uint32]:
     return found
 
 
-def change_tables(name: str, inputs: Inputs, *, pairs: bool = True) -> list[list[float]]:
+def change_table(name: str, inputs: Inputs, *, pairs: bool = True) -> list[list[float]]:
     """Inner products of the f64 differences parent - base over one tensor: parents x parents, the contract's order.
 
     Args:
@@ -106,6 +142,8 @@ def change_tables(name: str, inputs: Inputs, *, pairs: bool = True) -> list[list
         pairs: False where only the diagonal is wanted; the rest is then 0.
     """
     count = len(inputs.parents)
+    if not COMPILED:
+        return gram(inputs, (name,), lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count)
     table = np.zeros((count, count))
     for _, rows in wide_pieces(name, inputs, blocks(inputs.size(name))):
         block_table(rows, pairs, table)
@@ -113,7 +151,7 @@ def change_tables(name: str, inputs: Inputs, *, pairs: bool = True) -> list[list
 
 
 def row_change_tables(name: str, inputs: Inputs) -> Iterator[NDArray[np.float64]]:
-    """As `change_tables` for every row of a tensor: f64, shape (parents, parents, rows), for slab after slab of rows."""
+    """As `change_table` for every row of a tensor: f64, shape (parents, parents, rows), for slab after slab of rows."""
     columns, size, count = inputs.columns(name), inputs.size(name), len(inputs.parents)
     if columns > BLOCK:
         for at in range(0, size, columns):

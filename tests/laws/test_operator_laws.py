@@ -51,7 +51,7 @@ operators = pytest.mark.parametrize("operator", CASES)
 kinds = pytest.mark.parametrize("kind", KINDS)
 AMOUNTS = ("scales", "scale", "strength", "fraction")
 # Families that add up whole parents: products and sums of a mean round, where a change of nothing does not.
-MEANS = ("blend", "slerp", "multislerp", "soup")
+MEANS = ("blend", "linear-sum", "slerp", "multislerp", "soup")
 
 
 def operators_with(*fields: str) -> pytest.MarkDecorator:

@@ -158,6 +158,12 @@ def test_an_operator_the_policy_does_not_name_is_refused(models: Path, tmp_path:
             lab.breed(None, BLEND, ["first", "second"])
 
 
+@pytest.mark.parametrize("record", [{"operator": "quantise/1", "dtype": "q8_0"}, {"operator": "dequantise/1"}])
+def test_storages_of_containers_are_not_for_checkpoints(lab: Lab, record: dict[str, str]) -> None:
+    with pytest.raises(ParentsDoNotFit, match="SLM1"):
+        lab.breed(None, record, ["base"])
+
+
 def test_task_vectors_need_a_base(lab: Lab) -> None:
     with pytest.raises(UsageError, match="base"):
         lab.breed(None, {"operator": "task-delta/1", "scales": 0.5, "skip": []}, ["first", "second"])

@@ -66,6 +66,13 @@ def open_recipe(recipe: CheckpointRecipe, stored: Mapping[str, Files]) -> Opened
     arrangement = room.arrange(recipe)
     views = [room.view(view) for view in (recipe.base, *recipe.parents)]
     operator = recipe.decoded()
+    if operator.storage is not None:
+        raise ParentsDoNotFit(
+            f"stores a model as {operator.storage}, which is a storage of SLM1 containers",
+            where=operator.tag(),
+            advice="Say how a checkpoint is to be stored with `dtype`: f32, f16 or bf16.",
+            reason="parents.storage",
+        )
     inputs = Inputs(base=views[0], parents=tuple(views[1:]))
     operator.check(inputs)
     reference = operator.reference(inputs)

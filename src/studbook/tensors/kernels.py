@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 try:
-    from llvmlite import ir  # type: ignore[import-untyped]
+    from llvmlite import ir
     from numba import njit, types
     from numba.extending import intrinsic
 except ImportError:  # operators then run their numpy, several times slower but with the same bytes

@@ -1,4 +1,4 @@
-"""Compiled passes over widened rows: cuts, bands, drops and ranks, votes and sums, steps, and tables of inner products.
+"""Compiled passes over widened rows: cuts, bands, drops and ranks, votes and sums, and steps towards a parent.
 
 ``rows`` is f32, C-contiguous, shape (models, n): elements of the base, then those of every parent. A first pass turns the
 parents' rows into their sparse changes, in place; a second writes the child's elements, f32, to ``out``. Every function
@@ -19,14 +19,11 @@ from studbook.tensors.kernels import compiled
 __all__ = [
     "add_by_row",
     "add_terms",
-    "block_table",
     "drop",
     "drop_ranked",
     "keep_band",
     "keep_largest",
     "near",
-    "row_tables",
-    "squares",
     "subtract_row",
     "vote",
 ]
@@ -34,8 +31,6 @@ __all__ = [
 TILE = 1024
 # Rows no longer than this are ranked by counting: every element is compared with every other one.
 SHORT = 128
-LANES = 16
-BLOCK = 65_536
 
 
 @compiled
@@ -125,9 +120,9 @@ def _sorted_by(keys: Any, to: Any, counts: Any, shift: Any) -> None:
         place = np.uint32(place + count)
     digits = np.uint64(counts.size - 1)
     for i in range(keys.size):
-        d = np.int64((keys[i] >> np.uint64(shift)) & digits)
-        to[counts[d]] = keys[i]
-        counts[d] = np.uint32(counts[d] + np.uint32(1))
+        digit = np.int64((keys[i] >> np.uint64(shift)) & digits)
+        to[counts[digit]] = keys[i]
+        counts[digit] = np.uint32(counts[digit] + np.uint32(1))
 
 
 @compiled
@@ -301,99 +296,3 @@ def near(rows: Any, reach: Any, least: Any, out: Any) -> None:
         step = (share if share < one else one) * change
         moved = base[i] if step == 0 else base[i] + step
         out[i] = parent[i] if (share >= one) & (change != 0) else moved
-
-
-@compiled
-def _folded(lanes: Any) -> float:
-    width = LANES // 2
-    while width:
-        for j in range(width):
-            lanes[j] += lanes[j + width]
-        width //= 2
-    result: float = lanes[0]
-    return result
-
-
-@compiled
-def squares(base: Any, row: Any, words: Any, highest: Any) -> tuple[float, float]:
-    """Sums of squares of one block of f32 changes, f64 in the contract's order: of all, and of those that `drop` keeps.
-
-    Args:
-        base: f32, at most 65,536 elements.
-        row: f32, the parent's.
-        words: u32.
-        highest: u32.
-    """
-    every, kept = np.zeros(LANES, np.float64), np.zeros(LANES, np.float64)
-    zero = np.float64(0)
-    for s in range(0, row.size, LANES):
-        x, b, w = row[s : s + LANES], base[s : s + LANES], words[s : s + LANES]
-        for j in range(x.size):
-            change = np.float64(x[j] - b[j])
-            square = change * change
-            every[j] += square
-            kept[j] += square if w[j] <= highest else zero
-    return _folded(every), _folded(kept)
-
-
-@compiled
-def _dot(left: Any, right: Any, lanes: Any) -> None:
-    whole = left.size // LANES * LANES
-    for s in range(0, whole, LANES):
-        x, y = left[s : s + LANES], right[s : s + LANES]
-        for j in range(LANES):
-            lanes[j] += x[j] * y[j]
-    x, y = left[whole:], right[whole:]
-    for j in range(x.size):
-        lanes[j] += x[j] * y[j]
-
-
-@compiled
-def _add_block(rows: Any, first: Any, last: Any, pairs: Any, held: Any, lanes: Any, table: Any) -> None:
-    """The inner products of one block of changes, added to a table."""
-    count = rows.shape[0] - 1
-    lanes[:] = 0
-    for s in range(first, last, TILE):
-        e = min(s + TILE, last)
-        base = rows[0, s:e]
-        for k in range(count):
-            row, to = rows[k + 1, s:e], held[k, : e - s]
-            for i in range(to.size):
-                to[i] = np.float64(row[i]) - np.float64(base[i])
-        for i in range(count):
-            for j in range(0 if pairs else i, i + 1):
-                _dot(held[i, : e - s], held[j, : e - s], lanes[i, j])
-    for i in range(count):
-        for j in range(0 if pairs else i, i + 1):
-            table[i, j] += _folded(lanes[i, j])
-
-
-@compiled
-def block_table(rows: Any, pairs: Any, table: Any) -> None:
-    """Inner products of the f64 changes of one block, in the contract's order, added to ``table``.
-
-    Args:
-        rows: The base and the parents, at most 65,536 elements.
-        pairs: False for the diagonal only.
-        table: f64, shape (parents, parents); the part above the diagonal is left alone.
-    """
-    count = rows.shape[0] - 1
-    held, lanes = np.empty((count, TILE + 24), np.float64), np.empty((count, count, LANES), np.float64)
-    _add_block(rows, 0, rows.shape[1], pairs, held, lanes, table)
-
-
-@compiled
-def row_tables(rows: Any, columns: Any, tables: Any) -> None:
-    """As `block_table` for every row of a tensor, in blocks that count from its first element.
-
-    Args:
-        rows: The base and the parents, whole rows of ``columns``.
-        columns: Length of a row.
-        tables: f64, shape (rows of the tensor, parents, parents).
-    """
-    count = rows.shape[0] - 1
-    held, lanes = np.empty((count, TILE + 24), np.float64), np.empty((count, count, LANES), np.float64)
-    for r in range(tables.shape[0]):
-        end = (r + 1) * columns
-        for s in range(r * columns, end, BLOCK):
-            _add_block(rows, s, min(s + BLOCK, end), True, held, lanes, tables[r])

@@ -9,10 +9,11 @@ import numpy as np
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Kernel, Operator, Survey, coefficients
-from studbook.breeding.operators.bounds import gram, linear, norm, slack, wide_delta
+from studbook.breeding.operators.bounds import linear, norm, slack
 from studbook.breeding.operators.compiled import summed
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Share
+from studbook.breeding.operators.tiled import change_table
 from studbook.errors import OutsideAllowlist
 
 __all__ = ["Blend"]
@@ -88,7 +89,7 @@ class Blend(Operator, frozen=True, tag="blend/1"):
     def _bound(self, inputs: Inputs) -> float:
         factors = coefficients(self.weights)
         count = len(factors)
-        table = gram(inputs, inputs.names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count)
+        table = change_table(inputs, inputs.names)
         change, _ = linear(factors, table)
         drift = abs(math.fsum(float(f) for f in factors) - 1.0) * norm(inputs.base, inputs.names)
         terms = math.fsum(float(f) * norm(p, inputs.names) for f, p in zip(factors, inputs.parents, strict=True))

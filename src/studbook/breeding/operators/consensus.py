@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -20,10 +20,11 @@ from studbook.breeding.operators.bounds import Wide, slack
 from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, matches
-from studbook.breeding.operators.tiled import tiled, tiled_by_row
+from studbook.breeding.operators.tiled import tiled, tiled_by_row, wide_pieces
 from studbook.errors import OutsideAllowlist
 from studbook.tensors.kernels import COMPILED
 from studbook.tensors.kernels_consensus import add_terms, vote
+from studbook.tensors.kernels_tables import sizes
 from studbook.tensors.reductions import block_squares, blocks
 
 __all__ = [
@@ -159,6 +160,7 @@ class SparseMerge(Operator, frozen=True):
             elect=self.elects,
             normalize=self.normalize,
             scale=self.scale,
+            sparse=lambda name: self.sparse(name, inputs, surveys[name]),
         )
 
 
@@ -195,6 +197,7 @@ def combined_bound(
     elect: bool,
     normalize: bool,
     scale: float,
+    sparse: Callable[[str], Sparse] | None = None,
 ) -> float:
     """Upper bound of ||child - base|| where the child is base + scale * `combined` terms.
 
@@ -209,23 +212,22 @@ def combined_bound(
         elect: As in `combined`.
         normalize: As in `combined`.
         scale: Factor on the combined terms.
+        sparse: The compiled form of ``terms`` of a tensor, if there is one; the bound is the same.
     """
     names = tuple(names)
     factors = [abs(float(weight)) for weight in weights]
     divisor = _divisor(weights) if normalize and not elect else None
     largest = absolute = 0.0
+    over = 1.0 if divisor is None else abs(float(divisor))
     for name in names:
-        for start, stop in blocks(inputs.size(name)):
-            wide = [term.astype(np.float64) for term in terms(name, start, stop)]
-            products = [term * float(weight) for term, weight in zip(wide, weights, strict=True)]
-            over = 1.0 if divisor is None else abs(float(divisor))
-            if elect and normalize:
-                most = size = np.maximum.reduce([np.abs(t) * (f > 0) for t, f in zip(wide, factors, strict=True)])
-            else:
-                size = np.add.reduce([np.abs(product) for product in products]) / over
-                most = _elected_size(products) if elect else np.abs(np.add.reduce(products)) / over
-            largest += block_squares(most)
-            absolute += block_squares(size)
+        found = sparse(name) if sparse is not None and COMPILED else None
+        if found is None or found.whole_rows:
+            by_block = _plain_sizes(inputs, name, terms, weights, elect=elect, normalize=normalize, over=over)
+        else:
+            by_block = _fast_sizes(inputs, name, found, weights, elect=elect, normalize=normalize, over=over)
+        for most, size in by_block:
+            largest += most
+            absolute += size
     factor = abs(float(np.float32(scale)))
     change, sizes = factor * math.sqrt(largest), factor * math.sqrt(absolute)
     elements = sum(inputs.size(name) for name in names)
@@ -233,6 +235,40 @@ def combined_bound(
     divisors = [f for f in factors if f > 0] if elect and normalize else [] if divisor is None else [float(divisor)]
     tiny = max(1.0, factor) * max((1.0, *(1.0 / abs(d) for d in divisors))) * (len(factors) + 4) * 2.0**-149
     return change + slack(inputs, names, sizes, 2 * len(factors) + 6) + math.sqrt(elements) * tiny
+
+
+def _plain_sizes(
+    inputs: Inputs, name: str, terms: Terms, weights: Sequence[np.float32], *, elect: bool, normalize: bool, over: float
+) -> Iterator[tuple[float, float]]:
+    """Block by block, sums of squares of the largest sizes of the combined terms, and of their absolute sums."""
+    for start, stop in blocks(inputs.size(name)):
+        wide = [term.astype(np.float64) for term in terms(name, start, stop)]
+        products = [term * float(weight) for term, weight in zip(wide, weights, strict=True)]
+        if elect and normalize:
+            most = size = np.maximum.reduce([np.abs(t) * (w != 0) for t, w in zip(wide, weights, strict=True)])
+        else:
+            size = np.add.reduce([np.abs(product) for product in products]) / over
+            most = _elected_size(products) if elect else np.abs(np.add.reduce(products)) / over
+        yield block_squares(most), block_squares(size)
+
+
+def _fast_sizes(
+    inputs: Inputs,
+    name: str,
+    found: Sparse,
+    weights: Sequence[np.float32],
+    *,
+    elect: bool,
+    normalize: bool,
+    over: float,
+) -> Iterator[tuple[float, float]]:
+    """The compiled form of `_plain_sizes`."""
+    factors = np.array(weights, np.float64)
+    for start, rows in wide_pieces(name, inputs, blocks(inputs.size(name))):
+        found.run(rows, start)
+        yield sizes(rows, factors, elect, normalize, over)
+    if found.finish:
+        found.finish()
 
 
 def merge_pass(weights: Sequence[np.float32], *, elect: bool, normalize: bool, scale: float) -> Merge:

@@ -11,12 +11,12 @@ from msgspec import Meta
 
 from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change, coefficients
 from studbook.breeding.operators.compiled import copied
-from studbook.breeding.operators.consensus import combined, combined_bound
+from studbook.breeding.operators.consensus import Sparse, combined, combined_bound
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Keep, Pattern, Scale, Seed, matches
-from studbook.breeding.operators.tiled import wide_pieces, words_of
+from studbook.breeding.operators.tiled import drop_drawn, wide_pieces, words_of
 from studbook.tensors.kernels import COMPILED, add_dropped
-from studbook.tensors.kernels_consensus import squares
+from studbook.tensors.kernels_tables import squares
 from studbook.tensors.philox import Stream, keep_threshold, stream_for
 from studbook.tensors.reductions import block_squares, blocks, combine
 from studbook.tensors.storage import Raw
@@ -151,7 +151,13 @@ class DareNormMatched(Operator, frozen=True, tag="dare-norm-matched/1"):
             elect=False,
             normalize=False,
             scale=1.0,
+            sparse=lambda _: Sparse(lambda rows, start: self._drop(rows, start, survey.streams)),
         )
+
+    def _drop(self, rows: Rows, start: int, streams: Sequence[Stream]) -> None:
+        """The compiled form of `_terms`, in place."""
+        for row, stream in zip(rows[1:], streams, strict=True):
+            drop_drawn(rows[0], row, stream, start, keep_threshold(self.keep), np.float32(1))
 
     @classmethod
     def examples(cls, parents: int) -> tuple[Self, ...]:

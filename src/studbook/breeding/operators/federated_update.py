@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Self
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Each, Kernel, Operator, Survey, coefficients, in_turn
-from studbook.breeding.operators.bounds import gram, linear, slack, wide_delta
+from studbook.breeding.operators.bounds import linear, slack
 from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, matches
@@ -150,8 +150,7 @@ class FederatedUpdate(Operator, frozen=True, tag="federated-update/1"):
 
     def _bound(self, inputs: Inputs) -> float:
         names, factors = inputs.kept(self.skip), coefficients(self.factors(inputs))
-        table = gram(inputs, names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), len(factors))
-        change, terms = linear(factors, table)
+        change, terms = linear(factors, change_table(inputs, names))
         return change + slack(inputs, names, terms, len(factors) + 3)
 
     @classmethod
@@ -171,5 +170,5 @@ class FederatedUpdate(Operator, frozen=True, tag="federated-update/1"):
 
 def _squares(name: str, inputs: Inputs) -> tuple[float, ...]:
     """Sum of squares of every client's change of one tensor."""
-    table = change_table(name, inputs, pairs=False)
+    table = change_table(inputs, (name,), pairs=False)
     return tuple(table[k][k] for k in range(len(inputs.parents)))

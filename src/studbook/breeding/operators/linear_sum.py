@@ -9,12 +9,12 @@ import numpy as np
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Kernel, Operator, Survey, coefficients
-from studbook.breeding.operators.bounds import gram, linear, norm, slack, wide_delta
+from studbook.breeding.operators.bounds import linear, norm, slack
 from studbook.breeding.operators.compiled import summed
 from studbook.breeding.operators.consensus import Weight
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS
-from studbook.breeding.operators.tiled import tiled
+from studbook.breeding.operators.tiled import change_table, tiled
 from studbook.errors import OutsideAllowlist
 from studbook.tensors.kernels import weighted_sum
 
@@ -106,8 +106,7 @@ class LinearSum(Operator, frozen=True, tag="linear-sum/1"):
     def _bound(self, inputs: Inputs) -> float:
         factors = coefficients(self.weights)
         over = float(self._divisor()) if self.normalize else 1.0
-        table = gram(inputs, inputs.names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), len(factors))
-        change, _ = linear(factors, table)
+        change, _ = linear(factors, change_table(inputs, inputs.names))
         drift = abs(math.fsum((*(float(f) for f in factors), -over))) * norm(inputs.base, inputs.names)
         terms = math.fsum(abs(float(f)) * norm(p, inputs.names) for f, p in zip(factors, inputs.parents, strict=True))
         scale = 1.0 / abs(over)

@@ -71,7 +71,7 @@ class ModelStock(Operator, frozen=True, tag="model-stock/1"):
         """The factor of every difference: one for the tensor, or one a row."""
         count = len(inputs.parents)
         if not self.filter_wise:
-            table = np.array(change_table(name, inputs)).reshape(count, count, 1)
+            table = np.array(change_table(inputs, (name,))).reshape(count, count, 1)
             return Survey(factors=rounded([float(stock_ratio(table)[0] / count)] * count))
         parts = [(stock_ratio(table) / count).astype(np.float32) for table in _row_tables(name, inputs)]
         return Survey(row_factors=np.concatenate(parts))

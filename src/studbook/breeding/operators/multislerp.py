@@ -72,7 +72,7 @@ class Multislerp(Operator, frozen=True, tag="multislerp/1"):
 
     def survey(self, name: str, inputs: Inputs) -> Survey:
         """The factors of the parents, or of their differences from the base."""
-        table = change_table(name, inputs) if self.around_base else products(name, inputs.parents)
+        table = change_table(inputs, (name,)) if self.around_base else products(name, inputs.parents)
         return Survey(factors=rounded(sphere_factors(self.weights, table)))
 
     def rows(self, name: str, start: int, stop: int, inputs: Inputs, survey: Survey) -> Rows:

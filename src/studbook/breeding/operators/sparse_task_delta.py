@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from studbook.breeding.operators.base import Each, Kernel, Operator, Survey, add_change, coefficients
 from studbook.breeding.operators.compiled import copied
-from studbook.breeding.operators.consensus import combined, combined_bound, merge_pass
+from studbook.breeding.operators.consensus import Sparse, combined, combined_bound, merge_pass
 from studbook.breeding.operators.cuts import CountedCuts, known_cuts, largest_changes, share_counts
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, Share, matches
@@ -86,15 +86,19 @@ class SparseTaskDelta(Operator, frozen=True, tag="sparse-task-delta/1"):
         """See `Operator.kernel`; what was kept is counted, which proves the cuts, wherever they came from."""
         if matches(name, self.skip) or not COMPILED:
             return copied(inputs.base)
-        counts = share_counts(self.densities, inputs.size(name))
-        cuts = CountedCuts(survey.cuts, counts, inputs, f"{self.tag()}: {name}")
+        found = self._sparse(name, inputs, survey)
         merge = merge_pass(coefficients(self.scales), elect=False, normalize=False, scale=1.0)
 
         def passes(rows: Rows, start: int, out: Rows) -> None:
-            cuts.apply(keep_largest, rows, start)
+            found.run(rows, start)
             merge(rows, out)
 
-        return tiled((inputs.base, *inputs.parents), passes, cuts.check)
+        return tiled((inputs.base, *inputs.parents), passes, found.finish)
+
+    def _sparse(self, name: str, inputs: Inputs, survey: Survey) -> Sparse:
+        counts = share_counts(self.densities, inputs.size(name))
+        cuts = CountedCuts(survey.cuts, counts, inputs, f"{self.tag()}: {name}")
+        return Sparse(lambda rows, start: cuts.apply(keep_largest, rows, start), finish=cuts.check)
 
     def _bound(self, inputs: Inputs) -> float:
         names = inputs.kept(self.skip)
@@ -107,6 +111,7 @@ class SparseTaskDelta(Operator, frozen=True, tag="sparse-task-delta/1"):
             elect=False,
             normalize=False,
             scale=1.0,
+            sparse=lambda name: self._sparse(name, inputs, surveys[name]),
         )
 
     @classmethod

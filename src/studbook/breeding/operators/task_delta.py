@@ -8,10 +8,11 @@ import numpy as np
 from msgspec import Meta
 
 from studbook.breeding.operators.base import Kernel, Operator, Survey, add_change, coefficients
-from studbook.breeding.operators.bounds import gram, linear, slack, wide_delta
+from studbook.breeding.operators.bounds import linear, slack
 from studbook.breeding.operators.compiled import copied, rescaled
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, matches
+from studbook.breeding.operators.tiled import change_table
 
 __all__ = ["TaskDelta"]
 
@@ -71,7 +72,7 @@ class TaskDelta(Operator, frozen=True, tag="task-delta/1"):
 
     def _bound(self, inputs: Inputs) -> float:
         names, factors = inputs.kept(self.skip), coefficients(self.scales)
-        table = gram(inputs, names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), len(factors))
+        table = change_table(inputs, names)
         change, terms = linear(factors, table)
         return change + slack(inputs, names, terms, len(factors) + 3)
 

@@ -17,7 +17,8 @@ from studbook.breeding.operators.bounds import gram, wide_delta
 from studbook.breeding.operators.compiled import rescaled
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.tensors.kernels import COMPILED, convert, philox_words
-from studbook.tensors.kernels_consensus import block_table, drop, row_tables
+from studbook.tensors.kernels_consensus import drop
+from studbook.tensors.kernels_tables import block_table, row_tables
 from studbook.tensors.philox import Stream
 from studbook.tensors.reductions import BLOCK, blocks
 from studbook.tensors.sources import TensorSource
@@ -133,20 +134,24 @@ def words_of(stream: Stream, start: int, size: int) -> NDArray[np.uint32]:
     return found
 
 
-def change_table(name: str, inputs: Inputs, *, pairs: bool = True) -> list[list[float]]:
-    """Inner products of the f64 differences parent - base over one tensor: parents x parents, the contract's order.
+def change_table(inputs: Inputs, names: Iterable[str], *, pairs: bool = True) -> list[list[float]]:
+    """Inner products of the f64 differences parent - base over several tensors: `bounds.gram` of them, bit for bit.
 
     Args:
-        name: The tensor.
         inputs: Base and parents.
-        pairs: False where only the diagonal is wanted; the rest is then 0.
+        names: Which tensors.
+        pairs: False where only the diagonal is wanted; the rest is then not defined.
+
+    Returns:
+        A symmetric table, parents x parents.
     """
     count = len(inputs.parents)
     if not COMPILED:
-        return gram(inputs, (name,), lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count)
+        return gram(inputs, names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count)
     table = np.zeros((count, count))
-    for _, rows in wide_pieces(name, inputs, blocks(inputs.size(name))):
-        block_table(rows, pairs, table)
+    for name in names:
+        for _, rows in wide_pieces(name, inputs, blocks(inputs.size(name))):
+            block_table(rows, pairs, table)
     return [[float(table[max(i, j), min(i, j)]) for j in range(count)] for i in range(count)]
 
 

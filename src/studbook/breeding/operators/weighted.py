@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from studbook.breeding.operators.base import Survey, add_change, coefficients
-from studbook.breeding.operators.bounds import Wide, gram, linear, norm, slack, wide_delta
+from studbook.breeding.operators.bounds import Wide, gram, linear, norm, slack
 from studbook.breeding.operators.inputs import Inputs, Rows
+from studbook.breeding.operators.tiled import change_table
 
 __all__ = [
     "change_bound",
@@ -67,7 +68,7 @@ def table_of_parents(name: str, inputs: Inputs) -> list[list[float]]:
 
 def table_of_changes(name: str, inputs: Inputs) -> list[list[float]]:
     """Inner products of the f64 differences parent - base over one tensor, parents x parents."""
-    return gram(inputs, (name,), lambda k, n, s, e: wide_delta(inputs, k, n, s, e), len(inputs.parents))
+    return change_table(inputs, (name,))
 
 
 def sum_bound(inputs: Inputs, surveys: Mapping[str, Survey]) -> float:

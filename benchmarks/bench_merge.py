@@ -402,8 +402,11 @@ def page(found: dict[str, Any]) -> str:
         for name, same in found["same"].items():
             shares = " | ".join(f"{same[k]:.4%}" for k in ("equal", "within_one_ulp", "changed", "peer_changed"))
             lines.append(f"| {name} | {shares} |")
-        lines += ["", "DARE drops other elements than the peer, whose masks come from a generator without a position. In TIES a"]
-        lines.append("tied vote changes nothing, as sgn(0) = 0 in the paper; the peer counts it as a vote for plus.")
+        lines += [
+            "",
+            "DARE drops other elements than the peer, whose masks come from a generator without position. In TIES",
+        ]
+        lines.append("a tied vote changes nothing, as sgn(0) = 0 in the paper; the peer counts it as a vote for plus.")
     return "\n".join(lines) + "\n"
 
 

@@ -50,11 +50,14 @@ class Kernel:
             shape (n,) the child's elements go to, rounded to its storage. The stack's rows are stored alike; where the
             sources are not, the stack is f32.
         finish: Called once after the whole tensor was computed; raises where what was assumed about it did not hold.
+        propagates: Whether a NaN or an infinity in any element it reads always makes the child's element one, as sums of
+            products do; the child's elements are then all that has to be looked at.
     """
 
     reads: tuple[TensorSource, ...]
     run: Callable[[Raw, int, Raw], None]
     finish: Callable[[], None] | None = None
+    propagates: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def copied(source: TensorSource) -> Kernel | None:
         else:
             convert(stack, out)
 
-    return Kernel((source,), run) if COMPILED else None
+    return Kernel((source,), run, propagates=True) if COMPILED else None
 
 
 def summed(sources: tuple[TensorSource, ...], factors: Iterable[float | np.float32]) -> Kernel | None:
@@ -50,7 +50,7 @@ def summed(sources: tuple[TensorSource, ...], factors: Iterable[float | np.float
     def run(stack: Raw, start: int, out: Raw) -> None:
         weighted_sum(stack, numbers, out)
 
-    return Kernel(sources, run) if COMPILED else None
+    return Kernel(sources, run, propagates=True) if COMPILED else None
 
 
 def rescaled(
@@ -62,7 +62,7 @@ def rescaled(
     def run(stack: Raw, start: int, out: Raw) -> None:
         add_scaled(stack, numbers, out)
 
-    return Kernel((base, *sources), run) if COMPILED else None
+    return Kernel((base, *sources), run, propagates=True) if COMPILED else None
 
 
 def products(name: str, sources: tuple[TensorSource, ...]) -> list[list[float]]:

@@ -140,7 +140,6 @@ class _Run:
                 self._rows(piece.name, start, stop, part)
             else:
                 self._kernel(kernel, piece.name, start, part)
-            _require_finite(part, f"child of {self.operator.tag()}: {piece.name} from element {start}")
         self.sink.put(piece.name, piece.start, out)
         return piece, out
 
@@ -165,15 +164,23 @@ class _Run:
         values = self.operator.rows(name, start, stop, self.inputs, self.surveys[name])
         _require_finite(values, f"child of {self.operator.tag()}: {name} from element {start}")
         out[:] = narrow(values, self.sink.storage(name))
+        _require_finite(out, f"child of {self.operator.tag()}: {name} from element {start}")
 
     def _kernel(self, kernel: Kernel, name: str, start: int, out: Raw) -> None:
         room = _last(self.rooms) or Room()
         stack = read_stack(kernel.reads, name, start, out.size, room)
+        if not kernel.propagates:
+            self._check_inputs(stack, name, start)
+        kernel.run(stack, start, out)
+        if non_finite(out)[0]:
+            self._check_inputs(stack, name, start)
+            _require_finite(out, f"child of {self.operator.tag()}: {name} from element {start}")
+        self.rooms.append(room)
+
+    def _check_inputs(self, stack: Raw, name: str, start: int) -> None:
         if non_finite(stack.reshape(-1))[0]:
             for place, row in enumerate(stack):
                 _require_finite(row, f"input {place} of {self.operator.tag()}: {name} from element {start}")
-        kernel.run(stack, start, out)
-        self.rooms.append(room)
 
 
 class _Ordered:

@@ -34,6 +34,7 @@ __all__ = [
     "elect",
     "keep_above",
     "keep_above_by_row",
+    "pair_products",
     "philox_words",
     "weighted_sum",
 ]
@@ -385,3 +386,44 @@ def choose(stack: Any, start: Any, unit: Any, picked: Any, out: Any) -> None:
         for i in range(to.size):
             to[i] = _narrow(_widen(row[i]), to.dtype)
         s = e
+
+
+@compiled
+def pair_products(stack: Any, block: Any, table: Any) -> None:
+    """Add the inner products of two raw rows with themselves and each other, block by block, to a table.
+
+    The order of sums is that of `studbook.tensors.reductions.block_dot`: 16 lanes from +0.0 in ascending order, folded 8,
+    4, 2, 1; each element is read and widened once for all three.
+
+    Args:
+        stack: Raw, shape (2, n); its first element starts a block.
+        block: Elements of a block.
+        table: f64, shape (2, 2); the upper half stays as it is.
+    """
+    lanes = np.empty((3, 16), np.float64)
+    first, mixed, second = lanes[0], lanes[1], lanes[2]
+    for s in range(0, stack.shape[1], block):
+        x, y = stack[0, s : s + block], stack[1, s : s + block]
+        lanes[:, :] = 0
+        whole = x.size // 16 * 16
+        for i in range(0, whole, 16):
+            left, right = x[i : i + 16], y[i : i + 16]
+            for j in range(16):
+                a, b = np.float64(_widen(left[j])), np.float64(_widen(right[j]))
+                first[j] += a * a
+                mixed[j] += a * b
+                second[j] += b * b
+        left, right = x[whole:], y[whole:]
+        for j in range(left.size):
+            a, b = np.float64(_widen(left[j])), np.float64(_widen(right[j]))
+            first[j] += a * a
+            mixed[j] += a * b
+            second[j] += b * b
+        for width in (8, 4, 2, 1):
+            for j in range(width):
+                first[j] += first[j + width]
+                mixed[j] += mixed[j + width]
+                second[j] += second[j + width]
+        table[0, 0] += first[0]
+        table[1, 0] += mixed[0]
+        table[1, 1] += second[0]

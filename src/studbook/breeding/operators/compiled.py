@@ -8,7 +8,7 @@ from threading import local
 import numpy as np
 
 from studbook.breeding.operators.base import Kernel
-from studbook.tensors.kernels import COMPILED, add_scaled, convert, weighted_sum
+from studbook.tensors.kernels import COMPILED, add_scaled, convert, pair_products, weighted_sum
 from studbook.tensors.kernels_counting import add_products
 from studbook.tensors.reductions import BLOCK, block_dot, blocks
 from studbook.tensors.sources import TensorSource
@@ -75,6 +75,9 @@ def products(name: str, sources: tuple[TensorSource, ...]) -> list[list[float]]:
     table = np.zeros((count, count))
     for start in range(0, size, STEP):
         stack = read_stack(sources, name, start, min(STEP, size - start), _ROOMS.stack)
+        if COMPILED and count == 2:
+            pair_products(stack, BLOCK, table)
+            continue
         wide = _ROOMS.wide.array(count, stack.shape[1], np.float32)
         for k, row in enumerate(wide):
             if COMPILED:

@@ -7,15 +7,16 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from checkpoint_fixtures import bf16, read_llama, write_llama
 from lab_fixtures import Place, run_cli
 from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, StudbookError, UsageError
-from studbook.lab import Lab
+from studbook.lab import Lab, checkpoints
 from studbook.lab.founding import read_policy
-from studbook.records import CandidateManifest, LineageTemplate, OperatorReceipt, SourceManifest
+from studbook.records import CandidateManifest, LineageTemplate, OperatorReceipt, SourceManifest, digest
 
 PERSON = "ann"
 PRUNE = {"operator": "prune/1", "fraction": 0.2, "scope": "global", "skip": ["*embed*", "*norm*"]}
@@ -117,6 +118,77 @@ def test_a_child_can_be_a_parent_and_its_lineage_reaches_the_sources(lab: Lab) -
     assert {a.name for a in tree.parents} == {"base", name}
     assert [a.name for p in tree.parents for a in p.parents] == ["base"]
     assert lab.diff(pruned, child)["layers"]
+
+
+def test_a_checkpoint_is_no_champion_whoever_says_so(lab: Lab) -> None:
+    with pytest.raises(OutOfOrder, match="no suite"):
+        lab.release("base", "champion", PERSON)
+
+
+def whole_recipe(**changes: object) -> dict[str, object]:
+    """A recipe that names everything, with changes."""
+    view = {"model": "base", "adapter": None, "layers": None}
+    fields: dict[str, object] = {
+        "operator": PRUNE,
+        "base": view,
+        "parents": [view],
+        "config_from": "base",
+        "tokenizer_from": "base",
+        "vocabulary": {"policy": "refuse", "multiple_of": None, "lacking": "base"},
+        "dtype": "keep",
+    }
+    return {k: v for k, v in (fields | changes).items() if v is not ...}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base": 5},
+        {"base": ...},
+        {"parents": None},
+        {"parents": [{}]},
+        {"parents": [{"model": 5, "adapter": None, "layers": None}]},
+        {"parents": [{"model": "base", "adapter": None, "layers": [{"model": "base"}]}]},
+        {"config_from": []},
+        {"vocabulary": {"policy": "guess"}},
+        {"dtype": "int4"},
+        {"shard_bytes": 1},
+        {"shard_bytes": "many"},
+        {"surprise": 1},
+        {"operator": 7},
+    ],
+    ids=str,
+)
+def test_a_recipe_with_a_field_of_another_type_is_refused_in_words(lab: Lab, changes: dict[str, object]) -> None:
+    with pytest.raises(StudbookError):
+        lab.breed(None, whole_recipe(**changes))
+    assert not list(lab.desk.all(LineageTemplate))
+
+
+def test_a_fault_is_named_where_its_owner_knows_the_file(lab: Lab, tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "torn", 9)
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-3])
+    with pytest.raises(StudbookError) as caught:
+        lab.register(folder)
+    assert str(folder / "model.safetensors") in caught.value.where
+
+
+@pytest.mark.parametrize("meddle", ["a stranger's weights", "a link", "a file"])
+def test_a_folder_that_somebody_meddled_with_is_not_gone_on_from(lab: Lab, tmp_path: Path, meddle: str) -> None:
+    recipe = checkpoints.resolve(lab.desk, checkpoints.simple_recipe(lab.desk, PRUNE, ["base"], None))
+    work = digest(msgspec.json.decode(msgspec.json.encode(recipe)))
+    (tmp_path / "victim").mkdir()
+    folder = lab.desk.workspace.resume_folder(work[:16])
+    if meddle == "a link":
+        (folder / "child").symlink_to(tmp_path / "victim")
+    elif meddle == "a file":
+        (folder / "child").write_text("not a folder")
+    else:
+        write_llama(folder / "child", 3)
+    child = lab.breed(None, PRUNE, ["base"])
+    assert not folder.exists()
+    assert lab.reproduce(child, folder=tmp_path / "again") == child
+    assert not list((tmp_path / "victim").iterdir())
 
 
 def test_nothing_judges_a_checkpoint_so_nothing_promotes_it(lab: Lab) -> None:

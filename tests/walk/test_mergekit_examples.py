@@ -1,4 +1,4 @@
-"""Every shipped mergekit file runs unchanged through the lab: models, a LoRA, two vocabularies; and comes out the same again."""
+"""Every shipped mergekit file runs unchanged through the lab: models, a LoRA, two vocabularies; and comes out again."""
 
 from __future__ import annotations
 

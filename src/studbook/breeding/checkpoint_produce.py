@@ -21,7 +21,7 @@ from studbook.files import hash_file
 from studbook.models.checkpoint import Checkpoint, FileEntry, label_of, list_files, open_checkpoint, tokenizer_sha256
 from studbook.models.checkpoint_folder import listing_bytes
 from studbook.models.digests import layout_sha256
-from studbook.models.safetensors_writer import JOURNAL, Shard, index_bytes
+from studbook.models.safetensors_writer import Shard, index_bytes
 from studbook.records import (
     Blob,
     Check,
@@ -317,7 +317,6 @@ def _hashed(files: Files) -> dict[str, FileEntry]:
 
 def _collect(folder: Path, told: Mapping[str, list[Any]]) -> tuple[Checkpoint, bytes, dict[str, Path]]:
     """Hash what the worker left, and open it; its word about the weights must be what the bytes say."""
-    (folder / JOURNAL).unlink(missing_ok=True)
     files = list_files(folder)
     entries = _hashed(files)
     for entry in entries.values():

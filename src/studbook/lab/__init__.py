@@ -31,6 +31,7 @@ from studbook.lab import (
 )
 from studbook.lab.adapters import Adapters
 from studbook.lab.desk import Desk
+from studbook.lab.export import export
 from studbook.lab.progress import Progress
 from studbook.lab.suites import Suites
 from studbook.records import (
@@ -136,7 +137,7 @@ class Lab:
 
     def export(self, name: str, folder: Path) -> dict[str, str]:
         """Write a checkpoint as a folder, or an SLM1 model as a file, with the records of its making."""
-        return checkpoints.export(self.desk, name, folder)
+        return export(self.desk, name, folder)
 
     def evaluate(self, names: Sequence[str]) -> dict[str, judging.Card]:
         """Scorecards of some models on the development suites, which may be looked at freely.

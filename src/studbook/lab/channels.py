@@ -151,6 +151,12 @@ def finish_aliases(desk: Desk) -> None:
 
 
 def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPromotion:
+    if artifact not in desk.sources():
+        raise OutOfOrder(
+            f"{desk.name_of(artifact)} is no SLM1 model, and no suite here can judge it",
+            advice="Checkpoints and adapters are bred from, shown and exported; a channel holds what was judged.",
+            reason="order.unjudged",
+        )
     given = [(d, a) for d, a in desk.all(ParentApproval) if a.artifact == artifact]
     today = date.today().isoformat()
     if not given or given[-1][1].until < today or given[-1][1].source != desk.sources()[artifact][0]:

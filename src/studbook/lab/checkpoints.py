@@ -10,6 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from studbook.breeding.checkpoint_produce import (
     Grown,
     bytes_of,
@@ -26,12 +28,12 @@ from studbook.breeding.produce import Bred, describe
 from studbook.breeding.recipes import expand, wants_one_parent
 from studbook.breeding.sources import SlmTensors
 from studbook.breeding.template import operator_fields
-from studbook.errors import DigestDiffers, OutOfOrder, ParentsDoNotFit, UsageError
+from studbook.errors import OutOfOrder, ParentsDoNotFit, RecordRefused, UsageError
 from studbook.exchange.mergekit import translate_mergekit
-from studbook.files import copy_new, write_new
 from studbook.lab.desk import Desk
 from studbook.lab.sources import licence_of
 from studbook.models.checkpoint import open_checkpoint, parse_listing
+from studbook.models.safetensors_writer import JOURNAL
 from studbook.policy import check_operator, inherited_licence
 from studbook.records import (
     CandidateManifest,
@@ -41,7 +43,6 @@ from studbook.records import (
     LoraSource,
     OperatorReceipt,
     ParentApproval,
-    canonical,
     digest,
 )
 from studbook.registry.approval import select_approved_parents
@@ -51,7 +52,6 @@ __all__ = [
     "breed",
     "breed_checkpoint",
     "bytes_of",
-    "export",
     "is_checkpoint",
     "recipe_of",
     "reproduce_checkpoint",
@@ -111,6 +111,8 @@ def breed(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str], base: s
     """
     plain: Mapping[str, Any] = recipe
     if "mergekit" in recipe:
+        if not (isinstance(recipe["mergekit"], str) and isinstance(recipe.get("where"), str)):
+            raise RecordRefused("mergekit is the text of a YAML file", where="recipe", advice="Use --mergekit FILE.")
         plain = _translated(desk, recipe["mergekit"], recipe["where"], recipe.get("seed", 0))
     elif "parents" not in recipe:
         if not parents:
@@ -175,6 +177,7 @@ def resolve(desk: Desk, plain: Mapping[str, Any]) -> CheckpointRecipe:
         UsageError: if a name is nobody's, or another kind of model's.
         StudbookError: any of its kinds, if the recipe is not valid.
     """
+    named = _named(plain)
 
     def found(name: str, kind: type) -> str:
         artifact = _find(desk, name)
@@ -185,22 +188,62 @@ def resolve(desk: Desk, plain: Mapping[str, Any]) -> CheckpointRecipe:
             raise UsageError(f"{name!r} is not {what}", where="recipe", advice="Register the folder it lies in.")
         return artifact
 
-    def place(part: Mapping[str, Any]) -> dict[str, Any]:
-        adapter = part.get("adapter")
-        changed = {"model": found(part["model"], CheckpointSource)}
-        changed["adapter"] = None if adapter is None else found(adapter, LoraSource)  # type: ignore[assignment]
-        return {**part, **changed}
+    def place(part: _NamedView | _NamedSegment) -> dict[str, Any]:
+        adapter = None if part.adapter is None else found(part.adapter, LoraSource)
+        return {"model": found(part.model, CheckpointSource), "adapter": adapter}
 
-    def view(part: Mapping[str, Any]) -> dict[str, Any]:
-        layers = part.get("layers")
-        return {**place(part), "layers": None if layers is None else [place(s) for s in layers]}
+    def view(part: _NamedView) -> dict[str, Any]:
+        layers = part.layers and [{**place(s), "first": s.first, "last": s.last} for s in part.layers]
+        return {**place(part), "layers": layers}
 
-    fields = {"recipe": "checkpoint-recipe/1", "shard_bytes": _SHARD_BYTES, **plain}
-    fields["base"] = view(plain["base"])
-    fields["parents"] = [view(p) for p in plain["parents"]]
-    for donor in ("config_from", "tokenizer_from"):
-        fields[donor] = found(plain[donor], CheckpointSource)
+    fields: dict[str, Any] = {"recipe": "checkpoint-recipe/1", **msgspec.to_builtins(named)}
+    fields["base"] = view(named.base)
+    fields["parents"] = [view(p) for p in named.parents]
+    fields["config_from"] = found(named.config_from, CheckpointSource)
+    fields["tokenizer_from"] = found(named.tokenizer_from, CheckpointSource)
     return decode_recipe(fields)
+
+
+class _NamedSegment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    model: str
+    adapter: str | None
+    first: int
+    last: int
+
+
+class _NamedView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    model: str
+    adapter: str | None
+    layers: tuple[_NamedSegment, ...] | None
+
+
+class _NamedRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    operator: JsonObject
+    base: _NamedView
+    parents: tuple[_NamedView, ...]
+    config_from: str
+    tokenizer_from: str
+    vocabulary: JsonObject
+    dtype: str
+    shard_bytes: int = _SHARD_BYTES
+
+
+def _named(plain: Mapping[str, Any]) -> _NamedRecipe:
+    """A recipe whose models are still named as people name them, each field of its type.
+
+    Raises:
+        RecordRefused: naming the field that is missing, unknown or of another type.
+    """
+    fields = {k: v for k, v in plain.items() if k != "recipe" or v != "checkpoint-recipe/1"}
+    try:
+        return msgspec.convert(fields, _NamedRecipe, strict=True)
+    except msgspec.ValidationError as error:
+        raise RecordRefused(
+            str(error),
+            where="checkpoint recipe",
+            advice="Write every field of the recipe, each of its type: docs/checkpoints.md.",
+            reason="recipe.record",
+        ) from error
 
 
 def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None = None) -> str:
@@ -224,7 +267,7 @@ def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None =
         if manifest.template == digest(template):
             return manifest.artifact.sha256
     desk.workspace.commit(template)
-    folder = desk.workspace.resume_folder(template.recipe_sha256[:16])
+    folder = _resumable(desk.workspace.resume_folder(template.recipe_sha256[:16]))
     with _shown(desk, folder, "breeding", template):
         grown = produce_checkpoint(desk.header, template, files, folder, threads=threads)
     artifact = _accept(desk, template, recipe, grown)
@@ -244,52 +287,6 @@ def reproduce_checkpoint(
         return recompute_checkpoint(template, receipt, files, folder, threads=threads, **options)
 
 
-def export(desk: Desk, name: str, folder: Path) -> dict[str, str]:
-    """Write a checkpoint as a folder, or an SLM1 model as a file in one, with the records that speak of its making.
-
-    Returns:
-        Relative path -> SHA-256 of everything that was written.
-
-    Raises:
-        UsageError: if the folder is not empty.
-        DigestDiffers: if bytes of the store are not what they should be; nothing is left in the folder then.
-    """
-    artifact = desk.find_model(name)
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.")
-    files = stored(desk, artifact) if is_checkpoint(desk, artifact) else {}
-    if not files:
-        files = {f"{desk.name_of(artifact)}.slm": desk.workspace.blob_path(artifact)}
-    written: dict[str, str] = {}
-    total = sum(p.stat().st_size for p in files.values())
-    try:
-        with desk.progress.measure(f"exporting {desk.name_of(artifact)}", total) as shown:
-            for relative, path in sorted(files.items()):
-                target = folder / relative
-                target.parent.mkdir(parents=True, exist_ok=True)
-                written[relative] = copy_new(path, target, shown)[0]
-                target.chmod(0o644)
-                if written[relative] != path.name:
-                    raise DigestDiffers("is not the file that was stored", where=path)
-        card = _provenance(desk, artifact)
-        write_new(folder / "studbook.json", card, 0o644)
-    except BaseException:
-        for relative in files:
-            (folder / relative).unlink(missing_ok=True)
-        raise
-    return written
-
-
-def _provenance(desk: Desk, artifact: str) -> bytes:
-    """The records of an artifact's making, as one JSON object."""
-    for _, manifest in desk.candidates():
-        if manifest.artifact.sha256 == artifact:
-            template = desk.workspace.get(manifest.template, LineageTemplate)
-            receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
-            return canonical({"manifest": manifest, "receipt": receipt, "template": template})
-    return canonical({"source": desk.registered()[artifact][1]})
-
-
 def _require_approved(desk: Desk, artifacts: Sequence[str]) -> None:
     """Every model that is registered must be approved; what was bred here stands on its own parents' approvals."""
     registered = {a: found for a, found in desk.registered().items() if a in artifacts}
@@ -300,6 +297,17 @@ def _require_approved(desk: Desk, artifacts: Sequence[str]) -> None:
             advice=f"A person approves it: studbook approve {excluded.name} --as PERSON",
             reason="order.approval",
         )
+
+
+def _resumable(folder: Path) -> Path:
+    """A folder that an earlier run of this work left, or an empty one if anything in it is not as that run leaves it."""
+    child = folder / "child"
+    plain = child.is_dir() and not child.is_symlink()
+    journal = child / JOURNAL
+    if not (plain and journal.is_file() and not journal.is_symlink()):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    return folder
 
 
 def _accept(desk: Desk, template: LineageTemplate, recipe: CheckpointRecipe, grown: Grown) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from studbook.errors import ParentsDoNotFit, UsageError
+from studbook.errors import ParentsDoNotFit, StudbookError, UsageError
 from studbook.files import copy_new, read_file
 from studbook.models.checkpoint import Checkpoint, list_folder, open_checkpoint
 from studbook.models.peft import LoraAdapter, read_peft
@@ -79,12 +79,23 @@ def read_checkpoint(
     """
     listed = list_folder(folder)
     copies, digests = {}, {}
-    for number, (relative, path) in enumerate(sorted(listed.items())):
-        copies[relative] = staging / f"{number:04d}"
+    for relative, path in sorted(listed.items()):
+        copies[relative] = staging / relative
+        copies[relative].parent.mkdir(exist_ok=True)
         digests[relative] = copy_new(path, copies[relative], shown)[0]
+    try:
+        return _drafts(header, name or folder.resolve().name, copies, digests, licence)
+    except StudbookError as error:
+        # The copies are what was read; the folder is what its owner knows.
+        error.where = error.where.replace(str(staging), str(folder))
+        raise
+
+
+def _drafts(
+    header: Header, title: str, copies: Mapping[str, Path], digests: Mapping[str, str], licence: str | None
+) -> tuple[FileDraft, ...]:
     drafts = [d] if (d := _licence(header, copies, licence)) else []
     declared = digest(drafts[0].manifest) if drafts else None
-    title = name or folder.resolve().name
     if "adapter_config.json" in copies and "config.json" not in copies:
         drafts.append(_lora(header, title, read_peft(copies), copies, digests, declared))
     else:

@@ -102,8 +102,8 @@ def test_a_child_is_reproduced_with_its_bytes_deleted_on_any_threads_and_chunks(
     manifest = next(m for _, m in lab.desk.candidates() if m.artifact.sha256 == child)
     entry = lab.desk.workspace.entry(manifest.receipt)
     kept = {b.sha256: lab.desk.workspace.blob_path(b.sha256).read_bytes() for b in entry.blobs}
-    for digest in kept:
-        lab.desk.workspace.blob_path(digest).unlink()
+    for blob in kept:
+        lab.desk.workspace.blob_path(blob).unlink()
     assert not lab.verify().ok
     assert lab.reproduce(child, threads=threads, chunk=chunk, restore=True) == child
     assert all(lab.desk.workspace.blob_path(d).read_bytes() == data for d, data in kept.items())

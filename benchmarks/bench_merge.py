@@ -422,6 +422,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", type=Path, help="folder for merge.json and merge.md")
     arguments = parser.parse_args()
+    if arguments.write:
+        arguments.write.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         found = gather(arguments, Path(folder))
     print(page(found))

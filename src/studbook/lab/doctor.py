@@ -24,6 +24,7 @@ from studbook.environment import environment_class
 from studbook.errors import StudbookError, UsageError
 from studbook.sandbox import Limits, run_worker
 from studbook.tensors import kernels
+from studbook.tensors.compiling import COMPILED
 
 __all__ = ["EXTRAS", "Check", "Examination", "examine"]
 
@@ -84,7 +85,7 @@ def examine(folder: Path = Path(), shown: Callable[[str], None] = lambda _: None
     if not folder.is_dir():
         raise UsageError("is no folder", where=folder, advice="Name the folder that labs are going to lie in.")
     started = time.monotonic()
-    count = warm_kernels(shown) if kernels.COMPILED else 0
+    count = warm_kernels(shown) if COMPILED else 0
     seconds = time.monotonic() - started
     isolation, worker = _isolation()
     checks = (

@@ -1,34 +1,31 @@
 """The compiled forms of merges: elements are widened, computed on and rounded in registers, from raw rows to a raw row.
 
-Every function here does what the `rows` of an operator does, one correctly rounded f32 operation at a time, in tiles that
-stay in a core's first-level cache; the tests compare the bytes. Nothing is fused: fast-math is off and LLVM contracts a
-product and a sum only where that is allowed. Where numba is missing `COMPILED` is false, and the operators' numpy is used.
+Every function does what the `rows` of an operator does, one correctly rounded f32 operation at a time and nothing fused,
+in tiles that stay in a core's first-level cache; the tests compare the bytes. Without numba the operators' numpy is used.
 
-A compiled function calls nothing that is compiled in another module: numba's cache on disk notices only changes of the
-file in which a function is written, and old machine code must never meet new rules.
+A compiled function calls nothing compiled in another module: numba's cache on disk notices changes of its own file alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from studbook.tensors.compiling import COMPILED, compiled
+
 try:
     from llvmlite import ir
-    from numba import njit, types
+    from numba import types
     from numba.extending import intrinsic
 except ImportError:  # operators then run their numpy, several times slower but with the same bytes
-    njit = None
+    intrinsic = None
 
 __all__ = [
-    "COMPILED",
     "add_dropped",
     "add_noise",
     "add_scaled",
     "choose",
-    "compiled",
     "convert",
     "differences",
     "elect",
@@ -39,30 +36,12 @@ __all__ = [
     "weighted_sum",
 ]
 
-COMPILED = njit is not None
 TILE = 1024
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """The function compiled by numba for the types it is called with, without the interpreter's lock, cached on disk.
-
-    Without numba the function itself. Floating-point semantics are IEEE 754's; division by zero does not raise.
-    """
-    if njit is None:
-        return function
-    options = {"nogil": True, "error_model": "numpy", "fastmath": False}
-    try:
-        result: F = njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder can be written to: compile in memory
-        result = njit(**options)(function)
-    return result
 
 
 def _inlined(function: Any) -> Any:
     """An intrinsic: instructions written by hand where numba's integer promotion would double their width."""
-    return function if njit is None else intrinsic(function)
+    return intrinsic(function) if COMPILED else function
 
 
 def _bf16_in(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -390,40 +369,32 @@ def choose(stack: Any, start: Any, unit: Any, picked: Any, out: Any) -> None:
 
 @compiled
 def pair_products(stack: Any, block: Any, table: Any) -> None:
-    """Add the inner products of two raw rows with themselves and each other, block by block, to a table.
+    """Add the inner products of two raw rows (2, n) with themselves and each other to a table, f64 (2, 2), upper half left.
 
-    The order of sums is that of `studbook.tensors.reductions.block_dot`: 16 lanes from +0.0 in ascending order, folded 8,
-    4, 2, 1; each element is read and widened once for all three.
-
-    Args:
-        stack: Raw, shape (2, n); its first element starts a block.
-        block: Elements of a block.
-        table: f64, shape (2, 2); the upper half stays as it is.
+    The order of sums is that of `studbook.tensors.reductions.block_dot`; the first element starts a block of ``block``.
     """
     lanes = np.empty((3, 16), np.float64)
     first, mixed, second = lanes[0], lanes[1], lanes[2]
     for s in range(0, stack.shape[1], block):
         x, y = stack[0, s : s + block], stack[1, s : s + block]
-        lanes[:, :] = 0
-        whole = x.size // 16 * 16
-        for i in range(0, whole, 16):
+        lanes[:] = 0
+        for i in range(0, x.size // 16 * 16, 16):
             left, right = x[i : i + 16], y[i : i + 16]
             for j in range(16):
                 a, b = np.float64(_widen(left[j])), np.float64(_widen(right[j]))
                 first[j] += a * a
                 mixed[j] += a * b
                 second[j] += b * b
-        left, right = x[whole:], y[whole:]
+        left, right = x[x.size // 16 * 16 :], y[x.size // 16 * 16 :]
         for j in range(left.size):
             a, b = np.float64(_widen(left[j])), np.float64(_widen(right[j]))
             first[j] += a * a
             mixed[j] += a * b
             second[j] += b * b
         for width in (8, 4, 2, 1):
-            for j in range(width):
-                first[j] += first[j + width]
-                mixed[j] += mixed[j + width]
-                second[j] += second[j + width]
+            for row in lanes:
+                for j in range(width):
+                    row[j] += row[j + width]
         table[0, 0] += first[0]
         table[1, 0] += mixed[0]
         table[1, 1] += second[0]

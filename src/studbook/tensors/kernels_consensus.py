@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from studbook.tensors.kernels import compiled
+from studbook.tensors.compiling import compiled
 
 __all__ = [
     "add_by_row",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from studbook.tensors.kernels import compiled
+from studbook.tensors.compiling import compiled
 
 __all__ = ["add_products", "count_equal_parts", "count_high", "count_low", "lane_dot", "lane_sum", "nth_equal", "sift"]
 

@@ -15,7 +15,8 @@ from threading import local
 import numpy as np
 from numpy.typing import NDArray
 
-from studbook.tensors.kernels import COMPILED, differences
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import differences
 from studbook.tensors.kernels_counting import sift
 from studbook.tensors.selection import Cut, magnitudes, top_k
 from studbook.tensors.sources import TensorSource

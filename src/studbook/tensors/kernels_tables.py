@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from studbook.tensors.kernels import compiled
+from studbook.tensors.compiling import compiled
 
 __all__ = ["block_table", "row_tables", "sizes", "squares"]
 

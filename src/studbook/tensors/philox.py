@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studbook.errors import UsageError
-from studbook.tensors.kernels import COMPILED, philox_words
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import philox_words
 
 __all__ = ["DOMAIN", "Stream", "keep_threshold", "philox4x32", "stream_for"]
 

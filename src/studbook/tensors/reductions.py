@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studbook.errors import UsageError
-from studbook.tensors.kernels import COMPILED
+from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels_counting import lane_dot, lane_sum
 
 __all__ = [

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studbook.errors import UsageError
-from studbook.tensors.kernels import COMPILED
+from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels_counting import count_high, count_low, nth_equal
 
 __all__ = [

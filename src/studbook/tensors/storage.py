@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from studbook.tensors.compiling import COMPILED
 from studbook.tensors.contract import CANONICAL_NAN_BITS
-from studbook.tensors.kernels import COMPILED
 from studbook.tensors.kernels_counting import count_equal_parts
 
 __all__ = ["ITEM_BYTES", "RAW", "Raw", "Storage", "narrow", "non_finite", "storage_of", "widen"]

@@ -8,7 +8,8 @@ from threading import local
 import numpy as np
 
 from studbook.breeding.operators.base import Kernel
-from studbook.tensors.kernels import COMPILED, add_scaled, convert, pair_products, weighted_sum
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import add_scaled, convert, pair_products, weighted_sum
 from studbook.tensors.kernels_counting import add_products
 from studbook.tensors.reductions import BLOCK, block_dot, blocks
 from studbook.tensors.sources import TensorSource

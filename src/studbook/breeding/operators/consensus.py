@@ -22,7 +22,7 @@ from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, matches
 from studbook.breeding.operators.tiled import tiled, tiled_by_row, wide_pieces
 from studbook.errors import OutsideAllowlist
-from studbook.tensors.kernels import COMPILED
+from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels_consensus import add_terms, vote
 from studbook.tensors.kernels_tables import sizes
 from studbook.tensors.reductions import block_squares, blocks

@@ -12,7 +12,8 @@ from studbook.breeding.operators.bounds import largest_delta, slack
 from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Seed
-from studbook.tensors.kernels import COMPILED, choose
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import choose
 from studbook.tensors.philox import Stream, stream_for
 from studbook.tensors.storage import Raw
 

@@ -16,7 +16,8 @@ from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Share
 from studbook.errors import OutsideAllowlist, ParentsDoNotFit
-from studbook.tensors.kernels import COMPILED, convert
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import convert
 from studbook.tensors.reductions import block_squares, blocks
 from studbook.tensors.selection import count_of
 from studbook.tensors.storage import Raw

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.errors import BytesLie
-from studbook.tensors.kernels import COMPILED
+from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels_cuts import delta_cuts
 from studbook.tensors.selection import Cut, count_of, mask
 from studbook.tensors.sources import TensorSource

@@ -12,7 +12,8 @@ from studbook.breeding.operators.bounds import Wide, gram, linear, slack, wide_d
 from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Keep, Pattern, Scale, Seed, matches
-from studbook.tensors.kernels import COMPILED, add_dropped
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import add_dropped
 from studbook.tensors.philox import Stream, keep_threshold, stream_for
 from studbook.tensors.storage import Raw
 

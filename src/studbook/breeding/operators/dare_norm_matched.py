@@ -15,7 +15,8 @@ from studbook.breeding.operators.consensus import Sparse, combined, combined_bou
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Keep, Pattern, Scale, Seed, matches
 from studbook.breeding.operators.tiled import drop_drawn, wide_pieces, words_of
-from studbook.tensors.kernels import COMPILED, add_dropped
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import add_dropped
 from studbook.tensors.kernels_tables import squares
 from studbook.tensors.philox import Stream, keep_threshold, stream_for
 from studbook.tensors.reductions import block_squares, blocks, combine

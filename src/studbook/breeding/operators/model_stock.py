@@ -16,7 +16,7 @@ from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS
 from studbook.breeding.operators.tiled import change_table, changed, row_change_tables, tiled
 from studbook.breeding.operators.weighted import change_bound, changed_rows, rounded
-from studbook.tensors.kernels import COMPILED
+from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels_consensus import add_by_row
 from studbook.tensors.reductions import BLOCK, LANES
 

@@ -13,7 +13,8 @@ from studbook.breeding.operators.bounds import distance, norm, slack, squares
 from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import Pattern, Seed, Share, matches
-from studbook.tensors.kernels import COMPILED, add_noise
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import add_noise
 from studbook.tensors.philox import stream_for
 from studbook.tensors.storage import Raw
 

@@ -15,7 +15,8 @@ from studbook.breeding.operators.bounds import distance, slack
 from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import Pattern, Share, matches
-from studbook.tensors.kernels import COMPILED, keep_above, keep_above_by_row
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import keep_above, keep_above_by_row
 from studbook.tensors.reductions import block_squares, blocks
 from studbook.tensors.selection import Cut, count_of, mask, row_cuts, row_mask, top_k
 

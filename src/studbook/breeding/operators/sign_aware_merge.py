@@ -14,7 +14,8 @@ from studbook.breeding.operators.compiled import copied
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, Share, VoteWeight, matches
 from studbook.errors import BytesLie
-from studbook.tensors.kernels import COMPILED, elect
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import elect
 from studbook.tensors.kernels_cuts import delta_cuts
 from studbook.tensors.selection import Cut, count_of, mask
 from studbook.tensors.storage import Raw

@@ -13,7 +13,7 @@ from studbook.breeding.operators.cuts import CountedCuts, known_cuts, largest_ch
 from studbook.breeding.operators.inputs import Inputs, Rows
 from studbook.breeding.operators.parameters import MAX_PARENTS, Pattern, Scale, Share, matches
 from studbook.breeding.operators.tiled import tiled
-from studbook.tensors.kernels import COMPILED
+from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels_consensus import keep_largest
 
 __all__ = ["SparseTaskDelta"]

@@ -16,7 +16,8 @@ from studbook.breeding.operators.base import Kernel
 from studbook.breeding.operators.bounds import gram, wide_delta
 from studbook.breeding.operators.compiled import rescaled
 from studbook.breeding.operators.inputs import Inputs, Rows
-from studbook.tensors.kernels import COMPILED, convert, philox_words
+from studbook.tensors.compiling import COMPILED
+from studbook.tensors.kernels import convert, philox_words
 from studbook.tensors.kernels_consensus import drop
 from studbook.tensors.kernels_tables import block_table, row_tables
 from studbook.tensors.philox import Stream

@@ -79,3 +79,16 @@ def test_the_command_line_makes_a_package(old_lab: Place, tmp_path: Path) -> Non
     assert run.returncode == 0, run.stderr
     assert "ASP1" in run.stdout
     assert (tmp_path / "made" / "source.manifest").is_file()
+
+
+def test_a_package_leaves_the_lab_as_itself(opened: Lab, tmp_path: Path) -> None:
+    made = opened.adapters.make("base", "cap-rot", tmp_path / "made")
+    (manifest,) = opened.register(made.folder / "source.manifest")
+    opened.export(manifest.name, tmp_path / "out")
+    (package,) = (tmp_path / "out").glob("*.adp1")
+    assert package.read_bytes() == next(made.folder.glob("*.adp1")).read_bytes()
+
+
+def test_a_name_never_leads_out_of_a_folder(opened: Lab, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="plain name"):
+        opened.register(founder("brk"), "x/../../evil")

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from checkpoint_fixtures import bf16, read_llama, write_llama
+from checkpoint_fixtures import bf16, read_llama, safetensors_bytes, write_llama
 from lab_fixtures import Place, run_cli
 from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, StudbookError, UsageError
 from studbook.lab import Lab, checkpoints
@@ -268,3 +268,67 @@ def test_the_command_line_breeds_shows_and_exports(home: Path, tmp_path: Path) -
     again = run_cli(place, "export", artifact, str(out))
     assert again.returncode == 2
     assert "not empty" in again.stderr
+
+
+def test_a_stack_is_read_from_its_layers_and_nothing_beside_them_is_passed_over(lab: Lab) -> None:
+    segment = {"model": "first", "adapter": None, "first": 0, "last": 2}
+    stack = {"model": "second", "adapter": None, "layers": [segment]}
+    with pytest.raises(ParentsDoNotFit, match="stack"):
+        lab.breed(None, whole_recipe(parents=[stack]))
+
+
+def test_a_parent_of_unknown_licence_leaves_the_childs_unknown(lab: Lab, models: Path, tmp_path: Path) -> None:
+    write_llama(tmp_path / "bare", 9, models / "base", card=None)
+    lab.register(tmp_path / "bare")
+    lab.approve("bare", PERSON)
+    child = lab.breed(None, BLEND, ["first", "bare"])
+    assert next(m for _, m in lab.desk.candidates() if m.artifact.sha256 == child).licence == "NOASSERTION"
+
+
+def test_a_grandchild_needs_its_grandparents_approval(lab: Lab) -> None:
+    child = lab.desk.name_of(lab.breed(None, BLEND, ["first", "second"]))
+    lab.approve("second", PERSON, clusters=["maths"])
+    with pytest.raises(OutOfOrder, match="second"):
+        lab.breed(None, PRUNE, [child])
+
+
+def test_other_words_without_a_stated_size_are_refused(lab: Lab, models: Path, tmp_path: Path) -> None:
+    for seed, name in ((7, "one"), (8, "two")):
+        folder = write_llama(tmp_path / name, seed, models / "base")
+        config = json.loads((folder / "config.json").read_text())
+        del config["vocab_size"]
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"name": name}))
+        lab.register(folder)
+        lab.approve(name, PERSON)
+    with pytest.raises(ParentsDoNotFit, match="vocab_size"):
+        lab.breed(None, BLEND, ["one", "two"])
+
+
+def test_a_donor_whose_head_is_made_otherwise_is_refused(lab: Lab, tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "tied", 9)
+    tensors = {n: ("BF16", bf16(v)) for n, v in read_llama(folder).items() if n != "lm_head.weight"}
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(tensors))
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    lab.register(folder)
+    lab.approve("tied", PERSON)
+    with pytest.raises(ParentsDoNotFit, match="projection"):
+        lab.breed(None, whole_recipe(config_from="tied"))
+
+
+def test_a_client_that_was_left_out_is_named_with_the_reason(lab: Lab, models: Path, tmp_path: Path) -> None:
+    write_llama(tmp_path / "wild", 11, models / "base", scale=2.0)
+    lab.register(tmp_path / "wild")
+    lab.approve("wild", PERSON)
+    record = {
+        "operator": "federated-update/1",
+        "weights": [1.0, 1.0],
+        "clip": 1.0,
+        "limit": 1.0,
+        "scale": 1.0,
+        "skip": [],
+    }
+    child = lab.breed(None, record, ["first", "wild"], "base")
+    manifest = next(m for _, m in lab.desk.candidates() if m.artifact.sha256 == child)
+    assert any(lab.desk.find_model("wild")[:12] in note and "above the limit" in note for note in manifest.trade_offs)

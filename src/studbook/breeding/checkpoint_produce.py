@@ -67,6 +67,7 @@ class Grown(NamedTuple):
         folder: The child's folder.
         listing: Canonical list of its files: the artifact's own bytes.
         files: SHA-256 -> file.
+        notes: What the operator says of these inputs.
     """
 
     receipt: OperatorReceipt
@@ -74,6 +75,7 @@ class Grown(NamedTuple):
     folder: Path
     listing: bytes
     files: dict[str, Path]
+    notes: tuple[str, ...]
 
 
 def recipe_of(template: LineageTemplate) -> CheckpointRecipe | None:
@@ -169,7 +171,8 @@ def run_checkpoint(
     limits = template.limits
     job = {
         "recipe": template.operator,
-        "recipe_sha256": template.recipe_sha256,
+        # What finished shards follow from: another version of the arithmetic never goes on with them.
+        "recipe_sha256": digest({"recipe": template.recipe_sha256, "contract": template.numeric_contract}),
         "stored": {d: {r: str(p.absolute()) for r, p in files.items()} for d, files in stored.items()},
         "numeric_contract": template.numeric_contract,
         "output_bytes": limits.output_bytes,
@@ -216,7 +219,7 @@ def produce_checkpoint(
         delta_norm=delta_norm(opened.operator.reference(opened.inputs), child),
         reproducibility="exact",
     )
-    return Grown(receipt, child, folder / "child", text, files)
+    return Grown(receipt, child, folder / "child", text, files, opened.operator.notes(opened.inputs))
 
 
 def check_checkpoint(template: LineageTemplate, grown: Grown) -> tuple[Check, ...]:

@@ -44,7 +44,8 @@ class View(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One input of the operator.
 
     Attributes:
-        model: Digest of the checkpoint; of a stack, the one whose tensors outside the layers are not stacked.
+        model: Digest of the checkpoint; of a stack, one of those in its layers. What stands before the layers comes from
+            the first segment's model, what stands behind them from the last one's.
         adapter: Digest of a LoRA folder that is fused into it while it is read, or null.
         layers: A stack of layer ranges, or null for the whole model as it is.
     """
@@ -134,7 +135,19 @@ def decode_recipe(fields: dict[str, Any]) -> CheckpointRecipe:
         raise RecordRefused(str(error), where="checkpoint recipe", reason="recipe.record") from error
     if canonical(recipe) != canonical(fields):
         raise RecordRefused("does not read back as what was written", where="checkpoint recipe", reason="recipe.record")
+    if any(adapter is not None for adapter in (recipe.base.adapter, *(s.adapter for s in recipe.base.layers or ()))):
+        raise ParentsDoNotFit(
+            "the base carries an adapter, so the child's change would not be measured from the model itself",
+            where="checkpoint recipe: base",
+            advice="Breed the model with its adapter first, and use that child as the base.",
+            reason="recipe.base",
+        )
     for view in (recipe.base, *recipe.parents):
+        if view.layers is not None and (view.adapter is not None or view.model not in {s.model for s in view.layers}):
+            message = (
+                "a stack takes models and adapters from its layers; beside them name one of its models, no adapter"
+            )
+            raise ParentsDoNotFit(message, where="checkpoint recipe: layers", reason="recipe.layers")
         for part in view.layers or ():
             if part.first >= part.last:
                 message = f"layers {part.first}..{part.last - 1} are no layers"

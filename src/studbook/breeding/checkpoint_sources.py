@@ -26,7 +26,8 @@ __all__ = ["Files", "Opened", "layer_count", "open_recipe"]
 Files = Mapping[str, Path]
 _SMALL = 64 << 20
 # Carried by no child: they speak of the donor, not of what was made from it.
-_NOT_CARRIED = ("README.md", "LICENSE", "NOTICE", "adapter_")
+_NOT_CARRIED = ("README.md", "LICENSE", "LICENCE", "NOTICE", "adapter_")
+_HEADS = ("lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight")
 
 
 class Opened(NamedTuple):
@@ -76,13 +77,14 @@ def open_recipe(recipe: CheckpointRecipe, stored: Mapping[str, Files]) -> Opened
     inputs = Inputs(base=views[0], parents=tuple(views[1:]))
     operator.check(inputs)
     reference = operator.reference(inputs)
+    _check_head(donor, reference)
     specs = tuple(TensorSpec(n, _storage(recipe, donor, views, n), reference.dims(n)) for n in reference.names)
     return Opened(
         operator=operator,
         inputs=inputs,
         specs=specs,
         carried=dict.fromkeys(donor.others, donor),
-        files=_files(recipe, stored, donor, reference, arrangement),
+        files=_files(recipe, room, donor, reference, arrangement),
         vocabulary=arrangement,
     )
 
@@ -114,8 +116,15 @@ class _Room:
         digests = [donor, *(m for m in dict.fromkeys(used) if m != donor)]
         models = [self.model(d) for d in digests]
         alike = len({(m.tokenizer_sha256, m.vocab_size) for m in models}) == 1
-        if wanted.multiple_of is None and (alike or not models[0].vocab_size):
+        if wanted.multiple_of is None and alike:
             return None
+        if not all(m.vocab_size for m in models):
+            raise ParentsDoNotFit(
+                "tokenizers differ, or rows are to be padded, and a config states no vocab_size",
+                where="vocabulary",
+                advice="Write vocab_size into the config of every model, and register them again.",
+                reason="vocabulary.size",
+            )
         sizes = [m.vocab_size or 0 for m in models]
         base, *others = [read_vocabulary(self.files(d), size, d[:12]) for d, size in zip(digests, sizes, strict=True)]
         found = arrange(wanted.policy, base, others, wanted.multiple_of, lacking=wanted.lacking, storage="f32")
@@ -133,6 +142,25 @@ class _Room:
         return base if adapter is None else LoraView(base, read_peft(self.files(adapter), adapter))
 
 
+def _check_head(donor: Checkpoint, reference: TensorSource) -> None:
+    """A config that promises an output projection of its own, or a tied one, must find what it promises."""
+    there = any(name in reference.names for name in _HEADS)
+    if there != (donor.head is not None):
+        has = "has an output projection of its own" if there else "has none and uses its embedding"
+        raise ParentsDoNotFit(
+            f"the child {has}; the model that donates the config is made the other way",
+            where="config donor",
+            advice="Name a config donor whose head is tied as the child's is.",
+            reason="parents.head",
+        )
+
+
+def _rows(recipe: CheckpointRecipe, room: _Room, donor: Checkpoint, arrangement: Arrangement | None) -> int | None:
+    """Rows of the child's embedding where the config's donor states another number; None where it is right."""
+    rows = arrangement.size if arrangement is not None else room.model(recipe.tokenizer_from).vocab_size
+    return rows if rows and rows != donor.vocab_size else None
+
+
 def _storage(recipe: CheckpointRecipe, donor: Checkpoint, views: Sequence[TensorSource], name: str) -> Storage:
     if recipe.dtype != "keep":
         return recipe.dtype
@@ -146,18 +174,18 @@ def _storage(recipe: CheckpointRecipe, donor: Checkpoint, views: Sequence[Tensor
 
 def _files(
     recipe: CheckpointRecipe,
-    stored: Mapping[str, Files],
+    room: _Room,
     donor: Checkpoint,
     reference: TensorSource,
     arrangement: Arrangement | None,
 ) -> dict[str, bytes]:
-    carried = stored[recipe.config_from]
+    carried = room.files(recipe.config_from)
     found = {
         path: read_file(file, _SMALL)
         for path, file in carried.items()
         if not (is_weights(path) or path in TOKENIZER_FILES or path.startswith(_NOT_CARRIED))
     }
-    for path, file in stored[recipe.tokenizer_from].items():
+    for path, file in room.files(recipe.tokenizer_from).items():
         if path in TOKENIZER_FILES:
             found[path] = read_file(file, _SMALL)
     if CONFIG not in found:
@@ -170,7 +198,7 @@ def _files(
     found[CONFIG] = child_config(
         found[CONFIG],
         f"{CONFIG} of the config donor",
-        vocab_size=arrangement.size if arrangement is not None else None,
+        vocab_size=_rows(recipe, room, donor, arrangement),
         layers=layers if layers != layer_count(donor.names) else None,
         dtype=None if recipe.dtype == "keep" else recipe.dtype,
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 from studbook.breeding.checkpoint_recipe import decode_recipe
 from studbook.breeding.checkpoint_sources import Opened, open_recipe
-from studbook.breeding.operators.run import stream
+from studbook.breeding.operators import Survey
+from studbook.breeding.operators.run import stream, survey
 from studbook.errors import OutsideAllowlist, OverBudget
 from studbook.files import replace_file
 from studbook.models.checksum import warm
@@ -57,8 +58,20 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     child.mkdir(exist_ok=True)
     counter = _Counter(folder / PROGRESS)
 
+    surveys: dict[str, Survey] = {}
+
     def compute(sink: Sink) -> None:
-        stream(opened.operator, opened.inputs, sink, chunk=job["chunk"], threads=job["threads"], shown=counter.add)
+        if not surveys:
+            surveys.update(survey(opened.operator, opened.inputs, threads=job["threads"]))
+        stream(
+            opened.operator,
+            opened.inputs,
+            sink,
+            chunk=job["chunk"],
+            threads=job["threads"],
+            surveys=surveys,
+            shown=counter.add,
+        )
 
     written = write_shards(shards, compute, child, job["recipe_sha256"])
     for path, data in opened.files.items():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from studbook.breeding.operators import decode_operator
+from studbook.breeding.operators import AnyOperator, Inputs, decode_operator
 from studbook.breeding.sources import SlmTensors, as_inputs, open_inputs
 from studbook.breeding.worker import OUTPUT
 from studbook.errors import DigestDiffers
@@ -44,10 +44,12 @@ class Bred(NamedTuple):
     Attributes:
         receipt: The operator receipt.
         path: The output file, in the worker's folder.
+        notes: What the operator says of these inputs.
     """
 
     receipt: OperatorReceipt
     path: Path
+    notes: tuple[str, ...] = ()
 
 
 def run_template(
@@ -115,6 +117,7 @@ def produce(
     output = read_slm(folder / OUTPUT)
     if output.sha256 != answer["sha256"]:
         raise DigestDiffers("changed after the worker had ended", where=folder / OUTPUT)
+    operator, opened = _opened(template, paths)
     roles = ["base", *("parent" for _ in template.parents)]
     receipt = OperatorReceipt(
         header=header,
@@ -127,10 +130,10 @@ def produce(
         numeric_contract=template.numeric_contract,
         isolation=isolation,
         output=Blob(sha256=output.sha256, size=output.size),
-        delta_norm=delta_norm(_reference(template, paths), SlmTensors(output)),
+        delta_norm=delta_norm(operator.reference(opened), SlmTensors(output)),
         reproducibility="exact",
     )
-    return Bred(receipt, folder / OUTPUT)
+    return Bred(receipt, folder / OUTPUT, operator.notes(opened))
 
 
 def delta_norm(reference: TensorSource, child: TensorSource) -> float:
@@ -150,11 +153,10 @@ def squared_distance(reference: TensorSource, child: TensorSource, name: str) ->
     return combine(block_squares(difference(s, e)) for s, e in blocks(child.size(name)))
 
 
-def _reference(template: LineageTemplate, paths: Mapping[str, Path]) -> TensorSource:
-    """What the child is measured against: the base, in the child's shape."""
+def _opened(template: LineageTemplate, paths: Mapping[str, Path]) -> tuple[AnyOperator, Inputs]:
+    """A template's operator and its inputs, as the lab itself reads them."""
     named = [(str(paths[d]), d) for d in (template.base, *template.parents)]
-    operator = decode_operator(template.operator)
-    return operator.reference(as_inputs(*open_inputs(named[0], named[1:])))
+    return decode_operator(template.operator), as_inputs(*open_inputs(named[0], named[1:]))
 
 
 def check_output(template: LineageTemplate, receipt: OperatorReceipt, output: Slm) -> tuple[Check, ...]:

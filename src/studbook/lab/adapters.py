@@ -20,7 +20,7 @@ from studbook.lab.desk import Desk, plain_name
 from studbook.lab.sources import licence_of
 from studbook.models.keyvalue import format_manifest
 from studbook.models.peft import read_peft
-from studbook.policy import check_operator
+from studbook.policy import check_operator, inherited_licence
 from studbook.records import AdapterSource, ParentApproval, SourceManifest
 from studbook.registry.approval import select_approved_parents
 
@@ -85,9 +85,11 @@ class Adapters:
             raise UsageError("exists already", where=folder, advice="Name a new folder.")
         found = desk.find_model(tuned)
         model = desk.model(desk.find_model(base))
-        licence = licence_of(desk, found) or licence_of(desk, model.sha256)
-        if licence is None:
-            raise OutOfOrder(f"{tuned} has no licence on record", advice="Register it with its licence.manifest.")
+        known = {name: licence_of(desk, a) for name, a in ((base, model.sha256), (tuned, found))}
+        for name, held in known.items():
+            if held is None:
+                raise OutOfOrder(f"{name} has no licence on record", advice="Register it with its licence.manifest.")
+        licence = inherited_licence(desk.policy[1], [held for held in known.values() if held])
         if checkpoints.is_checkpoint(desk, found):
             data = self._from_lora(model.sha256, found, licence)
         elif kind == "dense":
@@ -150,6 +152,8 @@ def breed_fused(desk: Desk, label: str, names: Sequence[str], today: date | None
     base = bases.pop()
     if base not in desk.sources():
         raise ParentsDoNotFit(f"their base {base[:12]}... is not registered", advice="Register its base model too.")
+    if base != desk.champion():
+        _require_approved(desk, label, [desk.sources()[base][1]], today or date.today())
     operator = AdapterFuse()
     policy_digest, policy = desk.policy
     check_operator(policy, operator_fields(operator))

@@ -156,7 +156,7 @@ def _accept(desk: Desk, order: Order, bred: Any) -> str:
         order.operator.family,
         inherited_licence(policy, licences) if licences else "NOASSERTION",
         inherited_data(desk, template.parents),
-        (_trade_off(template, receipt),),
+        (_trade_off(template, receipt), *bred.notes),
         template.base,
     )
     desk.workspace.commit(receipt, {receipt.output.sha256: data})

@@ -260,7 +260,7 @@ def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None =
     """
     policy_digest, policy = desk.policy
     check_operator(policy, recipe.operator)
-    _require_approved(desk, recipe.sources())
+    _require_approved(desk, [f for d in recipe.sources() for f in desk.founders_of(d)])
     files = {d: stored(desk, d) for d in recipe.sources()}
     template = draft_checkpoint(desk.header, policy, policy_digest, recipe, files)
     for _, manifest in desk.candidates():
@@ -288,7 +288,7 @@ def reproduce_checkpoint(
 
 
 def _require_approved(desk: Desk, artifacts: Sequence[str]) -> None:
-    """Every model that is registered must be approved; what was bred here stands on its own parents' approvals."""
+    """Every registered model must be approved, and of what was bred here every one that it descends from."""
     registered = {a: found for a, found in desk.registered().items() if a in artifacts}
     approvals = [a for _, a in desk.all(ParentApproval)]
     for excluded in select_approved_parents(_WHO, registered, approvals, "", date.today()).excluded:
@@ -326,16 +326,21 @@ def _accept(desk: Desk, template: LineageTemplate, recipe: CheckpointRecipe, gro
             advice="The operator broke its declaration; nothing was accepted. Please report it.",
             reason="parents.undeclared",
         )
-    licences = [found for d in recipe.sources() if (found := licence_of(desk, d))]
+    known = [licence_of(desk, d) for d in recipe.sources()]
+    licences = [found for found in known if found]
     manifest = describe(
         desk.header,
         template,
         Bred(receipt, grown.folder),
         checks,
         recipe.decoded().family,
-        inherited_licence(desk.policy[1], licences) if licences else "NOASSERTION",
+        # One parent of unknown licence leaves the child's unknown.
+        inherited_licence(desk.policy[1], licences) if all(known) else "NOASSERTION",
         (),
-        (f"moved {receipt.delta_norm:.4g} away from its base, of at most {template.expected.delta_norm:.4g} (L2)",),
+        (
+            f"moved {receipt.delta_norm:.4g} away from its base, of at most {template.expected.delta_norm:.4g} (L2)",
+            *grown.notes,
+        ),
         template.base,
     )
     desk.workspace.commit(receipt, {receipt.output.sha256: grown.listing, **grown.files})

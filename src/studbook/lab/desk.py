@@ -63,7 +63,7 @@ def plain_name(text: str, where: str) -> str:
     Raises:
         UsageError: if it is anything else.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,119}", text):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,119}", text) or ".." in text:
         advice = "Use letters, digits and . _ + / - only, beginning with a letter or digit, such as ada-lovelace."
         raise UsageError(f"{printable(text)!r} is not a plain name", where=where, advice=advice, reason="usage.name")
     return text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from studbook.errors import DigestDiffers, UsageError
 from studbook.files import copy_new, write_new
 from studbook.lab.checkpoints import is_checkpoint, stored
 from studbook.lab.desk import Desk
-from studbook.records import LineageTemplate, OperatorReceipt, canonical
+from studbook.records import AdapterSource, LineageTemplate, OperatorReceipt, canonical
 
 __all__ = ["export"]
 
@@ -26,9 +27,7 @@ def export(desk: Desk, name: str, folder: Path) -> dict[str, str]:
     artifact = desk.find_model(name)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.")
-    files = stored(desk, artifact) if is_checkpoint(desk, artifact) else {}
-    if not files:
-        files = {f"{desk.name_of(artifact)}.slm": desk.workspace.blob_path(artifact)}
+    files = _files(desk, artifact)
     written: dict[str, str] = {}
     total = sum(p.stat().st_size for p in files.values())
     try:
@@ -43,10 +42,22 @@ def export(desk: Desk, name: str, folder: Path) -> dict[str, str]:
         card = _provenance(desk, artifact)
         write_new(folder / "studbook.json", card, 0o644)
     except BaseException:
-        for relative in files:
+        # Only what was written here: a file that was there before is somebody else's.
+        for relative in written:
             (folder / relative).unlink(missing_ok=True)
         raise
     return written
+
+
+def _files(desk: Desk, artifact: str) -> Mapping[str, Path]:
+    """What an artifact consists of: relative path -> where it lies."""
+    if is_checkpoint(desk, artifact):
+        return stored(desk, artifact)
+    stem, kind, blob = desk.name_of(artifact).replace("/", "-"), "slm", artifact
+    registered = desk.registered().get(artifact)
+    if registered is not None and isinstance(source := registered[1].source, AdapterSource):
+        kind, blob = source.package.lower(), source.adapter_sha256
+    return {f"{stem}.{kind}": desk.workspace.blob_path(blob)}
 
 
 def _provenance(desk: Desk, artifact: str) -> bytes:

@@ -41,7 +41,7 @@ from studbook.population import (
 from studbook.population.cmaes import SIGMA, WORKER
 from studbook.population.genomes import OPERATORS, centre
 from studbook.population.m2n2 import ALPHA, ARCHIVE, Table
-from studbook.records import Scorecard, SearchReceipt, digest
+from studbook.records import LineageTemplate, Scorecard, SearchReceipt, digest
 from studbook.records.population import Evaluated, GenomeSpace
 from studbook.sandbox import run_worker
 
@@ -170,9 +170,20 @@ def check_search(desk: Desk, record: SearchReceipt) -> None:
     best = max(able, key=lambda i: (record.evaluated[i].objective_ppm, record.evaluated[i].tie_micro, -i))
     once = len({row.recipe for row in record.evaluated}) == len(record.evaluated) <= record.budget
     named = recipe_sha256(record.base, record.parents, record.recipe) == record.evaluated[best].recipe
+    _check_winner(desk, record, scorecard)
     if not (once and named and best == record.best):
         raise DigestDiffers("its winner is not the best of what it ran", where="search: best")
     _require_same(record.evaluated[best], sizes, record.suites, scorecard)
+
+
+def _check_winner(desk: Desk, record: SearchReceipt, scorecard: Scorecard) -> None:
+    """The artifact, its scorecard and its pedigree must be those of the winning recipe, on development suites."""
+    bred = [m for _, m in desk.candidates() if m.artifact.sha256 == record.artifact]
+    work = {desk.workspace.get(m.template, LineageTemplate).recipe_sha256 for m in bred}
+    wanted = recipe_sha256(record.base, record.parents, record.recipe)
+    same = scorecard.artifact == record.artifact and scorecard.evaluator == record.evaluator
+    if not (same and scorecard.role == "development" and wanted in work):
+        raise DigestDiffers("artifact, scorecard and recipe are not one winner's", where="search: artifact")
 
 
 def _found(desk: Desk, ground: _Ground, receipt: str, record: SearchReceipt) -> Found:

@@ -165,6 +165,10 @@ class Operator(
         """
         return shape, tokenizer
 
+    def notes(self, inputs: Inputs) -> tuple[str, ...]:
+        """What a reader of the child's manifest has to know of these inputs, one line each."""
+        return ()
+
     def survey(self, name: str, inputs: Inputs) -> Survey:
         """What `rows` needs to know about a whole tensor: reductions, cuts, streams."""
         return Survey()

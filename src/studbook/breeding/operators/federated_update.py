@@ -94,6 +94,10 @@ class FederatedUpdate(Operator, frozen=True, tag="federated-update/1"):
             if norm > self.limit
         )
 
+    def notes(self, inputs: Inputs) -> tuple[str, ...]:
+        """Every client that was left out, by the digest of its model, and why."""
+        return tuple(f"client {inputs.parents[k].sha256[:12]} left out: {why}" for k, why in self.excluded(inputs))
+
     def factors(self, inputs: Inputs) -> tuple[float, ...]:
         """The factor of every client's change, f32 values; 0 for a client that is left out.
 

@@ -18,9 +18,13 @@ from studbook.breeding.operators.parameters import Pattern, Share, matches
 from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels import keep_above, keep_above_by_row
 from studbook.tensors.reductions import block_squares, blocks
-from studbook.tensors.selection import Cut, count_of, mask, row_cuts, row_mask, top_k
+from studbook.tensors.selection import Cut, RowCuts, count_of, mask, row_cuts, row_mask, top_k
 
 __all__ = ["Prune"]
+
+
+# Elements that are ranked at a time.
+_ROWS_AT_ONCE = 1 << 20
 
 
 class Prune(Operator, frozen=True, tag="prune/1"):
@@ -84,7 +88,7 @@ class Prune(Operator, frozen=True, tag="prune/1"):
         size, columns = inputs.size(name), inputs.columns(name)
         if self.scope == "row":
             keep = columns - count_of(self.fraction, columns)
-            return Survey(row_cuts=row_cuts(inputs.parents[0].flat(name), columns, keep))
+            return Survey(row_cuts=_cuts_of_rows(inputs, name, columns, keep))
         keep = size - count_of(self.fraction, size)
         return Survey(cuts=(top_k(lambda: _parts(inputs, name), keep, size),))
 
@@ -128,6 +132,14 @@ class Prune(Operator, frozen=True, tag="prune/1"):
             cls(fraction=0.0, scope="global", skip=()),
             cls(fraction=1.0, scope="tensor", skip=("*norm*",)),
         )
+
+
+def _cuts_of_rows(inputs: Inputs, name: str, columns: int, keep: int) -> RowCuts:
+    """The cut of every row, some rows at a time."""
+    size, step = inputs.size(name), max(1, _ROWS_AT_ONCE // columns) * columns
+    starts = range(0, size, step)
+    parts = [row_cuts(inputs.parents[0].read(name, s, min(s + step, size)), columns, keep) for s in starts]
+    return RowCuts(columns, np.concatenate([p.bits for p in parts]), np.concatenate([p.last for p in parts]))
 
 
 def _parts(inputs: Inputs, name: str) -> Iterator[Rows]:

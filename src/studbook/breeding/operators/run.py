@@ -23,7 +23,7 @@ from studbook.tensors.sinks import MemorySink, Sink
 from studbook.tensors.stacks import Room, read_stack
 from studbook.tensors.storage import RAW, Raw, Storage, narrow, non_finite
 
-__all__ = ["CHUNK", "compute", "stream"]
+__all__ = ["CHUNK", "compute", "stream", "survey"]
 
 # Elements computed at a time: inputs and output of a chunk stay in a core's caches.
 CHUNK = 1 << 18
@@ -76,6 +76,7 @@ def stream(
     chunk: int = CHUNK,
     threads: int = 1,
     compiled: bool = True,
+    surveys: Mapping[str, Survey] | None = None,
     shown: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Compute a child piece by piece into a sink, holding no more than a few pieces in memory.
@@ -87,6 +88,7 @@ def stream(
         chunk: Elements computed at a time, at least 1; the bytes do not depend on it.
         threads: Threads, at least 1; the bytes do not depend on it.
         compiled: Use kernels where there are some; the bytes do not depend on it.
+        surveys: From `survey`, where several sinks take one child; surveyed here otherwise.
         shown: Called with the number of elements that were finished.
 
     Raises:
@@ -98,13 +100,24 @@ def stream(
         raise UsageError(f"chunk {chunk} and threads {threads} must be at least 1", reason="operator.run")
     with ThreadPoolExecutor(max_workers=threads) as pool:
         each = _in_turn if threads == 1 else _Ordered(pool, threads + 1)
-        surveys = operator.survey_model(inputs, _Safely(each))
-        run = _Run(operator, inputs, surveys, sink, chunk, compiled)
+        known = operator.survey_model(inputs, _Safely(each)) if surveys is None else surveys
+        run = _Run(operator, inputs, known, sink, chunk, compiled)
         for piece, raw in _Safely(each)(run.work, run.pieces()):
             sink.passed(piece.name, piece.start, raw)
             run.give_back(raw)
             shown(piece.stop - piece.start)
         run.finish()
+
+
+def survey(operator: Operator, inputs: Inputs, *, threads: int = 1) -> dict[str, Survey]:
+    """The surveys of all tensors, for `stream` to compute one child into several sinks.
+
+    Raises:
+        StudbookError: as `stream`.
+    """
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        each = _in_turn if threads == 1 else _Ordered(pool, threads + 1)
+        return operator.survey_model(inputs, _Safely(each))
 
 
 class _Run:

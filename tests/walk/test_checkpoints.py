@@ -332,3 +332,10 @@ def test_a_client_that_was_left_out_is_named_with_the_reason(lab: Lab, models: P
     child = lab.breed(None, record, ["first", "wild"], "base")
     manifest = next(m for _, m in lab.desk.candidates() if m.artifact.sha256 == child)
     assert any(lab.desk.find_model("wild")[:12] in note and "above the limit" in note for note in manifest.trade_offs)
+
+
+def test_where_an_slm_is_needed_a_checkpoint_is_called_by_its_name(lab: Lab, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="base is a checkpoint"):
+        lab.adapters.make("base", "first", tmp_path / "made")
+    with pytest.raises(UsageError, match="checkpoint"):
+        lab.compare("base", ["first"])

@@ -205,7 +205,14 @@ class Desk:
                 advice=f"Bred here: studbook reproduce {artifact[:12]} --restore. A source: register its file again.",
                 reason="digest.missing",
             )
-        return parse_slm(self.workspace.blob(artifact), where=f"model {artifact[:16]}")
+        data = self.workspace.blob(artifact)
+        if data[:1] == b"{":
+            raise UsageError(
+                f"{self.name_of(artifact)} is a checkpoint or LoRA folder, and this needs an SLM1 model",
+                advice="Checkpoints are bred, shown, compared with `diff`, and exported.",
+                reason="usage.checkpoint",
+            )
+        return parse_slm(data, where=f"model {artifact[:16]}")
 
     def name_of(self, artifact: str) -> str:
         """What people call an artifact: its registered or candidate name, or the start of its digest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,21 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     child.mkdir(exist_ok=True)
     counter = _Counter(folder / PROGRESS)
 
+    written = write_shards(shards, _computer(opened, job, counter), child, job["recipe_sha256"])
+    for path, data in opened.files.items():
+        target = child / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, data)
+    if len(shards) > 1:
+        replace_file(child / INDEX, index_bytes(shards))
+    return {
+        "files": {shard.name: [shard.size, shard.sha256] for shard in written.shards},
+        "root": written.root,
+    }
+
+
+def _computer(opened: Opened, job: Mapping[str, Any], counter: _Counter) -> Callable[[Sink], None]:
+    """Streams the tensors a sink wants; the child is surveyed once, when the first sink comes."""
     surveys: dict[str, Survey] = {}
 
     def compute(sink: Sink) -> None:
@@ -73,17 +88,7 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
             shown=counter.add,
         )
 
-    written = write_shards(shards, compute, child, job["recipe_sha256"])
-    for path, data in opened.files.items():
-        target = child / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, data)
-    if len(shards) > 1:
-        replace_file(child / INDEX, index_bytes(shards))
-    return {
-        "files": {shard.name: [shard.size, shard.sha256] for shard in written.shards},
-        "root": written.root,
-    }
+    return compute
 
 
 class _Counter:

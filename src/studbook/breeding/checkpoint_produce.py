@@ -21,7 +21,7 @@ from studbook.files import hash_file
 from studbook.models.checkpoint import Checkpoint, FileEntry, label_of, list_files, open_checkpoint, tokenizer_sha256
 from studbook.models.checkpoint_folder import listing_bytes
 from studbook.models.digests import layout_sha256
-from studbook.models.safetensors_writer import Shard, index_bytes
+from studbook.models.safetensors_writer import INDEX, Shard, index_bytes
 from studbook.records import (
     Blob,
     Check,
@@ -204,6 +204,9 @@ def produce_checkpoint(
     child, text, files = _collect(folder / "child", answer["files"])
     recipe = decode_recipe(template.operator)
     opened = open_recipe(recipe, stored)
+    wanted = {*opened.files, *answer["files"], INDEX}
+    if strange := sorted(list_files(folder / "child").keys() - wanted):
+        raise DigestDiffers("is no file of this child", where=folder / "child" / strange[0], reason="digest.extra")
     inputs = [("base", template.base), *(("parent", d) for d in template.parents)]
     receipt = OperatorReceipt(
         header=header,

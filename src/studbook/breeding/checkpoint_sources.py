@@ -19,9 +19,9 @@ from studbook.models.vocabulary import read_vocabulary
 from studbook.models.vocabulary_policy import Arrangement, arrange, arranged
 from studbook.tensors.sources import TensorSource
 from studbook.tensors.storage import Storage
-from studbook.tensors.views import Restacked
+from studbook.tensors.views import Restacked, layer_count
 
-__all__ = ["Files", "Opened", "layer_count", "open_recipe"]
+__all__ = ["Files", "Opened", "open_recipe"]
 
 Files = Mapping[str, Path]
 _SMALL = 64 << 20
@@ -203,13 +203,3 @@ def _files(
         dtype=None if recipe.dtype == "keep" else recipe.dtype,
     )
     return found
-
-
-def layer_count(names: Sequence[str]) -> int:
-    """Number of layers of the longest numbered list of layers; 0 where names hold no numbers."""
-    lists: dict[str, set[str]] = {}
-    for name in names:
-        if (unit := unit_name(name)) != name:
-            head, _, number = unit.rpartition(".")
-            lists.setdefault(head, set()).add(number)
-    return max((len(numbers) for numbers in lists.values()), default=0)

@@ -1,8 +1,8 @@
 """Writing a checkpoint's shards so that a killed run goes on where it stopped.
 
 A journal of canonical JSON lines lies beside the shards: its first line binds the folder to a recipe, every other line
-states a finished shard. Nothing in it is believed: a shard that is listed is read again and hashed, and one that is not
-exactly what is listed is made again.
+states a finished shard. A shard that is listed is read again and hashed, and one that is not exactly what is listed is
+made again. Who can change both the shard and its line is believed: only computing the child anew would notice.
 """
 
 from __future__ import annotations

@@ -156,11 +156,12 @@ def simple_recipe(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str],
     Raises:
         UsageError: if the operator needs a base and none is named.
     """
+    operator = operator_fields(expand(recipe, len(parents)))
     if base is None and not wants_one_parent(recipe) and "weights" not in recipe:
         raise UsageError("these parents need a base", where="--base", advice="Name the model they were tuned from.")
     donor = base or parents[0]
     return {
-        "operator": operator_fields(expand(recipe, len(parents))),
+        "operator": operator,
         "base": {"model": donor, "adapter": None, "layers": None},
         "parents": [{"model": p, "adapter": None, "layers": None} for p in parents],
         "config_from": donor,
@@ -185,7 +186,10 @@ def resolve(desk: Desk, plain: Mapping[str, Any]) -> CheckpointRecipe:
         fits = isinstance(registered[1].source, kind) if registered else kind is CheckpointSource
         if not (fits and is_checkpoint(desk, artifact)):
             what = "a checkpoint" if kind is CheckpointSource else "a LoRA folder"
-            raise UsageError(f"{name!r} is not {what}", where="recipe", advice="Register the folder it lies in.")
+            advice = (
+                "Register the folder it lies in. An SLM1 model is bred for a cluster: studbook breed CLUSTER RECIPE"
+            )
+            raise UsageError(f"{name!r} is not {what}", where="recipe", advice=advice)
         return artifact
 
     def place(part: _NamedView | _NamedSegment) -> dict[str, Any]:

@@ -13,11 +13,13 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 
 VENV := .venv
 TRAIN := .venv-train
+BARE := .venv-bare
 PY := $(VENV)/bin/python
 CORE := $(VENV)/.core
 TEST := $(VENV)/.test
 CHECK := $(VENV)/.check
 TRAINED := $(TRAIN)/.train
+ALONE := $(BARE)/.core
 LOCKED := requirements/build.txt requirements/core.txt
 
 # Wheels only (no compiler) and exactly the locked bytes. pip would compile every module one after the other, tests of the
@@ -69,13 +71,14 @@ test-extras: $(TRAINED)
 	@mkdir -p build
 	$(TRAIN)/bin/python -m pytest -q -m 'train and not proof' --junitxml=build/tests-extras.xml
 
-proof: $(TEST) $(TRAINED)
+proof: $(TEST) $(TRAINED) $(ALONE)
 	$(PY) -m pytest -q -m 'proof and not train'
 	$(PY) benchmarks/studies/false_promotion.py
 	$(TRAIN)/bin/python -m pytest -q -m train
 	$(TRAIN)/bin/python benchmarks/studies/founders.py
 	$(TRAIN)/bin/python benchmarks/studies/search.py
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
+	$(PY) benchmarks/bench_merge.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
 
 founders: $(TRAINED)
 	$(TRAIN)/bin/python examples/founders/train.py
@@ -109,7 +112,7 @@ lock:
 	(grep '^#' requirements/train.in; grep -v '^#' build/train.txt) > requirements/train.txt
 
 # Environments. A stamp file says that a lock was installed, so running a task again costs nothing.
-$(VENV)/bin/python $(TRAIN)/bin/python:
+$(VENV)/bin/python $(TRAIN)/bin/python $(BARE)/bin/python:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed, with venv and pip' >&2; exit 1; }
 	@echo 'creating $(@D:/bin=) with $(PYTHON)'
 	@$(PYTHON) -m venv $(@D:/bin=)
@@ -140,7 +143,14 @@ $(TRAINED): requirements/train.txt requirements/test.txt $(LOCKED) pyproject.tom
 	@$(TRAIN)/bin/python $(PROJECT)
 	@touch $@
 
+# What a user has: nothing but the core. Libraries that happen to lie beside it change what a start costs.
+$(ALONE): $(LOCKED) pyproject.toml | $(BARE)/bin/python
+	@$(BARE)/bin/python $(INSTALL) -r requirements/build.txt -r requirements/core.txt
+	@$(BARE)/bin/python $(PROJECT)
+	@$(BARE)/bin/python $(BYTECODE) $(BARE)/lib || true
+	@touch $@
+
 clean:
 	@if [ -f demo/lab/studbook.json ] || [ -d demo/keys ]; then rm -rf demo; fi
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(VENV) $(TRAIN)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(VENV) $(TRAIN) $(BARE)
 	find src tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,18 +1,23 @@
 """CPU seconds and memory of a merge: Studbook against mergekit, in alternation, and against copying the files.
 
 Builds a Llama checkpoint (bf16; a base and three parents that are the base and small noise) in a temporary folder and
-merges it with both. Every run is a process of its own. Counted are user and system time: of the whole process, and of
-the merge alone, after the start: the imports and, for Studbook, loading its
-compiled kernels from their cache. Anonymous memory is the highest value seen while the process ran. The peer computes
-with one thread of torch and writes a new file; Studbook writes
+merges it with both. Every run is a process of its own whose libraries may use one thread. Counted are user and system
+time: of the whole process, and of the merge alone, after the start: the imports and, for Studbook, loading its compiled
+kernels from their cache. Anonymous memory is the highest value seen while the process ran. The peer computes with one
+thread of torch and writes a new file; Studbook writes
 
 * ``new``: a new file, synced, without digests: what the peer does;
 * ``digests``: the same with the SHA-256 of file, leaves and tensors, computed while writing;
 * ``again``: over an existing file, without digests: what a search does with candidates it will throw away.
 
 The copy limit reads what the merge reads and overwrites a file of the child's size. Both tools' outputs are compared.
+At the end the linear merge is bred once in a lab, with all that is more than merging: models hashed before and after,
+the child hashed, its distance measured, records signed.
 
-    python benchmarks/bench_merge.py --peer PYTHON_WITH_MERGEKIT [--size small|large] [--rounds 3] [--write docs/proof]
+Give --own an interpreter with the locked core and nothing else: numba imports scipy wherever it finds it.
+
+    python benchmarks/bench_merge.py --peer PYTHON_WITH_MERGEKIT [--own PYTHON] [--size small|large] [--rounds 3]
+        [--write docs/proof]
 """
 
 from __future__ import annotations
@@ -33,18 +38,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from studbook.breeding.operators import Blend, Dare, Inputs, Mutation, Operator, SignAwareMerge, Slerp, TaskDelta
+from studbook.breeding.operators import Blend, Dare, Inputs, Mutation, Operator, Slerp, TaskDelta, Ties
 from studbook.breeding.operators.run import stream
 from studbook.models.checkpoint import Checkpoint, list_folder, open_checkpoint
 from studbook.models.safetensors_writer import Shard, ShardSink, TensorSpec, plan_shards
 from studbook.tensors.philox import stream_for
 from studbook.tensors.sinks import MemorySink
 from studbook.tensors.sources import ArraySource, TensorSource
-from studbook.tensors.storage import Raw, Storage
+from studbook.tensors.storage import Raw, Storage, aligned
 
 HERE = Path(__file__).resolve()
 MODELS = ("base", "first", "second", "third")
 SHARD_BYTES = 1 << 40
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Size(NamedTuple):
@@ -91,7 +97,7 @@ MERGES = {
         peer("dare_linear", 3, "base", weights=(0.3,) * 3, density=0.5, rescale=True),
     ),
     "TIES": Merge(
-        SignAwareMerge(density=0.2, weights=(1.0,) * 3, scale=1.0, skip=()),
+        Ties(densities=(0.2,) * 3, weights=(1.0,) * 3, normalize=True, scale=1.0, skip=()),
         3,
         peer("ties", 3, "base", weights=(1.0,) * 3, density=0.2, normalize=True),
     ),
@@ -208,8 +214,8 @@ def warm(chosen: Merge) -> None:
 
 def copy(sources: list[Path], target: Path) -> None:
     """Read every source, and overwrite the target with the last one."""
-    step = 1 << 18
-    room = memoryview(bytearray(step))
+    step = 1 << 19
+    room = aligned(step, np.uint8).data
     handles = [os.open(path, os.O_RDONLY) for path in sources]
     out = os.open(target, os.O_WRONLY)
     for at in range(0, os.fstat(out).st_size, step):
@@ -224,7 +230,9 @@ def measured(command: list[str], **environment: str) -> dict[str, float]:
     """Run a process; CPU seconds, wall seconds and highest anonymous memory, and what it printed."""
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
         wall = time.perf_counter()
-        process = subprocess.Popen(command, stdout=printed, stderr=said, env={**os.environ, **environment})
+        process = subprocess.Popen(
+            command, stdout=printed, stderr=said, env={**os.environ, **ONE_THREAD, **environment}
+        )
         peak, done = 0, 0
         while not done:
             peak = max(peak, anonymous(process.pid))
@@ -285,7 +293,7 @@ def differences(ours: Path, theirs: Path, folder: Path, name: str) -> dict[str, 
 def runs(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str, dict[str, float]]]:
     """Every measurement, the tools in alternation."""
     (folder / "work").mkdir()
-    own = partial(own_run, folder)
+    own = partial(own_run, arguments, folder)
     for name, chosen in MERGES.items():
         own(name, "digests")  # compiles what is not compiled yet, and leaves a file to overwrite
         for turn in range(arguments.rounds):
@@ -296,11 +304,11 @@ def runs(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str
             yield name, "copy", own(f"copy{chosen.parents + (name not in ('linear', 'slerp'))}", "")
 
 
-def own_run(folder: Path, what: str, way: str, **environment: str) -> dict[str, float]:
+def own_run(arguments: argparse.Namespace, folder: Path, what: str, way: str, **environment: str) -> dict[str, float]:
     out = folder / "work"
     if way in ("new", "digests"):
         (out / "model.safetensors").unlink(missing_ok=True)
-    return measured([sys.executable, str(HERE), "--child", str(folder), what, way, str(out)], **environment)
+    return measured([arguments.own, str(HERE), "--child", str(folder), what, way, str(out)], **environment)
 
 
 def peer_run(arguments: argparse.Namespace, folder: Path, wanted: dict[str, Any], turn: int) -> dict[str, float]:
@@ -316,6 +324,28 @@ def peer_run(arguments: argparse.Namespace, folder: Path, wanted: dict[str, Any]
             path.unlink()
     script = str(HERE.with_name("merge_peer.py"))
     return measured([arguments.peer, script, str(folder / "peer.json"), str(out)])
+
+
+def lab_run(arguments: argparse.Namespace, folder: Path) -> float:
+    """CPU seconds of breeding the linear merge in a lab, with one thread, its workers included."""
+    lab = ("--lab", str(folder / "lab"))
+    models = MODELS[1:]
+    recipe = json.dumps({"operator": "blend/1", "weights": THIRDS})
+    parents = [word for name in models for word in ("--parent", name)]
+    steps = (
+        ["init", str(folder / "lab"), "--owner", "bench"],
+        *([*lab, "register", str(folder / name), "--licence", "CC0-1.0"] for name in models),
+        *([*lab, "approve", name, "--as", "bench"] for name in models),
+        [*lab, "breed", recipe, *parents, "--threads", "1"],
+    )
+    for step in steps:
+        before = os.times()
+        command = [arguments.own, "-m", "studbook", *step]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+        if done.returncode:
+            raise SystemExit(done.stderr[-4000:])
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def facts() -> dict[str, Any]:
@@ -341,8 +371,8 @@ def gather(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if way == "digests" and arguments.peer and name not in same:
             same[name] = differences(folder / "work", folder / "peer", folder, name)
     with tempfile.TemporaryDirectory() as cache:
-        cold = own_run(folder, "TIES", "again", NUMBA_CACHE_DIR=cache)
-        warmed = own_run(folder, "TIES", "again", NUMBA_CACHE_DIR=cache)
+        cold = own_run(arguments, folder, "TIES", "again", NUMBA_CACHE_DIR=cache)
+        warmed = own_run(arguments, folder, "TIES", "again", NUMBA_CACHE_DIR=cache)
     middle = {
         name: {way: {k: median(run[k] for run in costs) for k in costs[0]} for way, costs in ways.items()}
         for name, ways in rows.items()
@@ -357,6 +387,7 @@ def gather(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "same": same,
         "first_compile_cpu_s": cold["whole_cpu_s"] - warmed["whole_cpu_s"],
         "start_cpu_s": warmed["start_cpu_s"],
+        "lab_cpu_s": lab_run(arguments, folder),
     }
 
 
@@ -373,6 +404,8 @@ def page(found: dict[str, Any]) -> str:
         f"and dtype {found['peer_dtype']}. Medians of {found['rounds']} runs in alternation; the merge alone, after imports "
         "and, for Studbook, loading kernels.",
         "Made by `benchmarks/bench_merge.py`; whole processes stand in the second table.",
+        f"Breeding the linear merge in a lab costs {found['lab_cpu_s']:.2f} CPU s in all: models are hashed, the child too, "
+        "its distance is measured, records are signed.",
         "",
         "| merge | peer CPU s | new file CPU s | ratio | with digests | over an old file | ratio | copy limit |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -404,9 +437,9 @@ def page(found: dict[str, Any]) -> str:
             lines.append(f"| {name} | {shares} |")
         lines += [
             "",
-            "DARE drops other elements than the peer, whose masks come from a generator without position. In TIES",
+            "DARE drops other elements than the peer, whose masks come from a generator without position. In TIES the peer",
+            "picks among equal magnitudes in no stated order, Studbook the lowest indices.",
         ]
-        lines.append("a tied vote changes nothing, as sgn(0) = 0 in the paper; the peer counts it as a vote for plus.")
     return "\n".join(lines) + "\n"
 
 
@@ -418,6 +451,7 @@ def main() -> None:
     parser.add_argument(
         "--peer-dtype", default="float32", choices=("float32", "bfloat16"), help="what the peer computes in"
     )
+    parser.add_argument("--own", default=sys.executable, help="an interpreter that has Studbook [this one]")
     parser.add_argument("--size", default="large", choices=SIZES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", type=Path, help="folder for merge.json and merge.md")

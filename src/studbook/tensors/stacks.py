@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from studbook.tensors.sources import TensorSource
-from studbook.tensors.storage import RAW, Raw
+from studbook.tensors.storage import RAW, Raw, aligned
 
 __all__ = ["Room", "read_stack"]
 
@@ -17,14 +17,14 @@ class Room:
     """Scratch memory of one thread: fresh pages cost a fault every 4 KiB, so an array takes the place of the last one."""
 
     def __init__(self) -> None:
-        self._bytes = np.empty(0, np.uint8)
+        self._bytes = aligned(0, np.uint8)
 
     def array(self, rows: int, columns: int, dtype: DTypeLike) -> Raw:
         """An array of shape (rows, columns), not initialised; it replaces the one given before."""
         kind: np.dtype[Any] = np.dtype(dtype)
         size = rows * columns * kind.itemsize
         if self._bytes.size < size:
-            self._bytes = np.empty(size, np.uint8)
+            self._bytes = aligned(size, np.uint8)
         return self._bytes[:size].view(kind).reshape(rows, columns)
 
 

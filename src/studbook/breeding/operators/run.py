@@ -21,7 +21,7 @@ from studbook.errors import ParentsDoNotFit, UsageError
 from studbook.tensors.contract import check_arithmetic
 from studbook.tensors.sinks import MemorySink, Sink
 from studbook.tensors.stacks import Room, read_stack
-from studbook.tensors.storage import RAW, Raw, Storage, narrow, non_finite
+from studbook.tensors.storage import RAW, Raw, Storage, aligned, narrow, non_finite
 
 __all__ = ["CHUNK", "compute", "stream", "survey"]
 
@@ -102,10 +102,11 @@ def stream(
         each = _in_turn if threads == 1 else _Ordered(pool, threads + 1)
         known = operator.survey_model(inputs, _Safely(each)) if surveys is None else surveys
         run = _Run(operator, inputs, known, sink, chunk, compiled)
-        for piece, raw in _Safely(each)(run.work, run.pieces()):
-            sink.passed(piece.name, piece.start, raw)
-            run.give_back(raw)
-            shown(piece.stop - piece.start)
+        for piece, room in _Safely(each)(run.work, run.pieces()):
+            size = piece.stop - piece.start
+            sink.passed(piece.name, piece.start, room[:size])
+            run.free.append(room)
+            shown(size)
         run.finish()
 
 
@@ -143,8 +144,9 @@ class _Run:
                 yield _Piece(name, start, min(start + step, size))
 
     def work(self, piece: _Piece) -> tuple[_Piece, Raw]:
-        """Compute one piece and hand it to the sink."""
-        out = self._room(piece.stop - piece.start, self.sink.storage(piece.name))
+        """Compute one piece and hand it to the sink; it lies at the start of the array that is returned."""
+        room = self._room(piece.stop - piece.start, self.sink.storage(piece.name))
+        out = room[: piece.stop - piece.start]
         kernel = self.kernels.get(piece.name)
         for start in range(piece.start, piece.stop, self.chunk):
             stop = min(start + self.chunk, piece.stop)
@@ -154,7 +156,7 @@ class _Run:
             else:
                 self._kernel(kernel, piece.name, start, part)
         self.sink.put(piece.name, piece.start, out)
-        return piece, out
+        return piece, room
 
     def finish(self) -> None:
         """Let the kernels say whether what they assumed held."""
@@ -162,16 +164,12 @@ class _Run:
             if kernel is not None and kernel.finish is not None:
                 kernel.finish()
 
-    def give_back(self, raw: Raw) -> None:
-        """The array of a piece that is done with."""
-        self.free.append(raw if raw.base is None else raw.base)
-
     def _room(self, size: int, storage: Storage) -> Raw:
         """An array for a piece: one that is free, or a new one. A fresh one costs a page fault every 4 KiB."""
         while (found := _last(self.free)) is not None:
             if found.dtype == RAW[storage] and found.size >= size:
-                return found[:size]
-        return np.empty(size, RAW[storage])
+                return found
+        return aligned(size, RAW[storage])
 
     def _rows(self, name: str, start: int, stop: int, out: Raw) -> None:
         values = self.operator.rows(name, start, stop, self.inputs, self.surveys[name])

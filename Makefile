@@ -99,7 +99,8 @@ UV ?= uv
 RESOLVE = $(UV) pip compile --quiet --no-config --python-version 3.11 --no-header --no-emit-index-url \
 	--no-emit-find-links $(UPGRADE)
 HASHED = $(RESOLVE) --universal --fork-strategy fewest --generate-hashes
-# The macOS build of torch names the fewest packages: what the GPU builds add, torch pins itself.
+# The macOS build of torch names the fewest packages: what the GPU builds add, torch pins itself. What exists for Linux
+# alone is pinned in train.in and taken over as it stands there.
 UNHASHED = MACOSX_DEPLOYMENT_TARGET=14.0 $(RESOLVE) --python-platform aarch64-apple-darwin --no-annotate
 
 lock:
@@ -109,7 +110,7 @@ lock:
 	$(HASHED) -c requirements/build.txt -c requirements/core.txt pyproject.toml --group test -o requirements/test.txt
 	$(HASHED) -c requirements/build.txt -c requirements/test.txt pyproject.toml --group check -o requirements/check.txt
 	$(UNHASHED) -c requirements/test.txt requirements/train.in -o build/train.txt
-	(grep '^#' requirements/train.in; grep -v '^#' build/train.txt) > requirements/train.txt
+	(grep '^#' requirements/train.in; grep -v '^#' build/train.txt; grep linux requirements/train.in) > requirements/train.txt
 
 # Environments. A stamp file says that a lock was installed, so running a task again costs nothing.
 $(VENV)/bin/python $(TRAIN)/bin/python $(BARE)/bin/python:

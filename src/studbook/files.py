@@ -5,6 +5,7 @@ Every step that can be cut short by a crash passes `boundary` first, so that tes
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -37,6 +38,7 @@ __all__ = [
 _CHUNK = 1 << 20
 _STEP = 4 << 20
 _NOTE_LIMIT = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = 0o444
 
 
@@ -246,7 +248,7 @@ def append_line(path: Path, line: bytes) -> None:
         data = line + b"\n"
         try:
             if os.write(handle, data) != len(data):
-                raise OSError(28, "the line was written only in part")
+                raise OSError(errno.ENOSPC, "the line was written only in part")
             boundary("fsync append")
             os.fsync(handle)
             if before == 0:
@@ -348,5 +350,13 @@ def _sync_folder(path: Path) -> None:
 
 
 def _disk(error: OSError, path: Path) -> StudbookError:
-    advice = "Free some space or mend the permissions, then run the same command again; nothing was lost."
+    """What a disk's refusal means: no room, or something that has to be mended."""
+    if error.errno in _FULL:
+        return OverBudget(
+            f"there is no room for it: {error.strerror}",
+            where=path,
+            advice="Free some space or raise the limit on file sizes, then run the same command again; nothing was lost.",
+            reason="disk.full",
+        )
+    advice = "Mend the disk or the permissions, then run the same command again; nothing was lost."
     return StudbookError(f"the disk refused: {error.strerror}", where=path, advice=advice, reason="file.disk")

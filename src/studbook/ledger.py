@@ -149,7 +149,12 @@ class Ledger:
             # Only the very first entry can be on disk before any checkpoint is.
             if len(self.entries) == 1:
                 return
-            raise found
+            raise DigestDiffers(
+                "is missing; without it nobody can say how many entries were acknowledged",
+                where=where,
+                advice="Restore it from a backup, or from the copy that is kept outside the lab; the entries are untouched.",
+                reason="ledger.checkpoint",
+            )
         checkpoint = unseal(found, root, where).record
         if not isinstance(checkpoint, Checkpoint) or checkpoint.lab != root.lab:
             raise RecordRefused("is not this lab's checkpoint", where=where)

@@ -69,7 +69,7 @@ def test_a_half_written_file_is_removed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StudbookError) as caught:
         files.write_new(tmp_path / "half", b"data")
-    assert caught.value.reason == "file.disk"
+    assert (caught.value.reason, caught.value.exit_code) == ("disk.full", 7)
     assert "Free some space" in caught.value.advice
     assert not (tmp_path / "half").exists()
 

@@ -99,3 +99,26 @@ def test_what_cannot_be_done_is_refused_with_its_place(lab: Lab, text: str, word
 def test_a_file_that_names_its_parents_goes_with_no_other(lab: Lab) -> None:
     with pytest.raises(UsageError):
         lab.breed(None, {"mergekit": "merge_method: linear", "where": "config.yml"}, ["first"])
+
+
+def test_a_path_that_is_taken_for_a_name_of_the_lab_is_said_once(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(lab.desk.progress, "say", said.append)
+    text = "models: [{model: /models/first}, {model: second}]\nmerge_method: linear\nparameters: {weight: 1}\n"
+    merged(lab, text, tmp_path)
+    assert [line for line in said if "is taken for" in line] == [
+        f"/models/first is taken for first of this lab, {lab.desk.find_model('first')[:12]}"
+    ]
+
+
+def test_a_seed_for_a_merge_that_draws_nothing_is_refused(lab: Lab) -> None:
+    text = "models: [{model: first}, {model: second}]\nmerge_method: linear\nparameters: {weight: 1}\n"
+    with pytest.raises(UsageError, match="draws nothing") as caught:
+        lab.breed(None, {"mergekit": text, "where": "config.yml", "seed": 3})
+    assert caught.value.where == "--seed"
+    drawn = (
+        "models: [{model: first, parameters: {weight: 1, density: 0.5}}]\nmerge_method: dare_linear\nbase_model: base\n"
+    )
+    assert lab.breed(None, {"mergekit": drawn, "where": "config.yml", "seed": 3})

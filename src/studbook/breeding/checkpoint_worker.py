@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from studbook.tensors.sinks import Sink
 __all__ = ["INDEX", "PROGRESS", "shards_of", "warm", "work"]
 
 INDEX = "model.safetensors.index.json"
-# Elements done so far, in decimal, for whoever shows them.
+# Millionths of the child's elements done so far, in decimal, for whoever shows them.
 PROGRESS = "progress"
 _STEP = 32 << 20
 
@@ -56,7 +57,7 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise OverBudget(f"the weights would have {size} bytes; {job['output_bytes']} are allowed")
     child = folder / "child"
     child.mkdir(exist_ok=True)
-    counter = _Counter(folder / PROGRESS)
+    counter = _Counter(folder / PROGRESS, sum(math.prod(spec.dims) for spec in opened.specs))
 
     written = write_shards(shards, _computer(opened, job, counter), child, job["recipe_sha256"])
     for path, data in opened.files.items():
@@ -92,10 +93,10 @@ def _computer(opened: Opened, job: Mapping[str, Any], counter: _Counter) -> Call
 
 
 class _Counter:
-    """Counts elements and writes the sum down now and then."""
+    """Counts elements and writes their share of all down now and then."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._done, self._told = path, 0, 0
+    def __init__(self, path: Path, elements: int) -> None:
+        self._path, self._all, self._done, self._told = path, max(elements, 1), 0, 0
 
     def add(self, elements: int) -> None:
         """So many more elements are done."""
@@ -103,7 +104,7 @@ class _Counter:
         if self._done - self._told >= _STEP:
             self._told = self._done
             partial = self._path.with_name(f"{self._path.name}.partial")
-            partial.write_text(str(self._done))
+            partial.write_text(str(self._done * 1_000_000 // self._all))
             partial.replace(self._path)
 
 

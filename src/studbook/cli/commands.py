@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from studbook.cli import pages
-from studbook.cli.session import Session, recipes_of, work_of
+from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
 from studbook.errors import UsageError
 from studbook.lab import Lab
 from studbook.lab.founding import read_policy
@@ -105,6 +105,8 @@ def adapter() -> None:
 @click.pass_obj
 def make(session: Session, base: str, tuned: str, folder: Path, kind: Any, share: float, seed: int) -> None:
     """Write TUNED, a model or a LoRA folder, as a package over BASE into a new FOLDER that can be registered."""
+    only_with("share", "with --kind top or random", kind in ("top", "random"))
+    only_with("seed", "with --kind random", kind == "random")
     with session.open(writer=False) as lab:
         found = lab.adapters.make(base, tuned, folder, kind, share, seed)
     told = (
@@ -131,7 +133,7 @@ def compare(session: Session, base: str, parents: Sequence[str], cluster: str | 
 @click.option("--parent", "parents", multiple=True, help="A parent to use [every approved one].")
 @click.option("--base", help="The checkpoint that the parents were tuned from.")
 @click.option("--mergekit", type=click.Path(path_type=Path), help="A mergekit YAML file, instead of RECIPE.")
-@click.option("--seed", default=0, type=click.IntRange(0, 2**53 - 1), help="Seed of a mergekit file's masks [0].")
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="Seed of a mergekit file's masks [0].")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also export the child to this folder.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads, for checkpoints [every processor].")
 @click.pass_obj
@@ -141,13 +143,21 @@ def breed(
     parents: Sequence[str],
     base: str | None,
     mergekit: Path | None,
-    seed: int,
+    seed: int | None,
     output: Path | None,
     threads: int | None,
 ) -> None:
     """Breed one candidate for a CLUSTER, or from checkpoints for none; RECIPE is JSON, or a file that holds it."""
     cluster, recipe = work_of(words, mergekit, seed)
+    check_once(parents)
+    only_with("base", "for checkpoints; a cluster's parents have their base on record", cluster is None)
+    only_with("threads", "for checkpoints; candidates for a cluster are bred side by side", cluster is None)
+    for option in ("parents", "base"):
+        only_with(option, "beside RECIPE; a mergekit file names its models itself", mergekit is None)
     with session.open() as lab:
+        if output is not None:
+            # Now, and not after hours of work.
+            check_new_folder(output, session.path, "--output")
         artifact = lab.breed(cluster, recipe, parents or None, base, threads)
         name = lab.desk.name_of(artifact)
         if output is not None:
@@ -162,6 +172,7 @@ def breed(
 def export(session: Session, name: str, folder: Path) -> None:
     """Write a model to a folder outside the lab, with the records of its making."""
     with session.open(writer=False) as lab:
+        check_new_folder(folder, session.path, "FOLDER")
         files = lab.export(name, folder)
     session.give({"folder": str(folder), "files": files}, pages.line(f"exported {len(files)} files to {folder}"))
 
@@ -196,6 +207,7 @@ def decide(session: Session, cluster: str, candidates: Sequence[str]) -> None:
 @click.pass_obj
 def round_(session: Session, cluster: str, recipes: str | None, parents: Sequence[str], ceiling: str | None) -> None:
     """One breeding round: parents in, a judged and released, or honestly refused, descendant out."""
+    check_once(parents)
     with session.open() as lab:
         outcome = lab.round(cluster, recipes_of(recipes) if recipes else None, parents or None, ceiling)
         session.give(_outcome(outcome), pages.decision(outcome, lab.desk.name_of))
@@ -219,6 +231,8 @@ def round_(session: Session, cluster: str, recipes: str | None, parents: Sequenc
 @click.pass_obj
 def search(session: Session, /, cluster: str, resume: bool, **wanted: Any) -> None:
     """Search for the best recipe on development items and breed it; the same command goes on where it stopped."""
+    check_once(wanted["parents"])
+    only_with("mix", "with --method m2n2", wanted["method"] == "m2n2")
     with session.open() as lab:
         found = lab.search(cluster, Request(**{**wanted, "parents": wanted["parents"] or None}), resume=resume)
     session.give(found, pages.searched(found))
@@ -232,6 +246,7 @@ def search(session: Session, /, cluster: str, resume: bool, **wanted: Any) -> No
 @click.pass_obj
 def release(session: Session, name: str, stage: str, person: str | None, reason: str) -> None:
     """Move a winner to shadow or, as a person, to champion."""
+    only_with("person", "with --to champion; shadow needs nobody's key", stage != "shadow")
     with session.open() as lab:
         record = lab.release(name, stage, person, reason)
         session.give(record, pages.moved(stage, record, lab.desk.name_of))

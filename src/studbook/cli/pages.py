@@ -108,6 +108,8 @@ def compatibility(report: CompatibilityReport, name: Namer) -> Page:
     def page(out: Console) -> None:
         for check in report.checks:
             out.print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:<18} {check.detail}", soft_wrap=True)
+        for change in report.tokenizers:
+            out.print(f"tokenizer of {name(change.parent)} against the base's: {change.detail}", soft_wrap=True)
         if report.pairs:
             table = _table("pair", "cosine", "sign conflict", "barrier, nats/token")
             for pair in report.pairs:

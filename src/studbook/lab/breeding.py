@@ -16,10 +16,10 @@ from studbook.executor import in_order
 from studbook.files import read_file
 from studbook.lab import checkpoints
 from studbook.lab.desk import Desk
-from studbook.lab.sources import inherited_data, licence_of
+from studbook.lab.sources import compare_parents, inherited_data, licence_of
 from studbook.models.slm import Slm, parse_slm
 from studbook.policy import check_operator, inherited_licence
-from studbook.records import CandidateManifest, LineageTemplate, OperatorReceipt, digest
+from studbook.records import CandidateManifest, FailureCluster, LineageTemplate, OperatorReceipt, digest
 
 __all__ = ["Herd", "Order", "breed_all", "manifest_of", "plan", "reproduce", "reproduce_manifest", "template_of"]
 
@@ -160,7 +160,12 @@ def _accept(desk: Desk, order: Order, bred: Any) -> str:
         template.base,
     )
     desk.workspace.commit(receipt, {receipt.output.sha256: data})
-    return desk.workspace.commit(manifest)
+    accepted = desk.workspace.commit(manifest)
+    if template.cluster and template.expected.tokenizer_sha256 != desk.model(template.parents[0]).tokenizer_sha256:
+        # The child has another vocabulary: what that changes is put on record against both tokenizers.
+        rows = desk.workspace.get(template.cluster, FailureCluster).training_slice
+        compare_parents(desk, template.parents[0], [receipt.output.sha256], rows)
+    return accepted
 
 
 def _trade_off(template: LineageTemplate, receipt: OperatorReceipt) -> str:

@@ -113,7 +113,7 @@ def breed(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str], base: s
     if "mergekit" in recipe:
         if not (isinstance(recipe["mergekit"], str) and isinstance(recipe.get("where"), str)):
             raise RecordRefused("mergekit is the text of a YAML file", where="recipe", advice="Use --mergekit FILE.")
-        plain = _translated(desk, recipe["mergekit"], recipe["where"], recipe.get("seed", 0))
+        plain = _translated(desk, recipe["mergekit"], recipe["where"], recipe.get("seed"))
     elif "parents" not in recipe:
         if not parents:
             raise UsageError("no parent is named", where="--parent", advice="Name the checkpoints: --parent NAME ...")
@@ -125,23 +125,30 @@ def breed(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str], base: s
     return breed_checkpoint(desk, resolve(desk, plain), threads)
 
 
-def _translated(desk: Desk, text: str, where: str, seed: int) -> Mapping[str, Any]:
+def _draws(operator: Mapping[str, Any]) -> bool:
+    """Whether an operator, or one it holds, has a seed."""
+    return "seed" in operator or any(_draws(part) for part in operator.values() if isinstance(part, dict))
+
+
+def _translated(desk: Desk, text: str, where: str, seed: int | None) -> Mapping[str, Any]:
     """A mergekit file as a recipe; what its reader may not expect is said."""
-    found = translate_mergekit(text, where, lambda name: tensors(desk, _find(desk, name)).names, seed=seed)
+    found = translate_mergekit(text, where, lambda name: tensors(desk, _find(desk, name)[0]).names, seed=seed or 0)
+    if seed is not None and not _draws(found.recipe["operator"]):
+        raise UsageError("this merge draws nothing at random", where="--seed", advice="Leave --seed out.")
     for note in found.notes:
         desk.progress.say(f"{where}: {note}")
     return found.recipe
 
 
-def _find(desk: Desk, name: str) -> str:
-    """A model by its name, or by the last part of a path or of a hub's ``owner/name``."""
+def _find(desk: Desk, name: str) -> tuple[str, str]:
+    """A model by its name, or by the last part of a path or of a hub's ``owner/name``; and the name it was found by."""
     try:
-        return desk.find_model(name)
+        return desk.find_model(name), name
     except UsageError:
         last = name.rstrip("/").rpartition("/")[2]
         if not last or last == name:
             raise
-        return desk.find_model(last)
+        return desk.find_model(last), last
 
 
 def simple_recipe(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str], base: str | None) -> JsonObject:
@@ -179,9 +186,13 @@ def resolve(desk: Desk, plain: Mapping[str, Any]) -> CheckpointRecipe:
         StudbookError: any of its kinds, if the recipe is not valid.
     """
     named = _named(plain)
+    told: set[str] = set()
 
     def found(name: str, kind: type) -> str:
-        artifact = _find(desk, name)
+        artifact, taken = _find(desk, name)
+        if taken != name and name not in told:
+            told.add(name)
+            desk.progress.say(f"{name} is taken for {taken} of this lab, {artifact[:12]}")
         registered = desk.registered().get(artifact)
         fits = isinstance(registered[1].source, kind) if registered else kind is CheckpointSource
         if not (fits and is_checkpoint(desk, artifact)):
@@ -354,15 +365,15 @@ def _accept(desk: Desk, template: LineageTemplate, recipe: CheckpointRecipe, gro
 
 @contextmanager
 def _shown(desk: Desk, folder: Path, what: str, template: LineageTemplate) -> Iterator[None]:
-    """Show how far a worker is, by the number of elements it writes down now and then."""
-    ended = threading.Event()
-    with desk.progress.measure(what, template.expected.size_bytes) as shown:
+    """Show how far a worker is, in bytes of the child, by the share of its elements it writes down now and then."""
+    ended, size = threading.Event(), template.expected.size_bytes
+    with desk.progress.measure(what, size) as shown:
 
         def follow() -> None:
             told = 0
             while not ended.wait(_TICK):
                 with suppress(OSError, ValueError):
-                    done = int((folder / PROGRESS).read_text())
+                    done = size * min(int((folder / PROGRESS).read_text()), 1_000_000) // 1_000_000
                     shown(done - told)
                     told = done
 

@@ -196,7 +196,20 @@ class Desk:
         return artifact
 
     def model(self, artifact: str) -> Slm:
-        """A model of the store, parsed from bytes that were hashed as they were read."""
+        """A model of the store, parsed from bytes that were hashed as they were read.
+
+        Raises:
+            DigestDiffers: if its bytes are gone or not those that were stored.
+            UsageError: if it is an adapter package, a checkpoint or a LoRA folder.
+        """
+        held = self.registered().get(artifact)
+        if held is not None and isinstance(held[1].source, AdapterSource):
+            raise UsageError(
+                "is an adapter package, not a model",
+                where=held[1].name,
+                advice="Fuse it into its base first: studbook breed CLUSTER with the operator adapter-fuse/1.",
+                reason="usage.adapter",
+            )
         path = self.workspace.blob_path(artifact)
         if not path.exists():
             raise DigestDiffers(

@@ -11,7 +11,7 @@ from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
 from studbook.executor import in_order
 from studbook.lab.desk import Desk
-from studbook.lab.sources import slice_of
+from studbook.lab.sources import require_model, slice_of
 from studbook.lab.suites import of_role
 from studbook.records import (
     CandidateManifest,
@@ -31,6 +31,7 @@ __all__ = [
     "contenders",
     "declare_cluster",
     "evaluate",
+    "require_label",
     "smoke_all",
     "with_cards",
 ]
@@ -73,7 +74,13 @@ def check_budget(desk: Desk, candidates: int) -> None:
 
 
 def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
-    """Smoke every model once per evaluator; a model that cannot run has no smoke."""
+    """Smoke every model once per evaluator; a model that cannot run has no smoke.
+
+    Raises:
+        UsageError: if one of them is an adapter package or a checkpoint; nothing has run then.
+    """
+    for artifact in artifacts:
+        require_model(desk, artifact)
     evaluator = evaluator_sha256()
     known = {s.artifact: s for _, s in desk.all(RuntimeSmoke) if s.evaluator == evaluator}
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
@@ -123,6 +130,22 @@ def _valid(card: Scorecard) -> bool:
     return scored and card.agreement.sampled == card.agreement.agreed
 
 
+def require_label(desk: Desk, label: str) -> tuple[SuiteFile, ...]:
+    """Every frozen suite, if one of them judges this label.
+
+    Raises:
+        UsageError: if none does, with the labels there are.
+        OutOfOrder: if no suite is frozen.
+    """
+    roles: tuple[Role, ...] = ("development", "selection", "sealed")
+    suites = tuple(s for role in roles for s in of_role(desk, role))
+    known = sorted({s.manifest.cluster for s in suites if s.manifest.dimension == "task"})
+    if label not in known:
+        advice = f"Known labels: {', '.join(known)}."
+        raise UsageError(f"no frozen suite has the label {label!r}", advice=advice, reason="usage.cluster")
+    return suites
+
+
 def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureCluster]:
     """Show that the champion fails on a label, and bind what may be learned from and what judges the answer.
 
@@ -136,12 +159,8 @@ def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureClus
         OutOfOrder: if the champion does not fail there, there is no training slice, or slice and suites overlap.
     """
     champion = desk.champion()
-    roles: tuple[Role, ...] = ("development", "selection", "sealed")
-    suites = [s for role in roles for s in of_role(desk, role)]
+    suites = require_label(desk, label)
     judging = [s for s in suites if s.manifest.cluster == label and s.manifest.dimension == "task"]
-    if not judging:
-        known = sorted({s.manifest.cluster for s in suites if s.manifest.dimension == "task"})
-        raise UsageError(f"no frozen suite has the label {label!r}", advice=f"Known labels: {', '.join(known)}.")
     card = evaluate(desk, [champion], "development")[champion]
     failed, of = _failures(desk, card, label)
     found = slice_of(desk, label, base)

@@ -81,6 +81,8 @@ def run_round(
     chosen = list(recipes if recipes is not None else desk.policy[1].recipes)
     if not chosen:
         raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
+    if ceiling is not None:
+        _require_ceiling(desk, ceiling)
     herd, cluster, selection = start(desk, label, chosen, parents, today or date.today())
     orders = breeding.plan(desk, herd, chosen)
     judging.check_budget(desk, len(orders))
@@ -94,12 +96,12 @@ def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[s
     """The approved parents; all of them stand as baselines, whoever is named to breed from.
 
     Raises:
+        UsageError: if a name is nobody's, an adapter's, or stands twice.
         OutOfOrder: if nobody is approved, or a named model is not; the reason is the first exclusion's.
     """
     selection = sources.select(desk, label, base, today)
     if names is not None:
-        wanted = [desk.find_model(name) for name in names]
-        for artifact in wanted:
+        for artifact in _named(desk, names):
             if artifact not in selection.parents:
                 reason = next((e.reason for e in selection.excluded if e.artifact == artifact), "is not registered")
                 raise OutOfOrder(
@@ -142,15 +144,19 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
     """Judge candidates that exist against the champion as it is now; archive the losers, release nothing.
 
     Raises:
-        UsageError: if a name is not a candidate's.
+        UsageError: if a name is not a candidate's; nothing has run then.
     """
-    _, cluster, selection = start(desk, label, [], None, date.today())
     bred = {m.artifact.sha256: d for d, m in desk.candidates() if m.purpose == "candidate"}
-    artifacts = list(dict.fromkeys(desk.find_model(name) for name in names))
-    judging.check_budget(desk, len(artifacts))
+    artifacts = _named(desk, names)
     for artifact in artifacts:
         if artifact not in bred:
-            raise UsageError(f"{desk.name_of(artifact)} was not bred here; parents stand as baselines by themselves")
+            raise UsageError(
+                f"{desk.name_of(artifact)} was not bred here",
+                advice="Name candidates; parents and champion stand beside them as baselines by themselves.",
+            )
+    judging.check_budget(desk, len(artifacts))
+    _, cluster, selection = start(desk, label, [], None, date.today())
+    for artifact in artifacts:
         if breeding.template_of(desk, bred[artifact]).cluster != digest(cluster):
             raise OutOfOrder(
                 f"{desk.name_of(artifact)} was bred for another cluster, champion or policy",
@@ -167,14 +173,46 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
 def start(
     desk: Desk, label: str, recipes: Sequence[Mapping[str, Any]], names: Sequence[str] | None, today: date
 ) -> tuple[Herd, FailureCluster, Selection]:
-    """Parents, compatibility and cluster: everything that can refuse, before any candidate is bred."""
+    """Parents, compatibility and cluster: everything that can refuse, before any candidate is bred.
+
+    Recipes, label and names come first: a slip of the pen is told before anything is measured.
+
+    Raises:
+        StudbookError: any of its kinds.
+    """
     for recipe in recipes:
         check_recipe(recipe)
+    judging.require_label(desk, label)
+    _named(desk, names or ())
     base = _shared_base(desk, label, names, today)
     selection = select_approved_parents(desk, label, base, names, today)
     chosen = tuple(dict.fromkeys(desk.find_model(n) for n in names)) if names is not None else selection.parents
     herd, cluster = _prepare(desk, label, base, chosen)
     return herd, cluster, selection
+
+
+def _named(desk: Desk, names: Sequence[str]) -> tuple[str, ...]:
+    """The artifacts some names stand for, each a model and named once.
+
+    Raises:
+        UsageError: naming the one that is not.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        artifact = desk.find_model(name)
+        sources.require_model(desk, artifact)
+        if artifact in found:
+            same = "" if found[artifact] == name else f", as {found[artifact]}"
+            raise UsageError(f"{name!r} is named twice{same}", advice="Name every model once.", reason="usage.twice")
+        found[artifact] = name
+    return tuple(found)
+
+
+def _require_ceiling(desk: Desk, name: str) -> None:
+    """The ceiling is run beside the winner at the very end; what cannot be run is told before the beginning."""
+    artifact = desk.find_model(name)
+    sources.require_model(desk, artifact)
+    desk.model(artifact)
 
 
 def _champion_card(desk: Desk, record: ViabilityDecision) -> Scorecard:

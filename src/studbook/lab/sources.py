@@ -8,15 +8,18 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from studbook.adapters.reader import parse_adapter
-from studbook.errors import UsageError, printable
+from studbook.errors import DigestDiffers, UsageError, printable
 from studbook.evaluation.contamination import parse_rows
 from studbook.lab.desk import Desk, plain_name, plain_text
+from studbook.models.checkpoint import open_checkpoint, parse_listing
+from studbook.models.checkpoint_folder import CONFIG
 from studbook.records import (
     AdapterSource,
     CheckpointSource,
     CompatibilityReport,
     DataSource,
     LicenceSource,
+    LineageTemplate,
     LoraSource,
     ModelSource,
     ParentApproval,
@@ -24,6 +27,7 @@ from studbook.records import (
     digest,
 )
 from studbook.registry.approval import Selection, select_approved_parents
+from studbook.registry.checkpoint_compatibility import CheckpointParent, compare_checkpoints
 from studbook.registry.checkpoints import FileDraft, is_checkpoint, read_checkpoint
 from studbook.registry.compatibility import Parent, check_all, compare
 from studbook.registry.sources import Draft, read_source
@@ -35,12 +39,14 @@ __all__ = [
     "inherited_data",
     "licence_of",
     "register",
+    "require_model",
     "select",
     "slice_of",
 ]
 
 # Rows of the training slice the interpolation barrier is measured on.
 ANCHOR_ROWS = 200
+_FUSE = "adapter-fuse/1"
 
 
 def register(desk: Desk, path: Path, name: str | None = None, licence: str | None = None) -> tuple[SourceManifest, ...]:
@@ -56,11 +62,9 @@ def register(desk: Desk, path: Path, name: str | None = None, licence: str | Non
         The manifests that are now in the ledger, the model's last.
 
     Raises:
+        UsageError: if the name is another artifact's, or the same artifact is on record with other facts.
         StudbookError: any of its kinds; nothing was registered then.
     """
-    if name is not None and (re.fullmatch(r"[0-9a-f]{8,64}", name) or name in desk.channels()):
-        advice = "Names that look like digests, or are channels, would be taken for something else."
-        raise UsageError(f"{name!r} cannot be the name of a model", where="--name", advice=advice, reason="usage.name")
     title = name and plain_name(name, "--name")
     drafts: list[Draft | FileDraft]
     if path.is_dir() and is_checkpoint(path):
@@ -70,8 +74,10 @@ def register(desk: Desk, path: Path, name: str | None = None, licence: str | Non
         raise UsageError("is not a checkpoint", where=path, advice=advice)
     else:
         drafts = [*read_source(desk.header, path, title)]
+    _check_names(desk, [found.manifest for found in drafts], title, path)
     for found in drafts:
         _check_again(desk, found.manifest)
+    _say_known(desk, drafts[-1].manifest)
     for draft in desk.progress.track(f"registering {path.name}", drafts):
         for digest_, content in draft.blobs.items():
             desk.workspace.mend_blob(digest_, content)
@@ -85,6 +91,44 @@ def _read_checkpoint(desk: Desk, path: Path, name: str | None, licence: str | No
     staging = desk.workspace.work_folder("register")
     with desk.progress.measure(f"copying {path.name}", total) as shown:
         return read_checkpoint(desk.header, path, staging, name, licence, shown)
+
+
+def _check_names(desk: Desk, manifests: Sequence[SourceManifest], title: str | None, path: Path) -> None:
+    """A name is one thing's: what is registered may not be called as something else is called already.
+
+    Licences are left out: they are called by their identifier, whatever their text.
+
+    Raises:
+        UsageError: if a name is taken, would be taken for something else, or ``--name`` names nothing here.
+    """
+    where = "--name" if title else path
+    if title and title not in [m.name for m in manifests]:
+        advice = f"Leave --name out: {path.name} says itself that it is called {manifests[-1].name}."
+        raise UsageError("only models and checkpoints can be given a name", where="--name", advice=advice)
+    everything = [m for _, m in desk.all(SourceManifest) if not isinstance(m.source, LicenceSource)]
+    held = {m.name: (m.artifact.sha256, "a registered source") for m in everything}
+    held |= {c.name: (c.artifact.sha256, "a candidate that was bred here") for _, c in desk.candidates()}
+    for manifest in manifests:
+        if isinstance(manifest.source, LicenceSource):
+            continue
+        if re.fullmatch(r"[0-9a-f]{8,64}", manifest.name) or manifest.name in desk.channels():
+            advice = "Names that look like digests, or are channels, would be taken for something else: use --name."
+            message = f"{manifest.name!r} cannot be the name of a model"
+            raise UsageError(message, where=where, advice=advice, reason="usage.name")
+        artifact, what = held.setdefault(manifest.name, (manifest.artifact.sha256, "something else in this folder"))
+        if artifact != manifest.artifact.sha256:
+            raise UsageError(
+                f"the name {manifest.name!r} is taken: {what} with other bytes, {artifact[:12]}, is called that",
+                where=where,
+                advice=f"Choose another name: studbook register {path} --name NAME",
+                reason="usage.name-taken",
+            )
+
+
+def _say_known(desk: Desk, manifest: SourceManifest) -> None:
+    """Registering the same bytes under the same name again adds nothing, and mends what was deleted."""
+    if digest(manifest) in desk.workspace:
+        desk.progress.say(f"{manifest.name} is registered already, with the same bytes: {manifest.artifact.sha256}")
 
 
 def _check_again(desk: Desk, manifest: SourceManifest) -> None:
@@ -166,8 +210,15 @@ def compare_parents(
 
     Returns:
         Digest and report; a report that did not pass is a record too.
+
+    Raises:
+        UsageError: if one of them is no model by itself, or some are checkpoints and others are not.
     """
     _, policy = desk.policy
+    if any(_is_listing(desk, artifact) for artifact in (base, *parents)):
+        everyone = [_checkpoint(desk, artifact) for artifact in (base, *parents)]
+        found_ = compare_checkpoints(desk.header, policy, everyone[0], everyone[1:])
+        return desk.workspace.commit(found_), found_
     rows = parse_rows(desk.workspace.blob(training_slice), "training slice")[:ANCHOR_ROWS] if training_slice else ()
     shared, herd, anchor = _parent(desk, base), [_parent(desk, p) for p in parents], training_slice or digest([])
     checks = check_all(policy, shared, herd)
@@ -231,15 +282,77 @@ def slice_of(desk: Desk, cluster: str, base: str) -> tuple[str, str] | None:
     return None
 
 
-def _parent(desk: Desk, artifact: str) -> Parent:
-    found = desk.sources().get(artifact)
+def require_model(desk: Desk, artifact: str, *, checkpoints: bool = False) -> None:
+    """Refuse what was registered but is no model, before anything is done with it.
+
+    Args:
+        desk: The lab.
+        artifact: Its digest.
+        checkpoints: Whether a checkpoint or a LoRA folder will do too.
+
+    Raises:
+        UsageError: saying what it is, and what to do with it.
+    """
+    found = desk.registered().get(artifact)
     source = found[1].source if found else None
-    model = source if isinstance(source, ModelSource) else None
+    name = found[1].name if found else ""
+    if isinstance(source, AdapterSource):
+        raise UsageError(
+            "is an adapter package, not a model",
+            where=name,
+            advice=f"""Fuse it into its base first: studbook breed CLUSTER '{{"operator":"{_FUSE}"}}' --parent {name}""",
+            reason="usage.adapter",
+        )
+    if isinstance(source, CheckpointSource | LoraSource) and not checkpoints:
+        raise UsageError(
+            "is a checkpoint or LoRA folder, and this needs an SLM1 model",
+            where=name,
+            advice="Checkpoints are bred, shown, compared, and exported; no suite here can judge them.",
+            reason="usage.checkpoint",
+        )
+
+
+def _is_listing(desk: Desk, artifact: str) -> bool:
+    """Whether an artifact is a list of files; an SLM1 model is not."""
+    require_model(desk, artifact, checkpoints=True)
+    path = desk.workspace.blob_path(artifact)
+    return path.is_file() and desk.workspace.blob(artifact)[:1] == b"{"
+
+
+def _checkpoint(desk: Desk, artifact: str) -> CheckpointParent:
+    """A checkpoint of the lab, opened from its stored files."""
+    name, listed = desk.name_of(artifact), _is_listing(desk, artifact)
+    listing = parse_listing(desk.workspace.blob(artifact), f"files of {name}") if listed else ()
+    files = {entry.path: desk.workspace.blob_path(entry.sha256) for entry in listing}
+    if CONFIG not in files:
+        what = "a LoRA folder" if listed else "no checkpoint"
+        raise UsageError(
+            f"is {what}, and others that are named are checkpoints",
+            where=name,
+            advice="Compare checkpoints with checkpoints, SLM1 models with SLM1 models; a LoRA goes into a recipe.",
+            reason="usage.checkpoint",
+        )
+    for path in files.values():
+        if not path.is_file():
+            advice = f"Bred here: studbook reproduce {artifact[:12]} --restore. A source: register its folder again."
+            raise DigestDiffers(f"bytes of {name} are gone", where=path, advice=advice, reason="digest.missing")
+    return CheckpointParent(name, open_checkpoint(files, artifact), files, licence_of(desk, artifact))
+
+
+def _parent(desk: Desk, artifact: str) -> Parent:
+    """A registered model, or one bred here: its base is what it was bred from, its sources have to be trained ones."""
+    source = found[1].source if (found := desk.sources().get(artifact)) else None
+    base, trained = None, False
+    if isinstance(source, ModelSource):
+        base, trained = source.base, source.trained_manifest is not None
+    elif bred := next((c for _, c in desk.candidates() if c.artifact.sha256 == artifact), None):
+        base = desk.workspace.get(bred.template, LineageTemplate).base
+        trained = all(desk.trained(founder) for founder in desk.founders_of(artifact))
     return Parent(
         name=desk.name_of(artifact),
         model=desk.model(artifact),
         path=desk.workspace.blob_path(artifact),
         licence=licence_of(desk, artifact),
-        base=model.base if model else None,
-        trained=bool(model and model.trained_manifest),
+        base=base,
+        trained=trained,
     )

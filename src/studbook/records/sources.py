@@ -21,6 +21,7 @@ __all__ = [
     "ParentApproval",
     "SourceManifest",
     "TaskVectorPair",
+    "TokenizerChange",
 ]
 
 
@@ -250,15 +251,47 @@ class TaskVectorPair(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     barrier: Measure
 
 
+class TokenizerChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What changes between the base's tokenizer and a parent's, held against both: ids, and what texts become.
+
+    Attributes:
+        parent: Digest of the parent whose tokenizer is another one.
+        kept: Tokens that both have.
+        moved: Of these, tokens whose id is another one.
+        dropped: Tokens of the base that the parent lacks.
+        added: Tokens of the parent that the base lacks.
+        text_bytes: Bytes of the texts that were tried, UTF-8; 0 where none were.
+        base_tokens: Tokens the base's tokenizer makes of them.
+        parent_tokens: Tokens the parent's makes of them.
+        differing: Texts that do not become the same tokens under both.
+        failed: Texts that one of them does not give back.
+        detail: The first differences, in words.
+    """
+
+    parent: Digest
+    kept: Annotated[int, Meta(ge=0)]
+    moved: Annotated[int, Meta(ge=0)]
+    dropped: Annotated[int, Meta(ge=0)]
+    added: Annotated[int, Meta(ge=0)]
+    text_bytes: Annotated[int, Meta(ge=0)]
+    base_tokens: Annotated[int, Meta(ge=0)]
+    parent_tokens: Annotated[int, Meta(ge=0)]
+    differing: Annotated[int, Meta(ge=0)]
+    failed: Annotated[int, Meta(ge=0)]
+    detail: Text
+
+
 class CompatibilityReport(Record, frozen=True, kw_only=True, tag="compatibility-report/1"):
     """Whether these parents may be combined at all; merge-style operators refuse to start without a passing one.
 
     Attributes:
         base: Digest of the shared base.
         parents: Digests of the parents, in order.
-        checks: Quantisation, tokenizer, layout, adapter, resource envelope, licence.
-        pairs: Geometry of every pair of task vectors.
-        anchor: Digest of the rows the barrier was measured on.
+        checks: Quantisation, tokenizer, layout, adapter, resource envelope, licence, provenance; of checkpoints
+            architecture, config, tokenizer, layout, licence.
+        tokenizers: Every parent whose tokenizer is not the base's, in order.
+        pairs: Geometry of every pair of task vectors; none for checkpoints.
+        anchor: Digest of the rows the barrier and the tokenizers were measured on.
         passed: All checks hold.
     """
 
@@ -266,6 +299,7 @@ class CompatibilityReport(Record, frozen=True, kw_only=True, tag="compatibility-
     base: Digest
     parents: tuple[Digest, ...]
     checks: tuple[Check, ...]
+    tokenizers: tuple[TokenizerChange, ...]
     pairs: tuple[TaskVectorPair, ...]
     anchor: Digest
     passed: bool

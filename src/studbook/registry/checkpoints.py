@@ -14,6 +14,7 @@ from typing import NamedTuple
 from studbook.errors import ParentsDoNotFit, StudbookError, UsageError
 from studbook.files import copy_new, read_file
 from studbook.models.checkpoint import Checkpoint, list_folder, open_checkpoint
+from studbook.models.checkpoint_checks import check_carried
 from studbook.models.peft import LoraAdapter, read_peft
 from studbook.records import (
     Blob,
@@ -73,7 +74,8 @@ def read_checkpoint(
         Drafts in the order they must be registered: the licence first, if one is known.
 
     Raises:
-        BytesLie: if a file breaks a rule of its format.
+        BytesLie: if a file breaks a rule of its format, weights, config, tokenizer and generation config alike.
+        OverBudget: if a small file is larger than a child could carry.
         ParentsDoNotFit: if a weight is not finite.
         UsageError: if the folder holds no checkpoint.
     """
@@ -99,6 +101,8 @@ def _drafts(
     if "adapter_config.json" in copies and "config.json" not in copies:
         drafts.append(_lora(header, title, read_peft(copies), copies, digests, declared))
     else:
+        # The small files first: their faults are found before gigabytes are hashed.
+        check_carried(copies)
         drafts.append(_checkpoint(header, title, open_checkpoint(copies), copies, digests, declared))
     return tuple(drafts)
 

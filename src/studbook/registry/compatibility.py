@@ -1,4 +1,8 @@
-"""Whether parents fit together: shapes and tokenizers first, then licences, then the geometry of their task vectors."""
+"""Whether parents fit together: shapes and tokenizers first, then licences, then the geometry of their task vectors.
+
+A parent with another tokenizer than the base's, such as a child whose vocabulary was pruned or extended, is held
+against both tokenizers: which ids are kept, moved, dropped and added, and how many tokens the rows become.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from studbook.errors import ParentsDoNotFit
+from studbook.errors import ParentsDoNotFit, printable
 from studbook.models.slm import Slm
+from studbook.models.tokenizer_report import compare_tokenizers
 from studbook.policy import inherited_licence
 from studbook.records import Check, CompatibilityReport, Header, Measure, Policy, TaskVectorPair
+from studbook.records.sources import TokenizerChange
 from studbook.sandbox import Limits, run_worker
 
-__all__ = ["Parent", "Rows", "check_all", "compare", "require"]
+__all__ = ["Parent", "Rows", "check_all", "check_licences", "compare", "require", "tokenizer_change"]
 
 Rows = Sequence[tuple[str, str]]
 
@@ -60,7 +66,8 @@ def compare(
         base: The shared base.
         parents: The parents, in order.
         anchor: Digest of the rows.
-        rows: (prompt, answer) pairs from the training slice, for the interpolation barrier; never suite items.
+        rows: (prompt, answer) pairs from the training slice, for the interpolation barrier and the tokenizers; never
+            suite items.
         folder: An empty folder for the worker that measures the geometry.
         limits: What that worker may use.
     """
@@ -72,10 +79,57 @@ def compare(
         base=base.model.sha256,
         parents=tuple(p.model.sha256 for p in parents),
         checks=checks,
+        tokenizers=_changes(base, parents, rows),
         pairs=pairs,
         anchor=anchor,
         passed=passed,
     )
+
+
+def tokenizer_change(base: Slm, parent: Slm, texts: Sequence[str]) -> TokenizerChange:
+    """One model's tokenizer against another's.
+
+    Args:
+        base: One model.
+        parent: The other one, such as a child with fewer or more tokens.
+        texts: Texts to try; none says only what happens to the ids.
+
+    Raises:
+        TokenizerRefused: if a text holds a lone surrogate.
+    """
+    found = compare_tokenizers(base.tokenizer, parent.tokenizer, texts)
+    return TokenizerChange(
+        parent=parent.sha256,
+        kept=len(found.kept),
+        moved=len(found.moved),
+        dropped=len(found.dropped),
+        added=len(found.added),
+        text_bytes=found.text_bytes,
+        base_tokens=found.parent_tokens,
+        parent_tokens=found.child_tokens,
+        differing=len(found.differing),
+        failed=len(found.failed),
+        detail=printable("; ".join(found.lines()))[:4000],
+    )
+
+
+def check_licences(policy: Policy, held: Sequence[tuple[str, str | None]], how: str) -> Check:
+    """Whether every parent has a licence on record and the policy's table lets a child inherit from all of them.
+
+    Args:
+        policy: Its licence table applies.
+        held: Name of a parent, and its SPDX identifier or None.
+        how: How a parent without one is registered, for the detail.
+    """
+    for name, licence in held:
+        if licence is None:
+            detail = f"{name} has no licence on record; register it {how}"
+            return Check(name="licence", passed=False, detail=detail)
+    try:
+        strictest = inherited_licence(policy, [licence for _, licence in held if licence])
+    except ParentsDoNotFit as error:
+        return Check(name="licence", passed=False, detail=error.message)
+    return Check(name="licence", passed=True, detail=f"the child inherits {strictest}")
 
 
 def require(report: CompatibilityReport) -> None:
@@ -146,15 +200,8 @@ def _envelope(policy: Policy, base: Parent, parents: Sequence[Parent]) -> Check:
 
 
 def _licence(policy: Policy, _base: Parent, parents: Sequence[Parent]) -> Check:
-    for parent in parents:
-        if parent.licence is None:
-            detail = f"{parent.name} has no licence on record; register it together with its licence.manifest"
-            return Check(name="licence", passed=False, detail=detail)
-    try:
-        strictest = inherited_licence(policy, [p.licence for p in parents if p.licence])
-    except ParentsDoNotFit as error:
-        return Check(name="licence", passed=False, detail=error.message)
-    return Check(name="licence", passed=True, detail=f"the child inherits {strictest}")
+    held = [(parent.name, parent.licence) for parent in parents]
+    return check_licences(policy, held, "together with its licence.manifest")
 
 
 def _provenance(_policy: Policy, _base: Parent, parents: Sequence[Parent]) -> Check:
@@ -181,6 +228,12 @@ def _shape_difference(base: Slm, parent: Slm) -> str:
         if getattr(base.shape, field) != getattr(parent.shape, field):
             return f"{field}: {getattr(parent.shape, field)} against {getattr(base.shape, field)}"
     return "its layout digest"
+
+
+def _changes(base: Parent, parents: Sequence[Parent], rows: Rows) -> tuple[TokenizerChange, ...]:
+    texts = [text for row in rows for text in row]
+    others = [p.model for p in parents if p.model.tokenizer_sha256 != base.model.tokenizer_sha256]
+    return tuple(tokenizer_change(base.model, model, texts) for model in others)
 
 
 def _geometry(

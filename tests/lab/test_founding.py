@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab_fixtures import Place, problems
+from lab_fixtures import PERSON, Place, problems
 from studbook.errors import NotAuthorised, RecordRefused, StudbookError
 from studbook.lab import Lab
-from studbook.lab.founding import ROLES, read_policy
+from studbook.lab.founding import LIFETIME, ROLES, ROOT_KEY, read_policy
 from studbook.records import KINDS
+from studbook.seal import PEOPLES_KINDS
 
 
 def test_every_kind_of_record_has_exactly_one_key_in_its_own_zone() -> None:
     granted = [(kind, role.zone) for role in ROLES for kind in role.kinds]
-    assert sorted(kind for kind, _ in granted) == sorted(KINDS)
+    assert sorted(kind for kind, _ in granted) == sorted(KINDS.keys() - {"root/1"})
     assert all(KINDS[kind].zone == zone for kind, zone in granted)
 
 
@@ -25,15 +27,41 @@ def test_only_people_hold_policy_approval_and_promotion_keys(prepared_lab: Place
     with prepared_lab.open(writer=False) as lab:
         keys = lab.desk.workspace.root.keys
     persons = {kind for key in keys if key.holder == "person" for kind in key.kinds}
-    assert persons == {"root/1", "policy/1", "suites-lock/1", "parent-approval/1", "champion-promotion/1"}
+    assert persons == PEOPLES_KINDS & KINDS.keys()
     assert len({key.key for key in keys}) == len(keys)
+
+
+def test_the_root_key_signs_nothing_but_roots(prepared_lab: Place) -> None:
+    with prepared_lab.open(writer=False) as lab:
+        root = lab.desk.workspace.root
+    assert [key.owner for key in root.owners.keys] == [PERSON]
+    assert root.owners.threshold == 1
+    assert root.owners.keys[0].key not in {grant.key for grant in root.keys}
+    assert not any("root/1" in grant.kinds for grant in root.keys)
+
+
+def test_a_root_ends_within_two_years_and_not_before(prepared_lab: Place) -> None:
+    with prepared_lab.open(writer=False) as lab:
+        entered = date.fromisoformat(lab.desk.entries()[0].time[:10])
+        assert date.fromisoformat(lab.desk.workspace.root.expires) - entered in (LIFETIME, LIFETIME - timedelta(days=1))
+    assert timedelta(days=365) < LIFETIME <= timedelta(days=730)
 
 
 def test_keys_and_their_folder_are_private(prepared_lab: Place) -> None:
     assert prepared_lab.keys.stat().st_mode & 0o077 == 0 or prepared_lab.keys.parent.stat().st_mode & 0o077 == 0
-    files = list(prepared_lab.keys.glob("*/*.pem"))
-    assert len(files) == len(ROLES)
+    files = list(prepared_lab.keys.glob("*/*/*.pem"))
+    assert {f.relative_to(prepared_lab.keys).with_suffix("").as_posix() for f in files} == {
+        ROOT_KEY,
+        *(role.path for role in ROLES),
+    }
     assert {f.stat().st_mode & 0o777 for f in files} == {0o600}
+    assert {f.parent.stat().st_mode & 0o777 for f in files} == {0o700}
+
+
+def test_every_key_lies_in_the_folder_of_its_zone(prepared_lab: Place) -> None:
+    for role in ROLES:
+        assert role.path.split("/")[1] == role.zone.value
+    assert ROOT_KEY.split("/")[:2] == ["people", "policy"]
 
 
 def test_keys_of_another_lab_are_never_written_over(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +16,23 @@ from studbook.errors import RecordRefused, UsageError
 from studbook.files import read_file, replace_file, sync_folder, write_new
 from studbook.lab.desk import default_keys, make_header, plain_name
 from studbook.policy import check_operator, check_policy, default_policy
-from studbook.records import KeyGrant, Policy, Root, Zone, digest, read_plain_json, read_struct, write_record
+from studbook.records import (
+    Header,
+    KeyGrant,
+    OwnerKey,
+    Owners,
+    Policy,
+    Root,
+    Zone,
+    digest,
+    read_plain_json,
+    read_struct,
+    write_record,
+)
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace, check_free
 
-__all__ = ["PIN", "UNFINISHED", "found", "read_policy"]
+__all__ = ["LIFETIME", "PIN", "ROLES", "ROOT_KEY", "UNFINISHED", "Role", "found", "read_policy"]
 
 PIN = "root.sha256"
 # Lies in the folder of keys until their lab exists, and names it.
@@ -27,25 +40,37 @@ UNFINISHED = "unfinished"
 _POLICY_LIMIT = 1 << 20
 
 
-class _Role(NamedTuple):
+class Role(NamedTuple):
+    """One key of a new lab.
+
+    Attributes:
+        path: Where it lies in the ring: holder, zone, name.
+        zone: The zone it signs for.
+        kinds: The kinds of record it signs there.
+    """
+
     path: str
     zone: Zone
     kinds: tuple[str, ...]
 
 
+# The root key lies beside the policy key but signs nothing except roots: it can be kept where it is hard to reach.
+ROOT_KEY = "people/policy/root"
+# A root is renewed every second year at the latest, so that a key nobody remembers stops by itself.
+LIFETIME = timedelta(days=730)
 # One key signs for one zone. The people's keys are never needed by `round` or by a rollback.
 ROLES = (
-    _Role("people/policy", Zone.POLICY, ("root/1", "policy/1", "suites-lock/1")),
-    _Role("people/approval", Zone.REGISTRY, ("parent-approval/1",)),
-    _Role("people/promotion", Zone.RELEASE, ("champion-promotion/1",)),
-    _Role("process/registry", Zone.REGISTRY, ("source-manifest/1", "compatibility-report/1")),
-    _Role(
-        "process/candidate",
+    Role("people/policy/policy", Zone.POLICY, ("policy/1", "revocation/1", "suites-lock/1")),
+    Role("people/registry/approval", Zone.REGISTRY, ("parent-approval/1",)),
+    Role("people/release/promotion", Zone.RELEASE, ("champion-promotion/1",)),
+    Role("process/registry/registry", Zone.REGISTRY, ("source-manifest/1", "compatibility-report/1")),
+    Role(
+        "process/candidate/candidate",
         Zone.CANDIDATE,
         ("lineage-template/1", "operator-receipt/1", "candidate-manifest/1", "search-receipt/1"),
     ),
-    _Role(
-        "process/evaluation",
+    Role(
+        "process/evaluation/evaluation",
         Zone.EVALUATION,
         (
             "floor-report/1",
@@ -56,18 +81,18 @@ ROLES = (
             "baseline-receipt/1",
         ),
     ),
-    _Role(
-        "process/decision",
+    Role(
+        "process/decisions/decision",
         Zone.DECISIONS,
         ("failure-cluster/1", "viability-decision/1", "archive-record/1", "sealed-opening/1", "confirmation-record/1"),
     ),
-    _Role(
-        "process/shadow",
+    Role(
+        "process/release/shadow",
         Zone.RELEASE,
         ("promotion-template/1", "admission-record/1", "release-record/1", "readiness-record/1"),
     ),
-    _Role("process/rollback", Zone.RELEASE, ("rollback-record/1",)),
-    _Role("process/audit", Zone.AUDIT, ("ledger-entry/1", "checkpoint/1")),
+    Role("process/release/rollback", Zone.RELEASE, ("rollback-record/1",)),
+    Role("process/audit/audit", Zone.AUDIT, ("ledger-entry/1",)),
 )
 
 
@@ -99,22 +124,35 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
     for recipe in chosen.recipes:
         check_operator(chosen, operator_fields(check_recipe(recipe)))
     _open_keys(ring.folder, path)
+    root = _first_root(ring, header)
+    write_new(ring.folder / PIN, f"{digest(root)}\n".encode())
+    sync_folder(ring.folder)
+    Workspace.create(path, ring, root, chosen)
+    (ring.folder / UNFINISHED).unlink()
+    return ring.folder
+
+
+def _first_root(ring: KeyRing, header: Header) -> Root:
+    """Make every key of a new lab, and the root that lists them for its one owner."""
     grants = tuple(
         KeyGrant(
             key=ring.create(role.path).public,
-            owner=owner,
+            owner=header.owner,
             holder="person" if role.path.startswith("people/") else "process",
             zone=role.zone,
             kinds=role.kinds,
         )
         for role in ROLES
     )
-    root = Root(header=header, lab=secrets.token_hex(32), root_version=1, keys=grants)
-    write_new(ring.folder / PIN, f"{digest(root)}\n".encode())
-    sync_folder(ring.folder)
-    Workspace.create(path, ring, root, chosen)
-    (ring.folder / UNFINISHED).unlink()
-    return ring.folder
+    return Root(
+        header=header,
+        lab=secrets.token_hex(32),
+        root_version=1,
+        expires=(datetime.now(UTC).date() + LIFETIME).isoformat(),
+        owners=Owners(keys=(OwnerKey(key=ring.create(ROOT_KEY).public, owner=header.owner),), threshold=1),
+        keys=grants,
+        thresholds=(),
+    )
 
 
 def _open_keys(folder: Path, lab: Path) -> None:
@@ -125,7 +163,7 @@ def _open_keys(folder: Path, lab: Path) -> None:
             shutil.rmtree(folder / part, ignore_errors=True)
         (folder / PIN).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not any(folder.glob("*/*.pem")):
+    if not any(folder.glob("*/*/*.pem")):
         replace_file(mark, name)
 
 

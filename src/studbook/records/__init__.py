@@ -14,10 +14,15 @@ from studbook.records.authority import (
     KeyGrant,
     LicenceRule,
     OperatorGrant,
+    OwnerKey,
+    Owners,
     Policy,
     Reserve,
+    Revocation,
+    RevokedSubject,
     Root,
     SuitesLock,
+    Threshold,
     Utility,
 )
 from studbook.records.base import Basis, Blob, Digest, Header, JsonObject, Measure, Record, Rung, Zone, replace
@@ -56,7 +61,7 @@ from studbook.records.evaluation import (
     SuiteManifest,
     SuiteResult,
 )
-from studbook.records.pedigree import Checkpoint, LedgerEntry
+from studbook.records.pedigree import LedgerEntry
 from studbook.records.population import SearchReceipt
 from studbook.records.release import (
     AdmissionRecord,
@@ -85,6 +90,7 @@ from studbook.records.sources import (
 
 AnyRecord = (
     Root
+    | Revocation
     | Policy
     | SuitesLock
     | SourceManifest
@@ -112,7 +118,6 @@ AnyRecord = (
     | ReadinessRecord
     | SearchReceipt
     | LedgerEntry
-    | Checkpoint
 )
 KINDS: dict[str, type[Record]] = {kind.kind(): kind for kind in get_args(AnyRecord)}
 
@@ -143,7 +148,6 @@ __all__ = [
     "CandidateManifest",
     "ChampionPromotion",
     "Check",
-    "Checkpoint",
     "CheckpointSource",
     "Comparison",
     "CompatibilityReport",
@@ -173,6 +177,8 @@ __all__ = [
     "NoOp",
     "OperatorGrant",
     "OperatorReceipt",
+    "OwnerKey",
+    "Owners",
     "ParentApproval",
     "Policy",
     "PromotionTemplate",
@@ -180,6 +186,8 @@ __all__ = [
     "Record",
     "ReleaseRecord",
     "Reserve",
+    "Revocation",
+    "RevokedSubject",
     "RollbackRecord",
     "RollbackSet",
     "Root",
@@ -194,6 +202,7 @@ __all__ = [
     "SuiteResult",
     "SuitesLock",
     "TaskVectorPair",
+    "Threshold",
     "Utility",
     "UtilityTerm",
     "ViabilityDecision",

@@ -1,4 +1,4 @@
-"""Who may do what: the root of keys, the policy and the lock on suites. All signed by people."""
+"""Who may do what: the root of keys, revocations, the policy and the lock on suites. All signed by people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
-from studbook.records.base import Digest, JsonObject, Name, Record, Text, Zone
+from studbook.records.base import Date, Digest, JsonObject, Name, Record, Text, Zone
 
 __all__ = [
     "Budget",
@@ -14,10 +14,15 @@ __all__ = [
     "KeyGrant",
     "LicenceRule",
     "OperatorGrant",
+    "OwnerKey",
+    "Owners",
     "Policy",
     "Reserve",
+    "Revocation",
+    "RevokedSubject",
     "Root",
     "SuitesLock",
+    "Threshold",
     "Utility",
 ]
 
@@ -43,19 +48,101 @@ class KeyGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kinds: tuple[Name, ...]
 
 
+class OwnerKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One root key: it signs roots of keys and nothing else.
+
+    Attributes:
+        key: Ed25519 public key, 64 hex digits.
+        owner: The person who holds it; one person with two keys counts once.
+    """
+
+    key: Digest
+    owner: Name
+
+
+class Owners(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who must sign a root of keys.
+
+    Attributes:
+        keys: The root keys.
+        threshold: How many distinct owners must sign.
+    """
+
+    keys: tuple[OwnerKey, ...]
+    threshold: Annotated[int, Meta(ge=1, le=100)]
+
+
+class Threshold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many people one kind of record needs; one is enough for a kind that no threshold names.
+
+    Attributes:
+        zone: The zone of the kind.
+        kind: The kind of record.
+        owners: How many distinct owners, with as many distinct public keys, must sign it.
+    """
+
+    zone: Zone
+    kind: Name
+    owners: Annotated[int, Meta(ge=1, le=100)]
+
+
 class Root(Record, frozen=True, kw_only=True, tag="root/1"):
-    """The root of keys: which key may sign which kind of record in which zone.
+    """The root of keys: which key may sign which kind of record in which zone, and who may change that.
+
+    Its rules across fields (one key one zone, distinct keys, thresholds that can be reached, people's kinds) are
+    checked wherever an envelope around it is verified: `studbook.seal.check_root`.
 
     Attributes:
         lab: A random identity of this lab, 64 hex digits.
         root_version: Counts up by one at every rotation.
+        expires: The last day on which its keys may sign anything but the root after it.
+        owners: The root keys and how many owners must sign.
         keys: Every grant.
+        thresholds: The kinds of record that need more than one person.
     """
 
     zone: ClassVar[Zone] = Zone.POLICY
     lab: Digest
-    root_version: Annotated[int, Meta(ge=1)]
+    root_version: Annotated[int, Meta(ge=1, le=2**53 - 1)]
+    expires: Date
+    owners: Owners
     keys: tuple[KeyGrant, ...]
+    thresholds: tuple[Threshold, ...]
+
+
+class RevokedSubject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is revoked.
+
+    Attributes:
+        type: A ``key`` of a grant, the bytes of an ``artifact``, a ``data`` manifest, or any other ``record``.
+        digest: The public key, the artifact's SHA-256, or the record's digest; 64 hex digits.
+    """
+
+    type: Literal["key", "artifact", "data", "record"]
+    digest: Digest
+
+
+class Revocation(Record, frozen=True, kw_only=True, tag="revocation/1"):
+    """Something counts no longer; never undone, so that a thief's revocation is the most harm a stolen key can do here.
+
+    Attributes:
+        subject: What is revoked.
+        reason: Why, for people.
+        since: Ledger position. What a revoked key signed at or after it does not count; what came before stands.
+    """
+
+    zone: ClassVar[Zone] = Zone.POLICY
+    subject: RevokedSubject
+    reason: Text
+    since: Annotated[int, Meta(ge=0, le=2**53 - 1)]
+
+    def subjects(self) -> tuple[str, ...]:
+        """The artifact, if it is one."""
+        return (self.subject.digest,) if self.subject.type == "artifact" else ()
+
+    def references(self) -> tuple[str, ...]:
+        """The record, if it is one."""
+        return (self.subject.digest,) if self.subject.type in ("data", "record") else ()
 
 
 class OperatorGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,139 @@
+"""What waits for more signatures: envelopes under ``policy/pending``, outside the ledger.
+
+A record that takes more people than have signed it lies there until ``studbook approve RECORD --as NAME`` has brought it
+to its threshold; only then it is committed. What waits changes nothing, and may be deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from msgspec import Struct
+
+from studbook.errors import DigestDiffers, NotAuthorised, UsageError, printable
+from studbook.files import make_folder, read_file, replace_file
+from studbook.lab.desk import Desk
+from studbook.records import Record, Root, digest
+from studbook.records.doors import MAX_RECORD_BYTES
+from studbook.seal import SigningKey, add_signature, peek, seal, signing_keys, unseal
+
+__all__ = ["Signed", "approve_pending", "sign", "signers_here", "waiting", "waits"]
+
+# What one more signature can still mend.
+_SHORT = frozenset(("authority.threshold", "authority.root-threshold", "authority.root-old-threshold"))
+_FILE = re.compile(r"[0-9a-f]{64}\.json")
+
+
+class Signed(Struct, frozen=True):
+    """What became of a record that people sign.
+
+    Attributes:
+        record: The record.
+        digest: Its digest; the name under which it waits.
+        committed: Whether it reached its threshold and is in the ledger.
+        waiting: What it still lacks, in words; empty once committed.
+    """
+
+    record: Record
+    digest: str
+    committed: bool
+    waiting: str
+
+
+def waiting(desk: Desk) -> dict[str, Path]:
+    """Every record that waits for signatures: digest -> file, in order of digest. Other files do not count."""
+    folder = desk.workspace.pending
+    found = sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+    return {p.stem: p for p in found if _FILE.fullmatch(p.name) and p.is_file() and not p.is_symlink()}
+
+
+def waits(desk: Desk, name: str) -> list[str]:
+    """Digests of the records that wait under a name: a digest, or the first eight or more digits of one."""
+    return [d for d in waiting(desk) if d.startswith(name)] if re.fullmatch(r"[0-9a-f]{8,64}", name) else []
+
+
+def sign(desk: Desk, record: Record, person: str) -> Signed:
+    """Sign a record as a person: it is committed if that is enough, and waits otherwise.
+
+    Raises:
+        NotAuthorised: if the person's key is not at hand, or no further signature could make the record count.
+        StudbookError: any of its kinds, if the lab refuses the record.
+    """
+    return _settle(desk, record, seal(record, *signers_here(desk, record, person)))
+
+
+def approve_pending(desk: Desk, name: str, person: str) -> Signed:
+    """A person signs a record that waits; with the last signature it takes, it is committed.
+
+    Args:
+        desk: The lab.
+        name: Its digest, or the first eight or more digits of it.
+        person: Who signs. One who signed already signs nothing anew, but what has enough signatures is committed.
+
+    Raises:
+        UsageError: if nothing of that name waits.
+        DigestDiffers: if the waiting file holds another record than its name says.
+        NotAuthorised: if the person's key is not at hand, or no further signature could make the record count.
+    """
+    there, found = waiting(desk), waits(desk, name)
+    if len(found) != 1:
+        text = "is not the name of one record that waits"
+        raise UsageError(text, where=printable(name), advice=f"They lie in {desk.workspace.pending}.")
+    path = there[found[0]]
+    data = read_file(path, MAX_RECORD_BYTES)
+    record = peek(data, path)
+    if digest(record) != found[0]:
+        advice = "Delete it, and propose the change again."
+        raise DigestDiffers("holds another record than its name says", where=path, advice=advice)
+    already = signing_keys(data, path)
+    for key in signers_here(desk, record, person):
+        if key.public not in already:
+            data = add_signature(data, key, path)
+    return _settle(desk, record, data)
+
+
+def signers_here(desk: Desk, record: Record, person: str) -> list[SigningKey]:
+    """The keys at hand with which a person signs a record; for a root, all their root keys in it and in the one before.
+
+    Raises:
+        NotAuthorised: if there is none.
+    """
+    now, ring = desk.workspace.authority(record.kind()), desk.workspace.keys
+    if not isinstance(record, Root):
+        return [ring.find(now, record.zone, record.kind(), person)]
+    allowed = {k.key for root in (now.root, record) for k in root.owners.keys if k.owner == person}
+    if found := ring.held(allowed):
+        return found
+    advice = "Name the folder that holds the key with --keys, or ask its owner to do this step."
+    text = f"no root key of {printable(person)} is here"
+    raise NotAuthorised(text, where=ring.folder, advice=advice, reason="authority.key-missing")
+
+
+def _settle(desk: Desk, record: Record, envelope: bytes) -> Signed:
+    """Commit a record that enough people signed; let it wait otherwise."""
+    name = digest(record)
+    path = desk.workspace.pending / f"{name}.json"
+    try:
+        unseal(envelope, desk.workspace.authority(record.kind()), path)
+    except NotAuthorised as error:
+        if error.reason not in _SHORT:
+            raise
+        make_folder(path.parent)
+        replace_file(path, envelope)
+        return Signed(record, name, False, error.message)
+    if path.exists():
+        # Whoever signs last may not hold the audit key: what they signed is kept for the one who does.
+        replace_file(path, envelope)
+    desk.workspace.commit(record, envelope=envelope)
+    path.unlink(missing_ok=True)
+    if isinstance(record, Root):
+        _drop_overtaken(desk)
+    return Signed(record, name, True, "")
+
+
+def _drop_overtaken(desk: Desk) -> None:
+    """Remove waiting roots: what they wanted to follow is no longer in force, so they can never count."""
+    for path in waiting(desk).values():
+        if isinstance(peek(read_file(path, MAX_RECORD_BYTES), path), Root):
+            path.unlink()

@@ -93,7 +93,7 @@ def test_an_empty_ledger_is_refused(new_lab: Place, content: bytes) -> None:
 
 @pytest.mark.parametrize("writer", [False, True])
 def test_a_missing_checkpoint_is_refused(new_lab: Place, writer: bool) -> None:
-    checkpoint = new_lab.path / "audit" / "checkpoint.json"
+    checkpoint = new_lab.path / "audit" / "checkpoint"
     checkpoint.unlink()
     assert refusal(new_lab, writer=writer).where == str(checkpoint)
 
@@ -103,14 +103,14 @@ def test_a_checkpoint_of_another_lab_is_refused(new_lab: Place, tmp_path: Path) 
     with other.open() as lab:
         _, policy = lab.desk.policy
         lab.desk.workspace.commit(replace(policy, notes="another"))
-    later = (other.path / "audit" / "checkpoint.json").read_bytes()
-    rewrite(new_lab.path / "audit" / "checkpoint.json", later)
+    later = (other.path / "audit" / "checkpoint").read_bytes()
+    rewrite(new_lab.path / "audit" / "checkpoint", later)
     assert refusal(new_lab).reason == "ledger.truncated"
 
 
 def test_an_older_checkpoint_of_the_same_lab_lets_a_writer_acknowledge_the_rest(new_lab: Place) -> None:
     """A crash between the line and the checkpoint leaves exactly this."""
-    checkpoint = new_lab.path / "audit" / "checkpoint.json"
+    checkpoint = new_lab.path / "audit" / "checkpoint"
     older = checkpoint.read_bytes()
     with new_lab.open() as lab:
         _, policy = lab.desk.policy

@@ -101,7 +101,7 @@ class Unacknowledged:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        checkpoint = place.path / "audit" / "checkpoint.json"
+        checkpoint = place.path / "audit" / "checkpoint"
         self.before = self.ledger
         older = checkpoint.read_bytes()
         self.blobs = (b"the first's file", b"the second's file")

@@ -91,12 +91,6 @@ def segfault(job, folder):
 
 def no_json(job, folder):
     return {1, 2}
-
-def orphan(job, folder):
-    child = os.fork()
-    if child == 0:
-        time.sleep(600)
-    return {"child": child}
 """
 
 
@@ -265,20 +259,3 @@ def test_the_server_outlives_every_worker_that_failed(run: Run) -> None:
         with pytest.raises(StudbookError):
             run(act)
     assert run("echo").value["act"] == "echo"
-
-
-def test_what_a_worker_started_ends_with_it(run: Run) -> None:
-    child = run("orphan").value["child"]
-    for _ in range(100):
-        if not runs(child):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"process {child} still runs")
-
-
-def runs(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"

@@ -143,7 +143,7 @@ def test_a_damaged_file_is_mended_with_exactly_its_bytes_or_not_at_all(new_lab: 
 
 
 def test_a_record_of_a_zone_without_a_key_is_refused_before_anything_is_written(new_lab: Place) -> None:
-    (new_lab.keys / "process" / "audit.pem").rename(new_lab.keys / "audit.away")
+    (new_lab.keys / "process" / "audit" / "audit.pem").rename(new_lab.keys / "audit.away")
     with new_lab.open() as lab:
         before = (new_lab.path / "audit" / "ledger.jsonl").read_bytes()
         with pytest.raises(Exception, match="may sign ledger-entry/1") as caught:

@@ -1,4 +1,4 @@
-"""The pedigree's own records: ledger entries and checkpoints. Here, and only here, are clock and host."""
+"""The pedigree's own record: the ledger entry. Here, and only here, are clock and host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from studbook.records.base import Blob, Digest, Name, Record, Text, Zone
 
-__all__ = ["Checkpoint", "LedgerEntry"]
+__all__ = ["LedgerEntry"]
 
 
 class LedgerEntry(Record, frozen=True, kw_only=True, tag="ledger-entry/1"):
@@ -36,20 +36,3 @@ class LedgerEntry(Record, frozen=True, kw_only=True, tag="ledger-entry/1"):
     record: Digest
     envelope: Blob
     blobs: tuple[Blob, ...]
-
-
-class Checkpoint(Record, frozen=True, kw_only=True, tag="checkpoint/1"):
-    """How long the ledger is; what stands before this point was acknowledged and may never be missing.
-
-    Attributes:
-        lab: Identity of the lab.
-        entries: Number of entries.
-        length: Bytes of the ledger file.
-        head: SHA-256 of the last line, without its newline; 64 zeros for an empty ledger.
-    """
-
-    zone: ClassVar[Zone] = Zone.AUDIT
-    lab: Digest
-    entries: Annotated[int, Meta(ge=0)]
-    length: Annotated[int, Meta(ge=0)]
-    head: Digest

@@ -1,0 +1,68 @@
+"""Where a lab and its witness may lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from studbook.errors import UsageError
+from studbook.ledger import Witness, default_witness
+from studbook.records import canonical
+
+__all__ = ["MARKER", "check_free", "marker_bytes", "witness_folder"]
+
+MARKER = "studbook.json"
+
+
+def marker_bytes(lab: str) -> bytes:
+    """Content of the file that marks a folder as a lab: format version and the lab's identity."""
+    return canonical({"format": 1, "lab": lab})
+
+
+def check_free(path: Path, witness: Path | None = None) -> Path:
+    """Whether a new lab can be laid out at a path; to be asked before anything is made for it.
+
+    Args:
+        path: Where the lab shall be.
+        witness: Where its witness shall be; beside the lab by default.
+
+    Returns:
+        The same place, absolute and without links.
+
+    Raises:
+        UsageError: if something is there that is not an empty folder, or it is the current folder; or if a witness of
+            an earlier lab is where this one's would be.
+    """
+    target = Path(os.path.realpath(path))
+    if target == Path.cwd():
+        advice = "Step out of it, or name a new folder in it: studbook init LAB"
+        raise UsageError("is the current folder, which cannot be swapped for a lab", where=target, advice=advice)
+    advice = "Choose a new folder for the lab."
+    if path.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UsageError("exists and is not a folder", where=path, advice=advice)
+    if target.exists() and any(target.iterdir()):
+        raise UsageError("exists and is not empty", where=path, advice=advice)
+    folder = witness_folder(target, witness)
+    if Witness(folder).read() is not None:
+        advice = "Move it away if that lab is gone, or choose another place."
+        raise UsageError(
+            "is the witness of an earlier lab", where=folder, advice=advice, reason="ledger.witness-exists"
+        )
+    return target
+
+
+def witness_folder(lab: Path, folder: Path | None = None) -> Path:
+    """Where the witness of a lab lies: never where whoever puts back an old lab puts it back too.
+
+    Args:
+        lab: The lab.
+        folder: The folder somebody named; one beside the lab by default.
+
+    Raises:
+        UsageError: if it lies inside the lab.
+    """
+    folder = Path(os.path.realpath(folder)) if folder else default_witness(lab)
+    if folder.is_relative_to(Path(os.path.realpath(lab))):
+        advice = "Name a folder outside the lab, on another disk if there is one."
+        raise UsageError("a witness must not lie inside the lab", where=folder, advice=advice)
+    return folder

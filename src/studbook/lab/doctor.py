@@ -22,7 +22,7 @@ except ImportError:  # kernels are then numpy's
 from studbook.breeding.operators.warm import warm_kernels
 from studbook.environment import environment_class
 from studbook.errors import StudbookError, UsageError
-from studbook.sandbox import Limits, run_worker
+from studbook.sandbox import Limits, level_of, run_worker
 from studbook.tensors import kernels
 from studbook.tensors.compiling import COMPILED
 
@@ -31,6 +31,13 @@ __all__ = ["EXTRAS", "Check", "Examination", "examine"]
 # Extra -> the packages it consists of, by the name they are installed under.
 EXTRAS = {"train": ("torch",), "hf": ("transformers", "tokenizers"), "search": ("cma",)}
 _LOW_DISK = 2 << 30
+# What to do on a machine that reaches no more than this level.
+_LEVELS = {
+    "kernel": "",
+    "portable": "Linux 5.13 or newer with Landlock shuts workers in. Without it they run only under a policy whose owner "
+    "made do with the portable measures; see docs/sandbox.md.",
+    "none": "Studbook's workers need a POSIX system with process limits.",
+}
 
 
 class Check(Struct, frozen=True):
@@ -128,9 +135,9 @@ def _isolation() -> tuple[tuple[str, ...], Check]:
             answer = run_worker("studbook.lab.doctor_worker", {}, Path(folder), limits)
     except StudbookError as error:
         return (), Check(name="isolation", ok=False, found=error.message, advice=error.advice or "Run it again.")
-    return answer.isolation, Check(
-        name="isolation", ok=True, found=f"{len(answer.isolation)} measures: {', '.join(answer.isolation)}", advice=""
-    )
+    level = level_of(answer.isolation)
+    found = f"{level} level, {len(answer.isolation)} measures: {', '.join(answer.isolation)}"
+    return answer.isolation, Check(name="isolation", ok=level == "kernel", found=found, advice=_LEVELS[level])
 
 
 def _disk(folder: Path) -> Check:

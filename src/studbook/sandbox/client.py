@@ -10,14 +10,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec import to_builtins
+
 from studbook import errors
-from studbook.errors import OverBudget, StudbookError
+from studbook.errors import BytesLie, OutsideAllowlist, OverBudget, StudbookError, printable
 from studbook.files import read_file
 from studbook.sandbox.limits import THREADS, Limits
+from studbook.sandbox.outputs import check_output
 from studbook.sandbox.server import NOISE, RESULT
 
 __all__ = ["Answer", "end_workers", "run_worker"]
@@ -66,7 +71,7 @@ class _Server:
         """Start one worker and wait for its end.
 
         Returns:
-            The server's last message about it, with ``timed_out`` set where the wall clock ended it.
+            All that the server told of it, with ``timed_out`` set where the wall clock ended it.
         """
         replies: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         with self._lock:
@@ -75,18 +80,20 @@ class _Server:
             self._send({"id": number, **request})
             self._waiting[number] = replies
         started = replies.get()
-        if "pid" not in started:
-            return started
-        try:
-            return replies.get(timeout=seconds)
-        except queue.Empty:
-            _kill(started["pid"])
-        try:
-            return {**replies.get(timeout=_LAST_WORD), "timed_out": True}
-        except queue.Empty:
-            # A server that does not even tell of a dead worker is of no more use.
-            self.close()
-            return {"code": -signal.SIGKILL, "timed_out": True}
+        told = dict(started)
+        deadline = time.monotonic() + seconds
+        while "code" not in told:
+            try:
+                told |= replies.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                if told.get("timed_out"):
+                    # A server that does not even tell of a dead worker is of no more use.
+                    self.close()
+                    return {**told, "code": -signal.SIGKILL}
+                told["timed_out"] = True
+                deadline = time.monotonic() + _LAST_WORD
+                _kill(told["pid"])
+        return told
 
     def alive(self) -> bool:
         """Whether it can take another request of this process."""
@@ -121,12 +128,13 @@ class _Server:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            message = json.loads(line)
-            with self._lock:
-                last = "code" in message
-                replies = self._waiting.pop(message["id"]) if last else self._waiting[message["id"]]
-            replies.put(message)
+        with self.process.stdout as told:
+            for line in told:
+                message = json.loads(line)
+                with self._lock:
+                    last = "code" in message
+                    replies = self._waiting.pop(message["id"]) if last else self._waiting[message["id"]]
+                replies.put(message)
         with self._lock:
             self._ended = True
             for replies in self._waiting.values():
@@ -138,29 +146,39 @@ _current: list[_Server] = []
 _starting = threading.Lock()
 
 
-def run_worker(module: str, job: dict[str, Any], folder: Path, limits: Limits) -> Answer:
-    """Run one worker to its end.
+def run_worker(
+    module: str, job: dict[str, Any], folder: Path, limits: Limits, reads: Iterable[Path | str] = ()
+) -> Answer:
+    """Run one worker to its end, and look at what it left before anybody takes it over.
 
     Args:
-        module: Dotted name of the worker's module, which has ``work(job, folder)``.
+        module: Dotted name of the worker's module, which has ``work(job, folder)``. It may have ``warm()`` and
+            ``prepare(job)``, which run before the worker is locked down and open nothing foreign.
         job: Plain JSON values.
-        folder: Its empty folder; the only place it is told of to write.
-        limits: What it may use.
+        folder: Its folder; the only place in which it may write.
+        limits: What it may use, and which measures must be in force.
+        reads: The input files of the job. Beside libraries it can read nothing else, whatever the job names.
 
     Raises:
-        OverBudget: if it used up its time, memory or file size.
+        OutsideAllowlist: if a measure that is demanded cannot be had here; the worker has not begun then.
+        OverBudget: if it used up its time, memory, file size or number of files.
+        BytesLie: if it left links, devices or names that are not plain.
         StudbookError: what the worker raised, or that it ended without an answer.
     """
-    numbers = {"seconds": limits.seconds, "memory_bytes": limits.memory_bytes, "file_bytes": limits.file_bytes}
-    request = {"module": module, "job": job, "folder": str(folder.absolute()), "limits": numbers}
+    request = {
+        "module": module,
+        "job": job,
+        "folder": str(folder.absolute()),
+        "limits": to_builtins(limits),
+        "reads": [str(Path(path).absolute()) for path in reads],
+    }
     try:
         ended = _server().run(request, limits.seconds * 10)
     except KeyboardInterrupt:
         end_workers()
         raise
-    if ended.get("timed_out"):
-        raise OverBudget(f"the worker ran longer than {limits.seconds * 10} s", where=module)
-    return _answer(module, ended, folder)
+    _check_ended(module, ended, limits)
+    return _answer(module, ended, folder, limits)
 
 
 def end_workers() -> None:
@@ -196,29 +214,76 @@ def _environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **threads, **cache}
 
 
-def _answer(module: str, ended: dict[str, Any], folder: Path) -> Answer:
-    if ended["code"] != 0 or not (folder / RESULT).is_file():
-        if ended["code"] in _ENDED:
-            raise OverBudget("the worker was stopped at its processor or memory limit", where=module)
+def _check_ended(module: str, ended: dict[str, Any], limits: Limits) -> None:
+    """Refuse a worker that did not begin, or that was ended from outside."""
+    reached = ended.get("isolation", [])
+    if reached and (missing := sorted(set(limits.demands) - set(reached))):
+        raise OutsideAllowlist(
+            f"this machine does not offer {', '.join(missing)}, which the policy demands of every worker; nothing has run",
+            where="policy: minimum_isolation",
+            advice="Run the lab where `studbook doctor` names these measures, or have the policy's owner demand no more "
+            "than the portable ones.",
+            reason="policy.isolation",
+        )
+    if words := ended.get("over"):
+        raise OverBudget(words, where=module, reason="budget.worker")
+    if ended.get("timed_out"):
+        raise OverBudget(f"the worker ran longer than {limits.seconds * 10} s", where=module)
+    if ended["code"] in _ENDED:
+        raise OverBudget("the worker was stopped at its processor or memory limit", where=module)
+    if ended["code"] == -signal.SIGSYS:
+        raise StudbookError(
+            "the worker asked the system for what no worker may do, and was ended",
+            where=module,
+            advice="Do not use the model it was given before you know why; it may be hostile.",
+            reason="sandbox.syscall",
+        )
+
+
+def _answer(module: str, ended: dict[str, Any], folder: Path, limits: Limits) -> Answer:
+    if ended["code"] != 0 or not os.path.lexists(folder / RESULT):
         raise StudbookError(
             f"the worker ended with code {ended['code']}: {_last_words(ended, folder)}",
             where=module,
             advice="Raise the worker's limits, or report it.",
         )
-    result: dict[str, Any] = json.loads(read_file(folder / RESULT, _RESULT_LIMIT))
-    if "error" in result:
-        raise _as_error(result["error"])
-    return Answer(result["answer"], tuple(result["isolation"]))
+    check_output(folder, limits)
+    result = _result(folder / RESULT)
+    if isinstance(error := result.get("error"), dict):
+        raise _as_error({name: printable(value) for name, value in error.items()})
+    if not isinstance(answer := result.get("answer"), dict):
+        raise _no_answer(folder / RESULT)
+    return Answer(answer, tuple(ended["isolation"]))
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """What lies where the answer should be; whatever the worker met may have written it."""
+    try:
+        result = json.loads(read_file(path, _RESULT_LIMIT))
+    except (ValueError, RecursionError) as error:
+        raise _no_answer(path) from error
+    if not isinstance(result, dict):
+        raise _no_answer(path)
+    return result
+
+
+def _no_answer(path: Path) -> BytesLie:
+    advice = "Do not use the model it was given before you know why; it may be hostile."
+    return BytesLie("is not an answer of a worker", where=path, advice=advice, reason="sandbox.answer")
 
 
 def _last_words(ended: dict[str, Any], folder: Path) -> str:
     noise = ended.get("noise")
-    if noise is None and (folder / NOISE).is_file():
-        noise = read_file(folder / NOISE, _RESULT_LIMIT).decode(errors="replace")
-    return ((noise or "").strip().splitlines() or ["nothing was said"])[-1]
+    if noise is None:
+        with suppress(StudbookError):
+            noise = read_file(folder / NOISE, _RESULT_LIMIT).decode(errors="replace")
+    return printable(((noise or "").strip().splitlines() or ["nothing was said"])[-1])
 
 
 def _as_error(fields: dict[str, str]) -> StudbookError:
-    found = getattr(errors, fields["type"], None)
+    found = getattr(errors, fields.get("type", ""), None)
     kind = found if isinstance(found, type) and issubclass(found, StudbookError) else StudbookError
-    return kind(fields["message"], **{name: fields.get(name, "") for name in ("where", "advice", "reason")})
+    return kind(
+        fields.get("message", "no reason was given"),
+        **{name: fields.get(name, "") for name in ("where", "advice", "reason")},
+    )

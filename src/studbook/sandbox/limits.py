@@ -18,6 +18,7 @@ _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 38, 39
 # A checkpoint keeps every shard of every parent open.
 _OPEN_FILES = 1024
 _SMALLEST_FILE = 1 << 20
+_BESIDE = 64 << 20
 _DESCRIPTORS = Path("/proc/self/fd")
 _SECRETS = ("KEY", "SECRET", "TOKEN", "PASSW", "CREDENTIAL")
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -32,11 +33,22 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         seconds: Processor seconds; wall time is limited to ten times as many.
         memory_bytes: Address space in bytes.
         file_bytes: Largest file it may write, in bytes; never below 1 MiB, which its answer needs.
+        folder_bytes: All its files together, in bytes; 0 stands for twice the largest file and 64 MiB beside it.
+        files: How many files and folders it may leave.
+        demands: Measures that must be in force before it begins; without one of them it does not run.
     """
 
     seconds: int
     memory_bytes: int
     file_bytes: int
+    folder_bytes: int = 0
+    files: int = 4096
+    demands: tuple[str, ...] = ()
+
+    @property
+    def total_bytes(self) -> int:
+        """All its files together, in bytes."""
+        return self.folder_bytes or 2 * max(self.file_bytes, _SMALLEST_FILE) + _BESIDE
 
 
 def confine(limits: Limits) -> tuple[str, ...]:
@@ -74,11 +86,12 @@ def confine(limits: Limits) -> tuple[str, ...]:
     return tuple(sorted(reached))
 
 
-def surroundings(parent: int) -> tuple[str, ...]:
+def surroundings(parent: int, told: int = 2) -> tuple[str, ...]:
     """What holds of the process itself, each looked up now: who started it, session, open files, environment.
 
     Args:
         parent: The process that must have started this one.
+        told: The last descriptor that may be open.
 
     Returns:
         The measures, sorted; one that cannot be looked up here is not among them.
@@ -87,18 +100,18 @@ def surroundings(parent: int) -> tuple[str, ...]:
     found = {
         "own-process": os.getppid() == parent != os.getpid(),
         "own-session": os.getsid(0) == os.getpid(),
-        "closed-descriptors": _only_standard_descriptors(),
+        "closed-descriptors": _closed_above(told),
         "clean-environment": names <= ENVIRONMENT,
         "no-keys-in-environment": not any(word in name.upper() for name in names for word in _SECRETS),
     }
     return tuple(sorted(name for name, holds in found.items() if holds))
 
 
-def _only_standard_descriptors() -> bool:
+def _closed_above(last: int) -> bool:
     if not _DESCRIPTORS.is_dir():
         return False
     # The listing's own descriptor is in the list and closed again by now.
-    return not [path for path in list(_DESCRIPTORS.iterdir()) if int(path.name) > 2 and os.path.lexists(path)]
+    return not [path for path in list(_DESCRIPTORS.iterdir()) if int(path.name) > last and os.path.lexists(path)]
 
 
 def _process_controls() -> list[str]:

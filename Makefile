@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-extras check proof founders suites docs schemas lock clean
+.PHONY: help venv demo test test-extras check fuzz proof founders suites docs schemas lock clean
 
 # The first interpreter that is new enough; choose another with `make demo PYTHON=python3.12`.
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -28,7 +28,7 @@ INSTALL = -m pip install --disable-pip-version-check --no-input --no-compile --o
 BYTECODE = -m compileall -q -j 0 -x 'site-packages/(pip|setuptools|.*/tests?)/'
 PROJECT = -m pip install --disable-pip-version-check --no-input --quiet --no-deps --no-build-isolation --editable .
 
-test check test-extras proof founders docs schemas suites: QUIET := -qq
+test check test-extras fuzz proof founders docs schemas suites: QUIET := -qq
 
 help:
 	@echo 'make venv      create .venv with the locked core'
@@ -36,6 +36,7 @@ help:
 	@echo 'make test      the tests (without long studies)'
 	@echo 'make test-extras  the tests that need the extra train (torch, in .venv-train)'
 	@echo 'make check     ruff, mypy, import contracts, house tests, generated pages and schemas up to date'
+	@echo 'make fuzz      every reader of foreign files driven by coverage, half a minute each (Linux, x86-64)'
 	@echo 'make proof     everything long: kills, studies, seeds; figures go to docs/proof/'
 	@echo 'make founders  train the shipped founders again (installs torch into .venv-train) and compare'
 	@echo 'make suites    compare the shipped suites with what their seed gives'
@@ -71,10 +72,14 @@ test-extras: $(TRAINED)
 	@mkdir -p build
 	$(TRAIN)/bin/python -m pytest -q -m 'train and not proof' --junitxml=build/tests-extras.xml
 
+fuzz: $(TRAINED)
+	$(TRAIN)/bin/python tools/fuzz.py --seconds 30
+
 proof: $(TEST) $(TRAINED) $(ALONE)
 	$(PY) -m pytest -q -m 'proof and not train'
 	$(PY) benchmarks/studies/false_promotion.py
 	$(TRAIN)/bin/python -m pytest -q -m train
+	$(TRAIN)/bin/python tools/fuzz.py --seconds 600
 	$(TRAIN)/bin/python benchmarks/studies/founders.py
 	$(TRAIN)/bin/python benchmarks/studies/search.py
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof

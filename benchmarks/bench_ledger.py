@@ -30,6 +30,7 @@ from typing import Any
 
 import cryptography
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from msgspec.structs import replace as with_fields
 
 from studbook.lab import Lab
 from studbook.ledger.chain import NOTHING, Chain
@@ -66,7 +67,8 @@ def chained(first: bytes, entry: LedgerEntry, key: SigningKey, count: int) -> li
     while len(lines) < count:
         previous = hashlib.sha256(lines[-1]).hexdigest()
         record = hashlib.sha256(b"%d" % len(lines)).hexdigest()
-        lines.append(seal(replace(entry, sequence=len(lines), previous=previous, record=record), key))
+        changes = {"sequence": len(lines), "previous": previous, "record": record}
+        lines.append(seal(with_fields(entry, **changes), key))
     return lines
 
 

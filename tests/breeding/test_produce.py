@@ -29,8 +29,8 @@ Meddle = Callable[[dict[str, Any], dict[str, Any], Path], object]
 def between(monkeypatch: pytest.MonkeyPatch, meddle: Meddle) -> None:
     """Meddle after the worker has ended and before the lab looks."""
 
-    def run(module: str, job: dict[str, Any], folder: Path, limits: Limits) -> Answer:
-        answer = run_worker(module, job, folder, limits)
+    def run(module: str, job: dict[str, Any], folder: Path, limits: Limits, reads: Any) -> Answer:
+        answer = run_worker(module, job, folder, limits, reads)
         meddle(answer.value, job, folder)
         return answer
 

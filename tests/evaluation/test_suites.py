@@ -147,7 +147,7 @@ def test_a_new_suite_makes_a_new_lock_that_keeps_the_old_suites(opened: Lab, tmp
 
 
 def test_freezing_needs_the_policy_key_of_a_person(new_lab: Place, tmp_path: Path) -> None:
-    (new_lab.keys / "people" / "policy.pem").unlink()
+    (new_lab.keys / "people" / "policy" / "policy.pem").unlink()
     with new_lab.open() as lab:
         locks = len(list(lab.desk.workspace.all(SuitesLock)))
         with pytest.raises(NotAuthorised):

@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from studbook.cli.commands import commands
 from studbook.lab import Lab
 from studbook.lab.adapters import Adapters
+from studbook.lab.keys import Keys
 from studbook.lab.suites import Suites
 
 ROOT = Path(__file__).resolve().parents[2]
 LIFE = {"close"}
-FACETS = {"suite": Suites, "adapter": Adapters}
+FACETS = {"suite": Suites, "adapter": Adapters, "key": Keys}
 ASKED_FOR = set(
     "init register approve compare breed evaluate decide round release rollback reproduce verify ready show lineage "  # noqa: SIM905
     "list diff demo export search doctor".split()

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from lab_fixtures import CLUSTER, PERSON, Place, founder, rewrite, run_cli
-from studbook.errors import ManifestRefused, OutOfOrder, StudbookError, UsageError
+from studbook.errors import ManifestRefused, OutOfOrder, ParentsDoNotFit, StudbookError, UsageError
 from studbook.lab import Lab
 from studbook.models.slm import read_slm
+from studbook.models.slm_writer import write_slm
+from studbook.records import CandidateManifest
 
 FUSE = {"operator": "adapter-fuse/1"}
 
@@ -92,3 +94,37 @@ def test_a_package_leaves_the_lab_as_itself(opened: Lab, tmp_path: Path) -> None
 def test_a_name_never_leads_out_of_a_folder(opened: Lab, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="plain name"):
         opened.register(founder("brk"), "x/../../evil")
+
+
+def test_a_build_that_no_receipt_of_the_lab_vouches_for_is_refused(opened: Lab, tmp_path: Path) -> None:
+    package, base = make(opened, tmp_path, "cap-rot"), read_slm(founder("base") / "base.slm")
+    data = write_slm(base.shape, base.tokenizer, {n: base.dense(n) for n in base.tensors}, dtype="q8_0")
+    (tmp_path / "stranger.slm").write_bytes(data)
+    opened.register(tmp_path / "stranger.slm")
+    for name in ("stranger", "dup-odd"):
+        with pytest.raises(ParentsDoNotFit, match="no receipt of this lab") as caught:
+            opened.breed(CLUSTER, FUSE, [name, package])
+        assert caught.value.reason == "parents.adapter"
+    assert not list(opened.desk.all(CandidateManifest))
+
+
+def quantised(lab: Lab, dtype: str = "q8_0") -> str:
+    """A quantised build of the base, bred in the lab; its digest."""
+    return lab.breed(CLUSTER, {"operator": "quantise/1", "dtype": dtype})
+
+
+@pytest.mark.parametrize("dtype", ["q8_0", "q4_0"])
+def test_a_package_is_fused_onto_a_build_that_a_receipt_of_the_lab_vouches_for(
+    opened: Lab, tmp_path: Path, dtype: str
+) -> None:
+    package, build = make(opened, tmp_path, "cap-rot"), quantised(opened, dtype)
+    child = opened.breed(CLUSTER, FUSE, [opened.desk.name_of(build), package])
+    model, below = opened.desk.model(child), opened.desk.model(build)
+    base, tuned = (read_slm(founder(n) / f"{n}.slm") for n in ("base", "cap-rot"))
+    for name in tuned.tensors:
+        change = tuned.dense(name).astype(np.float64) - base.dense(name)
+        assert np.allclose(model.dense(name), below.dense(name) + change, rtol=0, atol=4e-7), name
+    assert {a.name for a in opened.lineage(child).parents} >= {opened.desk.name_of(build), package}
+    assert opened.reproduce(child) == child
+    assert child != opened.breed(CLUSTER, FUSE, ["base", package]) == opened.breed(CLUSTER, FUSE, [package])
+    assert opened.verify().ok

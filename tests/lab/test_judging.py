@@ -24,8 +24,8 @@ def tamper(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
     """Let the scoring worker's answer for its first suite be changed on its way to the lab."""
     plain = scorecards.run_worker
 
-    def run(module: str, job: dict[str, Any], folder: Path, limits: Limits) -> Answer:
-        answer = plain(module, job, folder, limits)
+    def run(module: str, job: dict[str, Any], folder: Path, limits: Limits, reads: Any) -> Answer:
+        answer = plain(module, job, folder, limits, reads)
         if "suites" in answer.value:
             change(answer.value["suites"][0])
         return answer
@@ -66,8 +66,8 @@ def test_a_round_whose_winner_has_a_void_scorecard_promotes_nothing(
     sound = {opened.desk.find_model(name) for name in ("base", *PARENTS)}
     plain = scorecards.run_worker
 
-    def run(module: str, job: dict[str, Any], folder: Path, limits: Limits) -> Answer:
-        answer = plain(module, job, folder, limits)
+    def run(module: str, job: dict[str, Any], folder: Path, limits: Limits, reads: Any) -> Answer:
+        answer = plain(module, job, folder, limits, reads)
         if "suites" in answer.value and job["sha256"] not in sound:
             answer.value["suites"][0]["loglik"][0] = float("nan")
         return answer

@@ -30,9 +30,10 @@ from studbook.breeding.operators import decode_operator
 from studbook.breeding.operators.run import compute
 from studbook.breeding.sources import as_inputs
 from studbook.errors import DigestDiffers, OutsideAllowlist, OverBudget, StudbookError, UsageError
-from studbook.lab import Lab, search_worker
+from studbook.lab import Lab, search_check, search_worker
 from studbook.lab import search as lab_search
-from studbook.lab.search import Request, check_search
+from studbook.lab.search import Request
+from studbook.lab.search_check import check_search
 from studbook.lab.search_journal import Journal
 from studbook.models.forward import Forward
 from studbook.models.slm import parse_slm, read_slm
@@ -114,12 +115,12 @@ def test_every_layer_may_have_scales_of_its_own(scheduling_lab: Place, mix: Any)
 
 
 def test_a_policy_without_schedules_has_no_search_of_layers(opened: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = lab_search.check_operator
+    plain = search_check.check_operator
 
     def without(policy: Any, operator: Any) -> None:
         plain(replace(policy, operators=tuple(g for g in policy.operators if g.operator != "scheduled/1")), operator)
 
-    monkeypatch.setattr(lab_search, "check_operator", without)
+    monkeypatch.setattr(search_check, "check_operator", without)
     with pytest.raises(OutsideAllowlist, match="scheduled/1"):
         run(opened, layered=True)
 
@@ -141,10 +142,12 @@ def test_the_same_search_is_not_run_twice_and_another_seed_is_another(
 
 def test_workers_are_told_of_development_items_and_of_no_others(opened: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[dict[str, Any]] = []
+    readable: set[str] = set()
 
-    def listen(module: str, job: dict[str, Any], folder: Path, limits: Any) -> Any:
+    def listen(module: str, job: dict[str, Any], folder: Path, limits: Any, reads: list[str]) -> Any:
         jobs.append(job)
-        return run_worker(module, job, folder, limits)
+        readable.update(reads)
+        return run_worker(module, job, folder, limits, reads)
 
     monkeypatch.setattr(lab_search, "run_worker", listen)
     run(opened, method="m2n2", mix="slerp")
@@ -158,6 +161,8 @@ def test_workers_are_told_of_development_items_and_of_no_others(opened: Lab, mon
     assert told <= allowed
     secret = [m.items.sha256 for _, m in opened.desk.all(SuiteManifest) if m.role != "development"]
     assert not [s for s in secret if s in json.dumps(jobs)]
+    assert not [s for s in secret if s in json.dumps(sorted(readable))]
+    assert told <= readable
 
 
 def test_a_killed_search_goes_on_and_ends_with_the_same_receipt(prepared_lab: Place, tmp_path: Path) -> None:
@@ -208,6 +213,7 @@ def test_a_search_that_costs_more_than_the_policy_allows_runs_nothing(
         ({"parents": ["nobody", "cap-rot"]}, UsageError),
         ({"method": "m2n2", "kind": "ties"}, UsageError),
         ({"kind": "ties", "layered": True}, UsageError),
+        ({"filters": ("wo", "nothing")}, UsageError),
     ],
     ids=str,
 )
@@ -218,6 +224,13 @@ def test_a_choice_that_is_impossible_is_refused_before_anything_runs(
     with pytest.raises(refusal) as caught:
         opened.search(CLUSTER, request()._replace(**changes))
     assert caught.value.advice
+
+
+def test_a_filter_that_matches_no_tensor_is_refused_by_name(opened: Lab) -> None:
+    with pytest.raises(UsageError, match="'wo2' is part of no tensor's name") as caught:
+        opened.search(CLUSTER, request(filters=("wo", "wo2")))
+    assert (caught.value.where, caught.value.reason) == ("--filter", "usage.filter")
+    assert "tok_embeddings.weight" in caught.value.advice
 
 
 def test_a_forged_journal_cannot_make_a_winner(opened: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,9 +354,9 @@ def test_tensors_fall_into_blocks_by_filter_and_layer() -> None:
     assert [search_worker.block_of(n, 1, ("wo",)) for n in names] == [1, 0, 1, 0, 1]
 
 
-def test_the_tables_of_a_space_are_inner_products_of_task_vectors(tmp_path: Path) -> None:
-    tables = search_worker.work(job(layers=3, filters=["wo"]), tmp_path)["tables"]
+def test_the_tables_of_a_space_are_inner_products_of_task_vectors() -> None:
     base, *parents = (read_slm(founder(n) / f"{n}.slm") for n in ("base", *PARENTS))
+    tables = search_worker.inner_products(as_inputs(base, parents), 3, ["wo"])
     name = "layers.1.wo.weight"
     deltas = [p.dense(name).astype(np.float64).reshape(-1) - base.dense(name).reshape(-1) for p in parents]
     assert tables[1] == [[pytest.approx(float(a @ b), rel=1e-9) for b in deltas] for a in deltas]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from studbook.records import Blob, Header, ModelSource, ParentApproval, Rung, SourceManifest
-from studbook.registry.approval import select_approved_parents
+import pytest
+
+from studbook.errors import OutOfOrder
+from studbook.records import Blob, Header, ModelSource, ParentApproval, Rung, SourceManifest, replace
+from studbook.registry.approval import require_approved, select_approved_parents, unapproved
 
 HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
 TODAY = date(2030, 6, 15)
@@ -74,3 +77,43 @@ def test_an_approval_for_other_clusters_does_not_count() -> None:
 def test_the_newest_approval_counts_even_when_it_takes_away() -> None:
     assert "one" in reasons(approval(ONE), approval(ONE, clusters=("cap",)))
     assert "one" not in reasons(approval(ONE, until="2029-01-01"), approval(ONE))
+
+
+def missing(*approvals: ParentApproval, cluster: str = "rot", deployed: tuple[str, ...] = ()) -> dict[str, str]:
+    return {e.name: e.reason for e in unapproved(cluster, SOURCES, approvals, TODAY, deployed)}
+
+
+def test_a_base_needs_an_approval_as_every_parent_does() -> None:
+    assert missing(approval(ONE), approval(TWO)) == {"base": "is registered but nobody approved it as a parent"}
+    assert missing(approval(BASE), approval(ONE), approval(TWO)) == {}
+
+
+def test_an_approval_for_another_cluster_or_an_ended_one_or_of_another_registration_is_none() -> None:
+    others = (approval(ONE), approval(TWO))
+    assert missing(*others, approval(BASE, clusters=("cap",)))["base"] == "is approved for cap only, not for rot"
+    assert missing(*others, approval(BASE, until="2030-06-14"))["base"] == "its approval ended on 2030-06-14"
+    again = replace(approval(BASE), source="e" * 64)
+    assert missing(*others, again)["base"] == "was registered again since it was approved"
+
+
+def test_what_is_deployed_may_have_its_approval_in_its_history_but_must_have_one() -> None:
+    others = (approval(ONE), approval(TWO))
+    for old in (approval(BASE, clusters=("cap",)), approval(BASE, until="2029-01-01")):
+        assert missing(*others, old, deployed=(BASE,)) == {}
+        assert "base" in missing(*others, old, deployed=(ONE,))
+    assert missing(*others, deployed=(BASE,)) == {"base": "is registered but nobody approved it as a parent"}
+
+
+def test_work_for_no_cluster_asks_for_an_approval_for_all_of_them() -> None:
+    others = (approval(ONE), approval(TWO))
+    assert missing(*others, approval(BASE), cluster="any cluster") == {}
+    assert "base" in missing(*others, approval(BASE, clusters=("rot",)), cluster="any cluster")
+
+
+def test_the_refusal_names_the_source_and_who_can_change_that() -> None:
+    require_approved("rot", SOURCES, [approval(a) for a in SOURCES], TODAY)
+    with pytest.raises(OutOfOrder, match="one is registered but nobody approved it") as caught:
+        require_approved("rot", SOURCES, [approval(BASE), approval(TWO)], TODAY)
+    assert caught.value.reason == "order.approval"
+    assert caught.value.where == f"source {ONE[:16]}"
+    assert caught.value.advice == "A person approves it: studbook approve one --as PERSON"

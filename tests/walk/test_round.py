@@ -322,7 +322,7 @@ def test_another_person_cannot_promote_with_the_owners_key(old_lab: Place) -> No
 
 
 def test_a_world_readable_key_is_refused_and_named(new_lab: Place) -> None:
-    key = new_lab.keys / "people" / "approval.pem"
+    key = new_lab.keys / "people" / "registry" / "approval.pem"
     key.chmod(0o644)
     ended = run_cli(new_lab, "approve", "cap-rot", "--as", PERSON)
     assert ended.returncode == 9

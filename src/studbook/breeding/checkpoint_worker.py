@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,26 @@ from studbook.breeding.operators.run import stream, survey
 from studbook.errors import OutsideAllowlist, OverBudget
 from studbook.files import replace_file
 from studbook.models.checksum import warm
+from studbook.models.pages import drop_pages_over
 from studbook.models.safetensors_writer import Shard, index_bytes, plan_shards, write_shards
 from studbook.tensors.contract import CONTRACT_SHA256
 from studbook.tensors.sinks import Sink
+from studbook.tensors.thresholds import CutStore
 
-__all__ = ["INDEX", "PROGRESS", "shards_of", "warm", "work"]
+__all__ = ["CHILD", "CUTS", "INDEX", "MILLION", "PROGRESS", "RESUMED", "shards_of", "warm", "work"]
 
+CHILD = "child"
 INDEX = "model.safetensors.index.json"
+MILLION = 1_000_000
 # Millionths of the child's elements done so far, in decimal, for whoever shows them.
 PROGRESS = "progress"
+# Magnitude cuts that were found and not known before, for the lab to take over.
+CUTS = "thresholds"
+# Where an earlier run is gone on with: shards finished from the first one on, shards finished in all, shards.
+RESUMED = "resumed"
 _STEP = 32 << 20
+# A longer file would push everything else out of memory on its way through.
+_LARGE = 1_000_000_000
 
 
 def shards_of(opened: Opened, shard_bytes: int) -> tuple[Shard, ...]:
@@ -36,8 +48,8 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     Args:
         job: ``recipe``, ``recipe_sha256``, ``stored`` (digest -> relative path -> path), ``numeric_contract``,
-            ``output_bytes``, ``threads``, ``chunk`` (elements).
-        folder: Where the child's files are written, below ``child``.
+            ``output_bytes``, ``threads``, ``chunk`` (elements), ``thresholds`` (folder of known magnitude cuts, or null).
+        folder: Where the child's files are written, below `CHILD`, and new cuts, below `CUTS`.
 
     Returns:
         ``files``: relative path -> [size, SHA-256] of the weight files; ``root``: the model root.
@@ -50,16 +62,23 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     if job["numeric_contract"] != CONTRACT_SHA256:
         raise OutsideAllowlist("asks for a numeric contract that this version does not have", reason="contract")
     recipe = decode_recipe(job["recipe"])
+    drop_pages_over(_LARGE)
     opened = open_recipe(recipe, {d: _paths(files) for d, files in job["stored"].items()})
+    if job["thresholds"] is not None:
+        cuts = CutStore(Path(job["thresholds"]), folder / CUTS)
+        opened = opened._replace(inputs=replace(opened.inputs, cuts=cuts))
     shards = shards_of(opened, recipe.shard_bytes)
     size = sum(s.size for s in shards)
     if size > job["output_bytes"]:
         raise OverBudget(f"the weights would have {size} bytes; {job['output_bytes']} are allowed")
-    child = folder / "child"
+    child = folder / CHILD
     child.mkdir(exist_ok=True)
-    counter = _Counter(folder / PROGRESS, sum(math.prod(spec.dims) for spec in opened.specs))
+    counter = _Counter(folder, sum(math.prod(spec.dims) for spec in opened.specs), shards)
 
-    written = write_shards(shards, _computer(opened, job, counter), child, job["recipe_sha256"])
+    written = write_shards(
+        shards, _computer(opened, job, counter), child, job["recipe_sha256"], shown=counter.keep, drop_over=_LARGE
+    )
+    counter.begin()
     for path, data in opened.files.items():
         target = child / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +96,7 @@ def _computer(opened: Opened, job: Mapping[str, Any], counter: _Counter) -> Call
     surveys: dict[str, Survey] = {}
 
     def compute(sink: Sink) -> None:
+        counter.begin()
         if not surveys:
             surveys.update(survey(opened.operator, opened.inputs, threads=job["threads"]))
         stream(
@@ -93,19 +113,39 @@ def _computer(opened: Opened, job: Mapping[str, Any], counter: _Counter) -> Call
 
 
 class _Counter:
-    """Counts elements and writes their share of all down now and then."""
+    """Counts elements and writes their share of all down now and then; says once which shards were there already."""
 
-    def __init__(self, path: Path, elements: int) -> None:
-        self._path, self._all, self._done, self._told = path, max(elements, 1), 0, 0
+    def __init__(self, folder: Path, elements: int, shards: Sequence[Shard]) -> None:
+        self._folder, self._all, self._shards = folder, max(elements, 1), shards
+        self._done = self._told = 0
+        self._kept: list[Shard] = []
+
+    def keep(self, shard: Shard) -> None:
+        """A shard that an earlier run finished; all of them are named before `begin`."""
+        self._kept.append(shard)
+
+    def begin(self) -> None:
+        """Write down where an earlier run is gone on with, if there was one."""
+        kept, self._kept = self._kept, []
+        if kept:
+            pairs = zip(self._shards, kept, strict=False)
+            first = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
+            _note(self._folder / RESUMED, f"{first} {len(kept)} {len(self._shards)}")
+            self.add(sum(placed.elements for shard in kept for placed in shard.weights))
 
     def add(self, elements: int) -> None:
         """So many more elements are done."""
         self._done += elements
         if self._done - self._told >= _STEP:
             self._told = self._done
-            partial = self._path.with_name(f"{self._path.name}.partial")
-            partial.write_text(str(self._done * 1_000_000 // self._all))
-            partial.replace(self._path)
+            _note(self._folder / PROGRESS, str(self._done * MILLION // self._all))
+
+
+def _note(path: Path, text: str) -> None:
+    """Swap a note's content in one step; it need not outlive a crash."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _paths(files: Mapping[str, str]) -> dict[str, Path]:

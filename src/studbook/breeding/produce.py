@@ -84,7 +84,7 @@ def run_template(
         "chunk": chunk,
     }
     allowed = Limits(seconds=limits.seconds, memory_bytes=limits.memory_bytes, file_bytes=limits.output_bytes)
-    answer = run_worker("studbook.breeding.worker", job, folder, allowed)
+    answer = run_worker("studbook.breeding.worker", job, folder, allowed, [paths[d] for d in inputs])
     data = read_file(folder / OUTPUT, limits.output_bytes)
     if (hashlib.sha256(data).hexdigest(), len(data)) != (answer.value["sha256"], answer.value["size"]):
         raise DigestDiffers("is not the file the worker says it wrote", where=folder / OUTPUT)

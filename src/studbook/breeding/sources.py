@@ -52,12 +52,15 @@ class SlmTensors(TensorSource):
 def as_inputs(base: Slm, parents: Sequence[Slm | Adapter]) -> Inputs:
     """Base and parents as an operator's inputs, in the recipe's order; a package is seen over the parent before it.
 
+    A first parent under packages that is not the base itself is a quantised build of it: whoever declares the work has
+    a verified receipt for that.
+
     Raises:
         AdapterRefused: if a package does not fit the model it is put on.
     """
     packages = [p for p in parents if isinstance(p, Adapter)]
     if packages and isinstance(model := parents[0], Slm) and len(packages) == len(parents) - 1:
-        return Inputs(base=SlmTensors(base), parents=chain(model, packages))
+        return Inputs(base=SlmTensors(base), parents=chain(model, packages, {model.sha256: base.sha256}))
     models = [p for p in parents if isinstance(p, Slm)]
     if len(models) != len(parents):
         message = "adapter packages stand behind one model, and nowhere else"

@@ -10,10 +10,13 @@ import click
 import msgspec
 
 from studbook.cli import pages
+from studbook.cli.keys import key
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
 from studbook.errors import UsageError
 from studbook.lab import Lab
 from studbook.lab.founding import read_policy
+from studbook.lab.papers import Papers
+from studbook.lab.pending import Signed
 from studbook.lab.rounds import Outcome
 from studbook.lab.search import Request
 
@@ -27,12 +30,15 @@ NO_OP, HELD, WRONG = 20, 21, 22
     "--lab", type=click.Path(path_type=Path), default=Path(), envvar="STUDBOOK_LAB", help="The lab's folder [.]."
 )
 @click.option("--keys", type=click.Path(path_type=Path), envvar="STUDBOOK_KEYS", help="Folder of keys [LAB.keys].")
+@click.option(
+    "--passphrase-file", type=click.Path(path_type=Path), help="File (mode 600) that holds a key's passphrase."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON; talk goes to standard error.")
 @click.version_option(package_name="studbook")
 @click.pass_context
-def commands(context: click.Context, lab: Path, keys: Path | None, as_json: bool) -> None:
+def commands(context: click.Context, lab: Path, keys: Path | None, passphrase_file: Path | None, as_json: bool) -> None:
     """Studbook: an offline lab that breeds small language models and can prove what it did."""
-    context.obj = Session(lab, keys, as_json)
+    context.obj = Session(lab, keys, as_json, passphrase_file)
 
 
 @commands.command()
@@ -68,10 +74,13 @@ def register(session: Session, paths: Sequence[Path], name: str | None, licence:
 @click.option("--reason", default="", help="Why.")
 @click.pass_obj
 def approve(session: Session, name: str, person: str, clusters: Sequence[str], until: str, reason: str) -> None:
-    """Approve a registered model as a parent: a person's act."""
+    """Approve a registered model as a parent, or sign a record that waits (NAME is its digest): a person's act."""
     with session.open() as lab:
         record = lab.approve(name, person, clusters, until, reason)
-    session.give(record, pages.approved(name, record))
+    session.give(record, pages.signed(record) if isinstance(record, Signed) else pages.approved(name, record))
+
+
+commands.add_command(key)
 
 
 @commands.group()
@@ -168,12 +177,17 @@ def breed(
 @commands.command()
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--card", is_flag=True, help="Also a model card, README.md.")
+@click.option("--cyclonedx", is_flag=True, help="Also a CycloneDX bill of materials, bom.cdx.json.")
+@click.option("--slsa", is_flag=True, help="Also sealed SLSA provenance, provenance.dsse.json.")
+@click.option("--minimodel", is_flag=True, help="Also a signed MiniModel manifest, minimodel.manifest.")
+@click.option("--oms", type=click.Path(path_type=Path), help="An elliptic-curve key file that signs it all, model.sig.")
 @click.pass_obj
-def export(session: Session, name: str, folder: Path) -> None:
+def export(session: Session, /, name: str, folder: Path, **wanted: Any) -> None:
     """Write a model to a folder outside the lab, with the records of its making."""
     with session.open(writer=False) as lab:
         check_new_folder(folder, session.path, "FOLDER")
-        files = lab.export(name, folder)
+        files = lab.export(name, folder, Papers(**wanted))
     session.give({"folder": str(folder), "files": files}, pages.line(f"exported {len(files)} files to {folder}"))
 
 

@@ -16,6 +16,7 @@ from studbook.lab.audit import Verification
 from studbook.lab.demo import DemoReport
 from studbook.lab.doctor import Examination
 from studbook.lab.judging import Card
+from studbook.lab.pending import Signed
 from studbook.lab.reading import Ancestor
 from studbook.lab.rounds import Outcome
 from studbook.lab.search import Found
@@ -49,6 +50,7 @@ __all__ = [
     "rows",
     "scores",
     "searched",
+    "signed",
     "verification",
 ]
 
@@ -76,7 +78,8 @@ def founded(path: Path, keys: Path) -> Page:
     return lines(
         f"lab:  {path}",
         f"keys: {keys}",
-        "      people/ holds the policy, approval and promotion keys: keep them elsewhere; no running process needs them.",
+        "      people/ holds the root, policy, approval and promotion keys: keep them elsewhere; no running process needs",
+        "      them. people/policy/root signs who may sign: keep a copy of it where nothing else lies (docs/keys.md).",
         f"next: studbook --lab {path} register FOLDER ...",
     )
 
@@ -90,6 +93,16 @@ def approved(name: str, record: ParentApproval) -> Page:
     """After `approve`."""
     clusters = ", ".join(record.clusters).replace("*", "every cluster")
     return line(f"{record.approved_by} approved {name} for {clusters} until {record.until}")
+
+
+def signed(found: Signed) -> Page:
+    """After a person signed a root or a revocation."""
+    if found.committed:
+        return line(f"{found.record.kind()} {found.digest} is in the ledger")
+    return lines(
+        f"{found.record.kind()} {found.digest} waits: {found.waiting}",
+        f"next: studbook approve {found.digest[:12]} --as NAME",
+    )
 
 
 def frozen(manifests: Sequence[SuiteManifest]) -> Page:

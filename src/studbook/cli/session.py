@@ -17,10 +17,11 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from studbook.cli.progress import Shown
-from studbook.errors import RecordRefused, UsageError
+from studbook.errors import NotAuthorised, RecordRefused, UsageError
 from studbook.files import read_file
 from studbook.lab import Lab
 from studbook.records import read_plain_json
+from studbook.seal import read_passphrase
 
 __all__ = ["Session", "Work", "check_new_folder", "check_once", "only_with", "recipes_of", "work_of"]
 
@@ -31,8 +32,8 @@ _PLAIN_WIDTH = 120
 class Session:
     """Where the lab is and how results are shown."""
 
-    def __init__(self, lab: Path, keys: Path | None, as_json: bool) -> None:
-        self.path, self.keys, self.as_json = lab, keys, as_json
+    def __init__(self, lab: Path, keys: Path | None, as_json: bool, passphrase_file: Path | None = None) -> None:
+        self.path, self.keys, self.as_json, self.passphrase_file = lab, keys, as_json, passphrase_file
         # A terminal says how wide it is; a file or pipe gets room for the widest table.
         width = None if sys.stdout.isatty() else _PLAIN_WIDTH
         self.out = Console(highlight=False, markup=False, emoji=False, width=width)
@@ -40,7 +41,17 @@ class Session:
 
     def open(self, *, writer: bool = True, still: bool = False) -> Lab:
         """Open the lab."""
-        return Lab(self.path, self.keys, writer=writer, still=still, progress=self.progress)
+        return Lab(self.path, self.keys, writer=writer, still=still, progress=self.progress, passphrase=self.passphrase)
+
+    def passphrase(self, path: Path) -> bytes:
+        """The passphrase of a key file: from the file that was named for it, or typed by whoever sits there."""
+        if self.passphrase_file is not None:
+            return read_passphrase(self.passphrase_file)
+        if not sys.stdin.isatty():
+            advice = "Name the file that holds it with --passphrase-file."
+            text = "is encrypted, and nobody is there to type its passphrase"
+            raise NotAuthorised(text, where=path, advice=advice, reason="authority.passphrase")
+        return str(click.prompt(f"passphrase of {path}", hide_input=True, err=True)).encode()
 
     def give(self, value: Any, page: Callable[[Console], None]) -> None:
         """Print a result: the value itself as JSON, or its page."""

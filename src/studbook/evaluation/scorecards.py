@@ -94,7 +94,7 @@ def smoke(header: Header, subject: Subject, folder: Path, limits: Limits) -> Run
         limits: What the worker may use.
     """
     job = _job(subject, prompts=list(SMOKE_PROMPTS), max_new_tokens=SMOKE_TOKENS, twice=True)
-    answer = run_worker("studbook.evaluation.generate_worker", job, folder, limits).value
+    answer = run_worker("studbook.evaluation.generate_worker", job, folder, limits, [subject.path]).value
     first, second = answer["runs"]
     same, finite = first == second, answer["finite"] is True
     passed = same and finite and len(first) == len(SMOKE_PROMPTS)
@@ -132,7 +132,8 @@ def score(
     scoring.mkdir()
     generating.mkdir()
     job = _job(subject, suites=[str(s.path.absolute()) for s in suites])
-    answer, isolation = run_worker("studbook.evaluation.score_worker", job, scoring, limits)
+    reads = [subject.path, *(s.path for s in suites)]
+    answer, isolation = run_worker("studbook.evaluation.score_worker", job, scoring, limits, reads)
     results = tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
     return Scorecard(
         header=header,
@@ -186,7 +187,7 @@ def _agreement(
         return Agreement(sampled=0, agreed=0)
     limit = max(s.manifest.max_new_tokens for s, _ in tasks)
     job = _job(subject, prompts=[item.prompt for item, _ in sample], max_new_tokens=limit + 1, twice=False)
-    texts = run_worker("studbook.evaluation.generate_worker", job, folder, limits).value["texts"]
+    texts = run_worker("studbook.evaluation.generate_worker", job, folder, limits, [subject.path]).value["texts"]
     same = sum(exact(item.expected, text, limit) == right for (item, right), text in zip(sample, texts, strict=True))
     return Agreement(sampled=len(sample), agreed=same)
 

@@ -32,6 +32,9 @@ from studbook.lab import (
 from studbook.lab.adapters import Adapters
 from studbook.lab.desk import Desk
 from studbook.lab.export import export
+from studbook.lab.keys import Keys
+from studbook.lab.papers import Papers
+from studbook.lab.pending import Signed, approve_pending, waits
 from studbook.lab.progress import Progress
 from studbook.lab.suites import Suites
 from studbook.records import (
@@ -44,6 +47,7 @@ from studbook.records import (
     RollbackRecord,
     SourceManifest,
 )
+from studbook.seal import Passphrase
 
 __all__ = ["Lab"]
 
@@ -57,6 +61,7 @@ class Lab:
         writer: Take the lock, and finish what a crash left; False only reads.
         still: As a reader, refuse while somebody writes, and keep writers out meanwhile.
         progress: Where long steps are shown; nowhere by default.
+        passphrase: Asked for the passphrase of an encrypted key file; such keys stay closed by default.
 
     Raises:
         StudbookError: any of its kinds, if the folder is not a lab or its ledger does not verify.
@@ -70,10 +75,12 @@ class Lab:
         writer: bool = True,
         still: bool = False,
         progress: Progress | None = None,
+        passphrase: Passphrase | None = None,
     ) -> None:
-        self.desk = Desk(Path(path), keys, writer=writer, still=still, progress=progress)
+        self.desk = Desk(Path(path), keys, writer=writer, still=still, progress=progress, passphrase=passphrase)
         self.suites = Suites(self.desk)
         self.adapters = Adapters(self.desk)
+        self.keys = Keys(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
 
@@ -100,8 +107,10 @@ class Lab:
 
     def approve(
         self, name: str, person: str, clusters: Sequence[str] = ("*",), until: str = "", reason: str = ""
-    ) -> ParentApproval:
-        """A person approves a registered model as a parent; for a year, unless a day is given."""
+    ) -> ParentApproval | Signed:
+        """A person approves a registered model as a parent (for a year, unless a day is given), or a record that waits."""
+        if waits(self.desk, name):
+            return approve_pending(self.desk, name, person)
         return sources.approve(self.desk, name, person, clusters, until, reason)
 
     def compare(self, base: str, parents: Sequence[str], cluster: str | None = None) -> CompatibilityReport:
@@ -135,9 +144,9 @@ class Lab:
             return rounds.breed_one(self.desk, cluster, recipe, parents)
         return checkpoints.breed(self.desk, recipe, parents or (), base, threads)
 
-    def export(self, name: str, folder: Path) -> dict[str, str]:
-        """Write a checkpoint as a folder, or an SLM1 model as a file, with the records of its making."""
-        return export(self.desk, name, folder)
+    def export(self, name: str, folder: Path, papers: Papers | None = None) -> dict[str, str]:
+        """Write a checkpoint as a folder, or an SLM1 model as a file, with its records and the documents asked for."""
+        return export(self.desk, name, folder, papers)
 
     def evaluate(self, names: Sequence[str]) -> dict[str, judging.Card]:
         """Scorecards of some models on the development suites, which may be looked at freely.

@@ -12,19 +12,21 @@ from studbook.adapters.changes import LowRank
 from studbook.adapters.make import adjacent_pairs, dense_delta, from_peft, random_delta, top_delta
 from studbook.adapters.reader import Adapter, parse_adapter
 from studbook.breeding.operators.adapter_fuse import AdapterFuse
+from studbook.breeding.operators.quantise import Quantise
+from studbook.breeding.recompute import check_receipt
 from studbook.breeding.template import draft, operator_fields
 from studbook.errors import OutOfOrder, ParentsDoNotFit, UsageError
 from studbook.files import write_new
 from studbook.lab import breeding, checkpoints, judging
 from studbook.lab.desk import Desk, plain_name
-from studbook.lab.sources import licence_of
+from studbook.lab.sources import licence_of, require_approved
 from studbook.models.keyvalue import format_manifest
 from studbook.models.peft import read_peft
+from studbook.models.slm import Slm
 from studbook.policy import check_operator, inherited_licence
-from studbook.records import AdapterSource, ParentApproval, SourceManifest
-from studbook.registry.approval import select_approved_parents
+from studbook.records import AdapterSource, LineageTemplate, OperatorReceipt, SourceManifest
 
-__all__ = ["FUSE", "Adapters", "Made", "breed_fused"]
+__all__ = ["FUSE", "Adapters", "Made", "breed_fused", "builds"]
 
 FUSE = AdapterFuse.tag()
 MANIFEST = "source.manifest"
@@ -126,12 +128,13 @@ def _own_name(name: str) -> str:
 
 
 def breed_fused(desk: Desk, label: str, names: Sequence[str], today: date | None = None) -> str:
-    """Breed the model an adapter was made for with one or several packages built in.
+    """Breed the model an adapter was made for, or a quantised build of it, with one or several packages built in.
 
     Args:
         desk: The lab.
         label: The failure cluster it is bred for.
-        names: Registered, approved packages, in the order of fusion; all made for one base.
+        names: Registered, approved packages, in the order of fusion; all made for one base. Before them may stand the
+            model to fuse them into: the base itself, which it is by default, or a build that this lab quantised from it.
         today: The day approvals must cover.
 
     Returns:
@@ -139,32 +142,67 @@ def breed_fused(desk: Desk, label: str, names: Sequence[str], today: date | None
 
     Raises:
         OutOfOrder: if a package is not approved.
-        ParentsDoNotFit: if the packages name different bases, or one that is not here.
+        ParentsDoNotFit: if the packages name different bases, one that is not here, or another model than the one named.
         AdapterRefused: if a package does not fit its base.
     """
     if not names:
         raise UsageError("no package is named", where="--parent", advice="Name registered adapters: --parent NAME ...")
-    sources = [_registered(desk, name) for name in names]
-    _require_approved(desk, label, sources, today or date.today())
-    bases = {s.source.base for s in sources if isinstance(s.source, AdapterSource)}
+    onto = _model_named(desk, names[0]) if len(names) > 1 else None
+    sources = [_registered(desk, name) for name in (names[1:] if onto else names)]
+    base = _base_of(desk, sources)
+    used = (base, *(s.artifact.sha256 for s in sources))
+    require_approved(desk, label, used, today or date.today())
+    if onto not in (None, base) and onto not in builds(desk, base):
+        raise ParentsDoNotFit(
+            f"is not the packages' base {desk.name_of(base)}, and no receipt of this lab says that it was quantised from it",
+            where=names[0],
+            advice=f"Leave it out to fuse into {desk.name_of(base)}, or quantise that here: studbook breed CLUSTER "
+            f"with the operator {Quantise.tag()}.",
+            reason="parents.adapter",
+        )
+    operator = AdapterFuse()
+    policy_digest, policy = desk.policy
+    check_operator(policy, operator_fields(operator))
+    parents: list[Slm | Adapter] = [desk.model(onto or base), *(_package(desk, s) for s in sources)]
+    cluster, _ = judging.declare_cluster(desk, label, base)
+    # The base stays the f32 model the packages name, so the receipt's change is measured from what was trained.
+    template = draft(
+        desk.header, policy, policy_digest, cluster, None, operator, desk.model(base), parents, "candidate"
+    )
+    manifest = breeding.breed_all(desk, (breeding.Order(template, operator),))[0]
+    return breeding.manifest_of(desk, manifest).artifact.sha256
+
+
+def _model_named(desk: Desk, name: str) -> str | None:
+    """Digest of the SLM1 model of this name; None if it is a registered package, or a folder of files."""
+    artifact = desk.find_model(name)
+    found = desk.registered().get(artifact)
+    if found is not None:
+        return artifact if artifact in desk.sources() else None
+    return None if checkpoints.is_checkpoint(desk, artifact) else artifact
+
+
+def _base_of(desk: Desk, packages: Sequence[SourceManifest]) -> str:
+    """Digest of the one registered model that packages were made for."""
+    bases = {s.source.base for s in packages if isinstance(s.source, AdapterSource)}
     if len(bases) != 1:
         raise ParentsDoNotFit("the packages were made for different bases", where="--parent", reason="parents.adapter")
     base = bases.pop()
     if base not in desk.sources():
         raise ParentsDoNotFit(f"their base {base[:12]}... is not registered", advice="Register its base model too.")
-    if base != desk.champion():
-        _require_approved(desk, label, [desk.sources()[base][1]], today or date.today())
-    operator = AdapterFuse()
-    policy_digest, policy = desk.policy
-    check_operator(policy, operator_fields(operator))
-    packages = [_package(desk, s) for s in sources]
-    cluster, _ = judging.declare_cluster(desk, label, base)
-    model = desk.model(base)
-    template = draft(
-        desk.header, policy, policy_digest, cluster, None, operator, model, [model, *packages], "candidate"
-    )
-    manifest = breeding.breed_all(desk, (breeding.Order(template, operator),))[0]
-    return breeding.manifest_of(desk, manifest).artifact.sha256
+    return base
+
+
+def builds(desk: Desk, base: str) -> frozenset[str]:
+    """Digests of the quantised builds of a model, as receipts of this lab say; each is held against its template."""
+    found = set()
+    for _, manifest in desk.candidates():
+        template = desk.workspace.get(manifest.template, LineageTemplate)
+        if template.operator.get("operator") == Quantise.tag() and template.parents == (base,):
+            receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
+            check_receipt(template, receipt)
+            found.add(receipt.output.sha256)
+    return frozenset(found)
 
 
 def _registered(desk: Desk, name: str) -> SourceManifest:
@@ -172,18 +210,6 @@ def _registered(desk: Desk, name: str) -> SourceManifest:
     if found is None or not isinstance(found[1].source, AdapterSource):
         raise UsageError(f"{name!r} is not an adapter", where="--parent", advice="Register its source.manifest.")
     return found[1]
-
-
-def _require_approved(desk: Desk, label: str, sources: Sequence[SourceManifest], today: date) -> None:
-    wanted = {s.artifact.sha256 for s in sources}
-    registered = {a: found for a, found in desk.registered().items() if a in wanted}
-    approvals = [a for _, a in desk.all(ParentApproval)]
-    for excluded in select_approved_parents(label, registered, approvals, "", today).excluded:
-        raise OutOfOrder(
-            f"{excluded.name} {excluded.reason}",
-            advice=f"A person approves it: studbook approve {excluded.name} --as PERSON",
-            reason="order.approval",
-        )
 
 
 def _package(desk: Desk, manifest: SourceManifest) -> Adapter:

@@ -14,8 +14,9 @@ from studbook.files import hash_file, read_file
 from studbook.lab.channels import alias_content
 from studbook.lab.desk import Desk
 from studbook.lab.founding import PIN
+from studbook.lab.pending import waiting
 from studbook.lab.replay import check_record
-from studbook.records import LedgerEntry, Record, digest
+from studbook.records import LedgerEntry, Record
 from studbook.workspace import marker_bytes
 
 __all__ = ["Problem", "Verification", "verify"]
@@ -77,7 +78,7 @@ def verify(desk: Desk) -> Verification:
 
 def _check_pin(desk: Desk) -> Iterator[Problem]:
     pin = desk.workspace.keys.folder / PIN
-    if pin.is_file() and read_file(pin, 1024).decode(errors="replace").strip() != digest(desk.workspace.root):
+    if pin.is_file() and read_file(pin, 1024).decode(errors="replace").strip() != desk.entries()[0].record:
         yield _problem(pin, "the lab's root of keys is not the one that was pinned when the lab was made")
 
 
@@ -93,6 +94,7 @@ def _check_files(desk: Desk, counted: list[int], records: dict[str, Record]) -> 
     ledger = workspace.ledger
     known = {*expected, ledger.path, ledger.checkpoint_path}
     known |= {workspace.alias_path(name) for name, state in desk.channels().items() if state.record}
+    known |= set(waiting(desk).values())
     envelopes = {workspace.record_path(e): e for e in ledger.entries}
     check = partial(_check_file, desk, expected, envelopes, counted, records)
     for path in desk.progress.track("verifying files", sorted(expected)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,10 +13,12 @@ from studbook.breeding.produce import CHUNK, check_output, describe, produce
 from studbook.breeding.recipes import expand, wants_one_parent
 from studbook.breeding.recompute import recompute
 from studbook.breeding.template import draft, operator_fields
+from studbook.breeding.worker import OUTPUT
 from studbook.errors import OutOfOrder, OverBudget, ParentsDoNotFit, UsageError
 from studbook.executor import in_order
 from studbook.files import read_file
 from studbook.lab import checkpoints
+from studbook.lab.checkpoint_store import already_bred
 from studbook.lab.desk import Desk
 from studbook.lab.sources import compare_parents, inherited_data, licence_of
 from studbook.models.slm import Slm, parse_slm
@@ -111,6 +115,9 @@ def breed_all(desk: Desk, orders: Sequence[Order], title: str = "breeding") -> t
     for order in orders:
         desk.workspace.commit(order.template)
     missing = [o for o in orders if digest(o.template) not in known]
+    for order in orders:
+        if order not in missing:
+            desk.progress.say(already_bred(desk, known[digest(order.template)]))
     bred = desk.progress.count(title, _breed_missing(desk, missing), len(missing))
     for template_digest, manifest in bred:
         known[template_digest] = manifest
@@ -184,7 +191,7 @@ def reproduce(
     Args:
         desk: The lab.
         name: Name or digest of a candidate.
-        folder: Where to work; below the lab's cache by default.
+        folder: Where to work, empty or new, left as it is afterwards; below the lab's cache, and removed, by default.
         threads: Threads of the worker.
         chunk: Elements computed at a time.
         restore: Put the bytes back if they were deleted from the lab.
@@ -200,25 +207,35 @@ def reproduce(
     manifest = next((m for _, m in desk.candidates() if m.artifact.sha256 == artifact), None)
     if manifest is None:
         raise UsageError(f"{name!r} was registered, not bred here, so there is no receipt to reproduce it from")
-    place = folder or desk.workspace.work_folder(f"reproduce-{artifact[:16]}")
-    place.mkdir(parents=True, exist_ok=True)
-    if any(place.iterdir()):
-        raise UsageError("is not empty", where=place, advice="Name an empty or new folder.")
-    found = reproduce_manifest(desk, manifest, place, threads=threads, chunk=chunk)
-    if restore:
-        _restore(desk, artifact, place)
+    with _place(desk, folder, artifact) as place:
+        place.mkdir(parents=True, exist_ok=True)
+        if any(place.iterdir()):
+            raise UsageError("is not empty", where=place, advice="Name an empty or new folder.")
+        found = reproduce_manifest(desk, manifest, place, threads=threads, chunk=chunk)
+        if restore:
+            _restore(desk, artifact, place)
     return found
+
+
+@contextmanager
+def _place(desk: Desk, folder: Path | None, name: str) -> Iterator[Path]:
+    """The folder that the caller names, which stays; or one of the lab's own, which goes whatever comes out."""
+    if folder is not None:
+        yield folder
+        return
+    own = desk.workspace.work_folder(f"reproduce-{name[:16]}")
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _restore(desk: Desk, artifact: str, folder: Path) -> None:
     """Put back what is missing of an artifact that was bred again into a folder."""
-    if not checkpoints.is_checkpoint(desk, artifact):
-        desk.workspace.mend_blob(artifact, read_file(folder / "candidate.slm", _LIMIT))
-        return
-    listing, files = checkpoints.bytes_of(folder)
-    desk.workspace.mend_blob(artifact, listing)
-    for digest_, path in files.items():
-        desk.workspace.mend_blob(digest_, path)
+    if checkpoints.is_checkpoint(desk, artifact):
+        checkpoints.restore(desk, artifact, folder)
+    else:
+        desk.workspace.mend_blob(artifact, read_file(folder / OUTPUT, _LIMIT))
 
 
 def reproduce_manifest(
@@ -231,10 +248,10 @@ def reproduce_manifest(
     """
     receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
     template = desk.workspace.get(manifest.template, LineageTemplate)
-    place = folder or desk.workspace.work_folder(f"reproduce-{manifest.receipt[:16]}")
-    if checkpoints.recipe_of(template) is not None:
-        return checkpoints.reproduce_checkpoint(desk, manifest, place, threads=threads, chunk=chunk)
-    return recompute(template, receipt, _paths(desk, template), place, threads=threads, chunk=chunk)
+    with _place(desk, folder, manifest.receipt) as place:
+        if checkpoints.recipe_of(template) is not None:
+            return checkpoints.reproduce_checkpoint(desk, manifest, place, threads=threads, chunk=chunk)
+        return recompute(template, receipt, _paths(desk, template), place, threads=threads, chunk=chunk)
 
 
 def _paths(desk: Desk, template: LineageTemplate) -> dict[str, Path]:

@@ -188,7 +188,7 @@ def _promote(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPro
     )
     promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])
     # Refused without the person's key before anything is written.
-    desk.workspace.keys.find(desk.workspace.root, promotion.zone, promotion.kind(), person)
+    desk.workspace.keys.find(desk.workspace.authority(), promotion.zone, promotion.kind(), person)
     desk.workspace.commit(template)
     desk.workspace.commit(promotion, owner=person)
     sync_aliases(desk)

@@ -1,52 +1,22 @@
-"""Checkpoints in the lab: names become digests, approved models become a child, and a child leaves as a folder."""
+"""Checkpoints in the lab: recipes as people write them, with names, become recipes with digests, and those are bred."""
 
 from __future__ import annotations
 
-import shutil
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import date
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from studbook.breeding.checkpoint_produce import (
-    Grown,
-    bytes_of,
-    check_checkpoint,
-    draft_checkpoint,
-    produce_checkpoint,
-    recipe_of,
-    recompute_checkpoint,
-)
+from studbook.breeding.checkpoint_produce import bytes_of, recipe_of
 from studbook.breeding.checkpoint_recipe import CheckpointRecipe, decode_recipe
-from studbook.breeding.checkpoint_sources import Files
-from studbook.breeding.checkpoint_worker import PROGRESS
-from studbook.breeding.produce import Bred, describe
 from studbook.breeding.recipes import expand, wants_one_parent
-from studbook.breeding.sources import SlmTensors
 from studbook.breeding.template import operator_fields
-from studbook.errors import OutOfOrder, ParentsDoNotFit, RecordRefused, UsageError
+from studbook.errors import RecordRefused, UsageError
 from studbook.exchange.mergekit import translate_mergekit
+from studbook.lab.checkpoint_breeding import breed_checkpoint, reproduce_checkpoint, restore
+from studbook.lab.checkpoint_store import is_checkpoint, stored, tensors
 from studbook.lab.desk import Desk
-from studbook.lab.sources import licence_of
-from studbook.models.checkpoint import open_checkpoint, parse_listing
-from studbook.models.safetensors_writer import JOURNAL
-from studbook.policy import check_operator, inherited_licence
-from studbook.records import (
-    CandidateManifest,
-    CheckpointSource,
-    JsonObject,
-    LineageTemplate,
-    LoraSource,
-    OperatorReceipt,
-    ParentApproval,
-    digest,
-)
-from studbook.registry.approval import select_approved_parents
-from studbook.tensors.sources import TensorSource
+from studbook.records import CheckpointSource, JsonObject, LoraSource
 
 __all__ = [
     "breed",
@@ -56,50 +26,13 @@ __all__ = [
     "recipe_of",
     "reproduce_checkpoint",
     "resolve",
+    "restore",
     "simple_recipe",
     "stored",
     "tensors",
 ]
 
 _SHARD_BYTES = 5_000_000_000
-_TICK = 0.2
-_WHO = "any cluster"
-
-
-def is_checkpoint(desk: Desk, artifact: str) -> bool:
-    """Whether an artifact is a list of files, registered or bred, and not an SLM1 container."""
-    registered = desk.registered().get(artifact)
-    if registered is not None:
-        return isinstance(registered[1].source, CheckpointSource | LoraSource)
-    return any(
-        c.artifact.sha256 == artifact and recipe_of(desk.workspace.get(c.template, LineageTemplate)) is not None
-        for _, c in desk.candidates()
-    )
-
-
-def stored(desk: Desk, artifact: str) -> Files:
-    """The files of a checkpoint or LoRA folder: relative path -> where it lies in the store.
-
-    Raises:
-        OutOfOrder: if their bytes are gone.
-    """
-    listing = parse_listing(desk.workspace.blob(artifact), f"files of {desk.name_of(artifact)}")
-    found = {entry.path: desk.workspace.blob_path(entry.sha256) for entry in listing}
-    for path in found.values():
-        if not path.is_file():
-            raise OutOfOrder(
-                f"bytes of {desk.name_of(artifact)} are not in the lab",
-                where=path,
-                advice=f"If it was bred here: studbook reproduce {artifact[:12]} --restore",
-            )
-    return found
-
-
-def tensors(desk: Desk, artifact: str) -> TensorSource:
-    """The tensors of any model of the lab."""
-    if is_checkpoint(desk, artifact):
-        return open_checkpoint(stored(desk, artifact), artifact)
-    return SlmTensors(desk.model(artifact))
 
 
 def breed(desk: Desk, recipe: Mapping[str, Any], parents: Sequence[str], base: str | None, threads: int | None) -> str:
@@ -259,128 +192,3 @@ def _named(plain: Mapping[str, Any]) -> _NamedRecipe:
             advice="Write every field of the recipe, each of its type: docs/checkpoints.md.",
             reason="recipe.record",
         ) from error
-
-
-def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None = None) -> str:
-    """Breed one checkpoint from approved models; one that the ledger holds already is not bred again.
-
-    Returns:
-        The artifact's digest.
-
-    Raises:
-        OutOfOrder: if a model is not approved as a parent.
-        OutsideAllowlist: if the policy does not allow the operator.
-        ParentsDoNotFit: if models do not fit, or the output differs from what was declared.
-        StudbookError: any of its kinds, if the worker fails; finished shards are kept for the next attempt.
-    """
-    policy_digest, policy = desk.policy
-    check_operator(policy, recipe.operator)
-    _require_approved(desk, [f for d in recipe.sources() for f in desk.founders_of(d)])
-    files = {d: stored(desk, d) for d in recipe.sources()}
-    template = draft_checkpoint(desk.header, policy, policy_digest, recipe, files)
-    for _, manifest in desk.candidates():
-        if manifest.template == digest(template):
-            return manifest.artifact.sha256
-    desk.workspace.commit(template)
-    folder = _resumable(desk.workspace.resume_folder(template.recipe_sha256[:16]))
-    with _shown(desk, folder, "breeding", template):
-        grown = produce_checkpoint(desk.header, template, files, folder, threads=threads)
-    artifact = _accept(desk, template, recipe, grown)
-    shutil.rmtree(folder, ignore_errors=True)
-    return artifact
-
-
-def reproduce_checkpoint(
-    desk: Desk, manifest: CandidateManifest, folder: Path, *, threads: int | None = None, chunk: int | None = None
-) -> str:
-    """Breed a checkpoint again from its models and receipt; the digest, equal to the recorded one."""
-    receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
-    template = desk.workspace.get(manifest.template, LineageTemplate)
-    files = {d: stored(desk, d) for d in dict.fromkeys((template.base, *template.parents))}
-    options = {} if chunk is None else {"chunk": chunk}
-    with _shown(desk, folder, "reproducing", template):
-        return recompute_checkpoint(template, receipt, files, folder, threads=threads, **options)
-
-
-def _require_approved(desk: Desk, artifacts: Sequence[str]) -> None:
-    """Every registered model must be approved, and of what was bred here every one that it descends from."""
-    registered = {a: found for a, found in desk.registered().items() if a in artifacts}
-    approvals = [a for _, a in desk.all(ParentApproval)]
-    for excluded in select_approved_parents(_WHO, registered, approvals, "", date.today()).excluded:
-        raise OutOfOrder(
-            f"{excluded.name} {excluded.reason}",
-            advice=f"A person approves it: studbook approve {excluded.name} --as PERSON",
-            reason="order.approval",
-        )
-
-
-def _resumable(folder: Path) -> Path:
-    """A folder that an earlier run of this work left, or an empty one if anything in it is not as that run leaves it."""
-    child = folder / "child"
-    plain = child.is_dir() and not child.is_symlink()
-    journal = child / JOURNAL
-    if not (plain and journal.is_file() and not journal.is_symlink()):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    return folder
-
-
-def _accept(desk: Desk, template: LineageTemplate, recipe: CheckpointRecipe, grown: Grown) -> str:
-    receipt = grown.receipt
-    if receipt.output.sha256 in (template.base, *template.parents):
-        raise ParentsDoNotFit(
-            f"changed nothing: the output is {desk.name_of(receipt.output.sha256)} itself",
-            where="recipe",
-            advice="Give the recipe parameters that do something.",
-            reason="parents.unchanged",
-        )
-    checks = check_checkpoint(template, grown)
-    if failed := [c for c in checks if not c.passed]:
-        raise ParentsDoNotFit(
-            f"{failed[0].name} differs from what was declared: {failed[0].detail}",
-            advice="The operator broke its declaration; nothing was accepted. Please report it.",
-            reason="parents.undeclared",
-        )
-    known = [licence_of(desk, d) for d in recipe.sources()]
-    licences = [found for found in known if found]
-    manifest = describe(
-        desk.header,
-        template,
-        Bred(receipt, grown.folder),
-        checks,
-        recipe.decoded().family,
-        # One parent of unknown licence leaves the child's unknown.
-        inherited_licence(desk.policy[1], licences) if all(known) else "NOASSERTION",
-        (),
-        (
-            f"moved {receipt.delta_norm:.4g} away from its base, of at most {template.expected.delta_norm:.4g} (L2)",
-            *grown.notes,
-        ),
-        template.base,
-    )
-    desk.workspace.commit(receipt, {receipt.output.sha256: grown.listing, **grown.files})
-    desk.workspace.commit(manifest)
-    return receipt.output.sha256
-
-
-@contextmanager
-def _shown(desk: Desk, folder: Path, what: str, template: LineageTemplate) -> Iterator[None]:
-    """Show how far a worker is, in bytes of the child, by the share of its elements it writes down now and then."""
-    ended, size = threading.Event(), template.expected.size_bytes
-    with desk.progress.measure(what, size) as shown:
-
-        def follow() -> None:
-            told = 0
-            while not ended.wait(_TICK):
-                with suppress(OSError, ValueError):
-                    done = size * min(int((folder / PROGRESS).read_text()), 1_000_000) // 1_000_000
-                    shown(done - told)
-                    told = done
-
-        follower = threading.Thread(target=follow, daemon=True)
-        follower.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            follower.join()

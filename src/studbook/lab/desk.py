@@ -34,7 +34,7 @@ from studbook.records import (
 )
 from studbook.release import ChannelState, channel_state
 from studbook.sandbox import Limits
-from studbook.seal import KeyRing
+from studbook.seal import KeyRing, Passphrase
 from studbook.workspace import Workspace
 
 __all__ = [
@@ -95,6 +95,7 @@ class Desk:
         writer: Take the lock and repair what a crash left.
         still: As a reader, hold a shared lock, so that nothing moves while everything is looked at.
         progress: Where long steps are shown.
+        passphrase: Asked for the passphrase of an encrypted key file.
 
     Raises:
         StudbookError: any of its kinds, if the lab does not open.
@@ -108,9 +109,10 @@ class Desk:
         writer: bool = True,
         still: bool = False,
         progress: Progress | None = None,
+        passphrase: Passphrase | None = None,
     ) -> None:
         self.progress: Progress = progress or Silent()
-        self.workspace = Workspace(path, KeyRing(keys or default_keys(path)), writer=writer, still=still)
+        self.workspace = Workspace(path, KeyRing(keys or default_keys(path), passphrase), writer=writer, still=still)
         self.header = make_header(self.workspace.root.header.owner)
         self.position: int | None = None
 
@@ -125,9 +127,9 @@ class Desk:
         return self.workspace.ledger.entries[: self.position]
 
     def all(self, kind: type[R]) -> Iterator[tuple[str, R]]:
-        """Digest and record of every record of a kind, oldest first."""
+        """Digest and record of every record of a kind, oldest first; what only a stolen key signed is left out."""
         for entry in self.entries():
-            if entry.record_kind == kind.kind():
+            if entry.record_kind == kind.kind() and not self.workspace.void(entry):
                 yield entry.record, self.workspace.get(entry.record, kind)
 
     @property

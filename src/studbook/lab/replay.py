@@ -9,7 +9,8 @@ from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab import judging
 from studbook.lab.desk import Desk
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
-from studbook.lab.search import check_search
+from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
+from studbook.lab.search_check import check_search
 from studbook.records import (
     AdmissionRecord,
     ArchiveRecord,
@@ -54,9 +55,9 @@ def check_record(desk: Desk, entry: LedgerEntry) -> None:
     if check := _CHECKS.get(type(sealed.record)):
         check(desk, sealed.record)
     for field in ("approved_by", "promoted_by"):
-        named = getattr(sealed.record, field, sealed.grant.owner)
-        if named != sealed.grant.owner:
-            raise NotAuthorised(f"names {named}, but {sealed.grant.owner}'s key signed it")
+        named = getattr(sealed.record, field, None)
+        if named is not None and named not in sealed.owners:
+            raise NotAuthorised(f"names {named}, but {' and '.join(sorted(sealed.owners))} signed it")
 
 
 def replay(desk: Desk, record: ViabilityDecision) -> ViabilityDecision:
@@ -109,15 +110,12 @@ def _archive(desk: Desk, record: ArchiveRecord) -> None:
 
 
 def _candidate(desk: Desk, record: CandidateManifest) -> None:
-    receipt = desk.workspace.get(record.receipt, OperatorReceipt)
-    template = desk.workspace.get(record.template, LineageTemplate)
-    bound = receipt.template == record.template and receipt.output == record.artifact
-    if not (bound and receipt.operator == template.operator and template.purpose == record.purpose):
-        raise DigestDiffers("manifest, receipt and template do not speak of one candidate")
+    check_candidate(desk, record)
     check_claim(record.claim, evidence_for(desk, record.artifact.sha256))
 
 
 def _source(desk: Desk, record: SourceManifest) -> None:
+    check_source(desk, record)
     if isinstance(record.source, ModelSource | CheckpointSource):
         check_claim(record.source.claim, {record.source.claim: desk.sound(record.artifact.sha256)})
 
@@ -166,6 +164,8 @@ def _same(again: Record, record: Record, what: str) -> None:
 
 _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     SourceManifest: _source,
+    LineageTemplate: check_template,
+    OperatorReceipt: check_receipt_record,
     CandidateManifest: _candidate,
     FailureCluster: _cluster,
     ViabilityDecision: _decision,

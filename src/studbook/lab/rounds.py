@@ -186,6 +186,8 @@ def start(
     _named(desk, names or ())
     base = _shared_base(desk, label, names, today)
     selection = select_approved_parents(desk, label, base, names, today)
+    # Parents were selected by their approvals; base and champion are bred from all the same.
+    sources.require_approved(desk, label, (base, desk.champion()), today)
     chosen = tuple(dict.fromkeys(desk.find_model(n) for n in names)) if names is not None else selection.parents
     herd, cluster = _prepare(desk, label, base, chosen)
     return herd, cluster, selection

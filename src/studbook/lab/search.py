@@ -14,15 +14,15 @@ from typing import Any, Literal, NamedTuple
 from msgspec import Struct
 
 from studbook.breeding.recipes import check_recipe, recipe_sha256
-from studbook.errors import DigestDiffers, OutOfOrder, OverBudget, UsageError
+from studbook.errors import OutOfOrder, OverBudget, UsageError
 from studbook.evaluation.scorecards import SuiteFile, evaluator_sha256
 from studbook.executor import available_cores, in_order
 from studbook.lab import breeding, judging, rounds
 from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
+from studbook.lab.search_check import require_same, searched_suites, space_of, tables_of
 from studbook.lab.search_journal import Journal
 from studbook.lab.suites import of_role
-from studbook.policy import check_operator
 from studbook.population import (
     CmaSearch,
     Kind,
@@ -39,13 +39,13 @@ from studbook.population import (
     soup,
 )
 from studbook.population.cmaes import SIGMA, WORKER
-from studbook.population.genomes import OPERATORS, centre
-from studbook.population.m2n2 import ALPHA, ARCHIVE, Table
-from studbook.records import LineageTemplate, Scorecard, SearchReceipt, digest
-from studbook.records.population import Evaluated, GenomeSpace
+from studbook.population.genomes import centre
+from studbook.population.m2n2 import ALPHA, ARCHIVE
+from studbook.records import SearchReceipt, digest
+from studbook.records.population import GenomeSpace
 from studbook.sandbox import run_worker
 
-__all__ = ["Found", "Request", "check_search", "search"]
+__all__ = ["Found", "Request", "search"]
 
 _JOURNAL = "evaluations.jsonl"
 _MODULE = "studbook.lab.search_worker"
@@ -148,44 +148,6 @@ def search(desk: Desk, label: str, request: Request, *, resume: bool = False) ->
     return found
 
 
-def check_search(desk: Desk, record: SearchReceipt) -> None:
-    """Hold a receipt against itself and against what it cites: recipes, scores, winner, budget.
-
-    Raises:
-        DigestDiffers: naming what is not as the receipt says.
-    """
-    sizes = [int(n) for n in record.items.split()]
-    scorecard = desk.workspace.get(record.scorecard, Scorecard)
-    clusters = {r.suite: r.cluster for r in scorecard.results}
-    objective = Objective(record.objective, [clusters.get(s, "") for s in record.suites], record.labels)
-    for row in record.evaluated:
-        operator = recipe(record.space, _genome(row)) if row.origin != "soup" else soup(len(record.parents))
-        outcome = _outcome_of(row, sizes)
-        ok = row.recipe == recipe_sha256(record.base, record.parents, operator)
-        ok = ok and tuple(objective.score(outcome)) == (row.objective_ppm, row.tie_micro)
-        ok = ok and row.right == " ".join(str(bits.count("1")) for bits in outcome.correct)
-        if not ok:
-            raise DigestDiffers("a row is not what its genome and its answers say", where=f"search: {row.recipe[:16]}")
-    able = [i for i, e in enumerate(record.evaluated) if e.objective_ppm >= 0 and e.origin != "founder"]
-    best = max(able, key=lambda i: (record.evaluated[i].objective_ppm, record.evaluated[i].tie_micro, -i))
-    once = len({row.recipe for row in record.evaluated}) == len(record.evaluated) <= record.budget
-    named = recipe_sha256(record.base, record.parents, record.recipe) == record.evaluated[best].recipe
-    _check_winner(desk, record, scorecard)
-    if not (once and named and best == record.best):
-        raise DigestDiffers("its winner is not the best of what it ran", where="search: best")
-    _require_same(record.evaluated[best], sizes, record.suites, scorecard)
-
-
-def _check_winner(desk: Desk, record: SearchReceipt, scorecard: Scorecard) -> None:
-    """The artifact, its scorecard and its pedigree must be those of the winning recipe, on development suites."""
-    bred = [m for _, m in desk.candidates() if m.artifact.sha256 == record.artifact]
-    work = {desk.workspace.get(m.template, LineageTemplate).recipe_sha256 for m in bred}
-    wanted = recipe_sha256(record.base, record.parents, record.recipe)
-    same = scorecard.artifact == record.artifact and scorecard.evaluator == record.evaluator
-    if not (same and scorecard.role == "development" and wanted in work):
-        raise DigestDiffers("artifact, scorecard and recipe are not one winner's", where="search: artifact")
-
-
 def _found(desk: Desk, ground: _Ground, receipt: str, record: SearchReceipt) -> Found:
     return Found(receipt, record, desk.name_of(record.artifact), tuple(s.manifest.name for s in ground.suites))
 
@@ -196,9 +158,9 @@ def _prepare(desk: Desk, label: str, request: Request) -> _Ground:
     if not 1 <= request.evaluations <= _MOST:
         raise UsageError(f"{request.evaluations} evaluations; 1 to {_MOST}", where="--evaluations")
     herd, cluster, _ = rounds.start(desk, label, [], names, date.today())
-    tasks = [s for s in of_role(desk, "development") if s.manifest.dimension == "task"]
-    wanted = (*policy.protects(tuple(dict.fromkeys(s.manifest.cluster for s in tasks))), label)
-    suites = tuple(s for s in tasks if s.manifest.cluster in wanted)
+    _check_filters(desk, herd.base, request.filters)
+    held = {s.digest: s for s in of_role(desk, "development")}
+    suites = tuple(held[d] for d in searched_suites(policy, label, {d: s.manifest for d, s in held.items()}))
     labels = tuple(dict.fromkeys(s.manifest.cluster for s in suites))
     _check_budget(desk, request, sum(s.manifest.count for s in suites))
     space = _space(desk, herd, request)
@@ -221,6 +183,18 @@ def _prepare(desk: Desk, label: str, request: Request) -> _Ground:
     return _Ground(herd, suites, labels, space, fields)
 
 
+def _check_filters(desk: Desk, base: str, filters: Sequence[str]) -> None:
+    names = [spec.name for spec in desk.model(base).shape.tensors()]
+    for pattern in filters:
+        if not any(pattern in name for name in names):
+            raise UsageError(
+                f"{pattern!r} is part of no tensor's name, so it would set nothing",
+                where="--filter",
+                advice=f"Names are such as {', '.join(names[:3])}.",
+                reason="usage.filter",
+            )
+
+
 def _check_budget(desk: Desk, request: Request, items: int) -> None:
     allowed = min(desk.policy[1].budget.evaluations, _MOST_ANSWERS)
     if request.evaluations * items > allowed:
@@ -233,15 +207,16 @@ def _check_budget(desk: Desk, request: Request, items: int) -> None:
 
 
 def _space(desk: Desk, herd: Herd, request: Request) -> GenomeSpace:
-    """The space inside the policy's bounds; what it means must be allowed before anything is run."""
-    _, policy = desk.policy
-    tag = OPERATORS[request.kind]
-    check_operator(policy, {"operator": tag})
-    bounds = next(grant.bounds for grant in policy.operators if grant.operator == tag)
-    depth = desk.model(herd.base).shape.layer_count
-    space = make_space(request.kind, len(herd.parents), bounds, depth, request.layered, tuple(request.filters))
+    """The space inside the policy's bounds; what it means must be allowed, and be something, before anything is run."""
+    shape = desk.model(herd.base).shape
+    names = [spec.name for spec in shape.tensors()]
+    for part in request.filters:
+        if not any(part in name for name in names):
+            advice = f"Name a part of a tensor's name, such as one of {', '.join(names[1:4])}."
+            raise UsageError(f"{part!r} is in the name of no tensor", where="--filter", advice=advice)
+    asked = make_space(request.kind, len(herd.parents), {}, shape.layer_count, request.layered, tuple(request.filters))
+    space = space_of(desk.policy[1], asked)
     for operator in (soup(len(herd.parents)), recipe(space, centre(space))):
-        check_operator(policy, operator)
         check_recipe(operator)
     return space
 
@@ -259,14 +234,9 @@ def _method(desk: Desk, ground: _Ground, request: Request) -> Method:
         return RandomSearch(ground.space, request.seed)
     if request.method == "cma":
         return CmaSearch(ground.space, request.seed, lambda job: _work(desk, WORKER, job, "optimiser"))
-    return NaturalNiches(ground.space, request.seed, request.mix, _tables(desk, ground, request.mix))
-
-
-def _tables(desk: Desk, ground: _Ground, mix: str) -> dict[int, Table] | None:
-    if mix == "lerp":
-        return None
-    job = {**_inputs(desk, ground.herd), "layers": ground.space.layers, "filters": list(ground.space.filters)}
-    return dict(enumerate(_work(desk, _MODULE, job, "angles")["tables"]))
+    herd = ground.herd
+    tables = tables_of(desk, herd.base, herd.parents, ground.space) if request.mix == "slerp" else None
+    return NaturalNiches(ground.space, request.seed, request.mix, tables)
 
 
 def _run(desk: Desk, ground: _Ground, journal: Journal, tasks: Sequence[Task]) -> Iterator[Outcome]:
@@ -294,7 +264,9 @@ def _run(desk: Desk, ground: _Ground, journal: Journal, tasks: Sequence[Task]) -
 
 
 def _work(desk: Desk, module: str, job: dict[str, Any], name: str) -> dict[str, Any]:
-    return run_worker(module, job, desk.workspace.work_folder(name), desk.worker_limits()).value
+    files = [*([job["base"]] if "base" in job else ()), *job.get("parents", ()), *job.get("suites", ())]
+    reads = [path for path, _ in files]
+    return run_worker(module, job, desk.workspace.work_folder(name), desk.worker_limits(), reads).value
 
 
 def _inputs(desk: Desk, herd: Herd) -> dict[str, Any]:
@@ -329,7 +301,7 @@ def _conclude(desk: Desk, ground: _Ground, made: Search) -> SearchReceipt:
         raise OutOfOrder(f"{desk.name_of(artifact)} did not pass its runtime smoke")
     card = judging.evaluate(desk, [artifact], "development")[artifact]
     sizes = [s.manifest.count for s in ground.suites]
-    _require_same(made.evaluated[best], sizes, [s.digest for s in ground.suites], card.card)
+    require_same(made.evaluated[best], sizes, [s.digest for s in ground.suites], card.card)
     return SearchReceipt(
         header=desk.header,
         **ground.fields,
@@ -350,28 +322,3 @@ def _done(desk: Desk, fields: Mapping[str, Any]) -> tuple[str, SearchReceipt] | 
         if record.header == desk.header and all(getattr(record, name) == value for name, value in fields.items()):
             return found, record
     return None
-
-
-def _require_same(row: Evaluated, sizes: Sequence[int], suites: Sequence[str], card: Scorecard) -> None:
-    results = {result.suite: result for result in card.results}
-    outcome = _outcome_of(row, sizes)
-    for suite, bits, loglik in zip(suites, outcome.correct, outcome.loglik_micro, strict=True):
-        if suite not in results or (results[suite].correct, sum(results[suite].logliks)) != (bits, loglik):
-            raise DigestDiffers(
-                "the winner's file does not answer as the search saw it",
-                where=f"search: {row.recipe[:16]}",
-                advice="Nothing was recorded. Run the search again; if it repeats, please report it.",
-                reason="search.winner",
-            )
-
-
-def _outcome_of(row: Evaluated, sizes: Sequence[int]) -> Outcome:
-    bits, start = [], 0
-    for size in sizes if row.correct else ():
-        bits.append(row.correct[start : start + size])
-        start += size
-    return Outcome(tuple(bits), tuple(int(n) for n in row.loglik_micro.split()), row.detail)
-
-
-def _genome(row: Evaluated) -> tuple[int, ...]:
-    return tuple(int(n) for n in row.genome.split())

@@ -28,12 +28,15 @@ from studbook.models.checksum import warm
 from studbook.models.forward import Forward, Pair
 from studbook.models.slm import Slm
 from studbook.models.stored import Dtype, StoredTensor
+from studbook.tensors.thresholds import CutStore
 from studbook.tensors.views import layer_of
 
-__all__ = ["block_of", "in_memory", "warm", "work"]
+__all__ = ["block_of", "in_memory", "inner_products", "warm", "work"]
 
 _ITEMS_LIMIT = 64 << 20
 _MICRO = 1_000_000
+# Just below the size up to which glibc's malloc learns to keep what was freed.
+_KEPT_BYTES = 31 << 20
 
 
 class _Questions(NamedTuple):
@@ -43,15 +46,14 @@ class _Questions(NamedTuple):
 
 
 def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
-    """Run some recipes, or measure the parents against each other.
+    """Run some recipes.
 
     Args:
-        job: ``base`` and ``parents`` as [path, digest]; then either ``operators`` (records), ``suites`` ([path, digest of
-            the items]) and ``relative_delta`` (most the policy allows), or ``layers`` and ``filters`` of a space.
+        job: ``base`` and ``parents`` as [path, digest], ``operators`` (records), ``suites`` ([path, digest of the items])
+            and ``relative_delta`` (most the policy allows).
 
     Returns:
-        ``outcomes``: for each recipe ``correct`` and ``loglik_micro`` by suite and ``detail``; or ``tables``: for each
-        block the inner products of the parents' task vectors.
+        ``outcomes``: for each recipe ``correct`` and ``loglik_micro`` by suite and ``detail``.
 
     Raises:
         DigestDiffers: if a parent or a suite is not the one that was named.
@@ -59,9 +61,8 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
     """
     files = [tuple(job["base"]), *(tuple(p) for p in job["parents"])]
     base, parents = open_inputs(files[0], files[1:])
-    inputs = as_inputs(base, parents)
-    if "layers" in job:
-        return {"tables": _tables(inputs, job["layers"], job["filters"])}
+    inputs = replace(as_inputs(base, parents), cuts=CutStore())
+    _keep_freed_memory()
     suites = [_read(base, path, digest) for path, digest in job["suites"]]
     size = max(norm(inputs.base, inputs.names), 1e-30)
     outcomes = [_outcome(record, base, inputs, suites, size * job["relative_delta"]) for record in job["operators"]]
@@ -88,8 +89,17 @@ def block_of(name: str, layers: int, filters: Sequence[str]) -> int:
     return group * layers + min(layer_of(name) or 0, layers - 1)
 
 
-def _tables(inputs: Inputs, layers: int, filters: Sequence[str]) -> list[list[list[float]]]:
-    """Inner products <p_i - base, p_j - base> over every block's tensors, f64."""
+def inner_products(inputs: Inputs, layers: int, filters: Sequence[str]) -> list[list[list[float]]]:
+    """Inner products <p_i - base, p_j - base> over every block's tensors, f64: one square table a block.
+
+    Args:
+        inputs: Base and parents.
+        layers: Layers with scales of their own, 1 where the whole model shares its scales.
+        filters: Substrings of tensor names with scales of their own.
+
+    Raises:
+        ParentsDoNotFit: if base and parents differ in names or shapes.
+    """
     blocks: list[list[str]] = [[] for _ in range((len(filters) + 1) * layers)]
     inputs.check()
     for name in inputs.names:
@@ -97,6 +107,14 @@ def _tables(inputs: Inputs, layers: int, filters: Sequence[str]) -> list[list[li
     count = len(inputs.parents)
     tables = [gram(inputs, names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count) for names in blocks]
     return [[[float(value) for value in row] for row in table] for table in tables]
+
+
+def _keep_freed_memory() -> None:
+    """Let the allocator keep what is freed: it raises its thresholds to the largest block that it ever unmapped.
+
+    Without it every pass of the model maps and unmaps its activations; page faults are then a sixth of a recipe's time.
+    """
+    np.empty(_KEPT_BYTES, np.uint8)
 
 
 def _read(base: Slm, path: str, digest: str) -> _Questions:

@@ -27,6 +27,7 @@ from studbook.records import (
     digest,
 )
 from studbook.registry.approval import Selection, select_approved_parents
+from studbook.registry.approval import require_approved as require_all_approved
 from studbook.registry.checkpoint_compatibility import CheckpointParent, compare_checkpoints
 from studbook.registry.checkpoints import FileDraft, is_checkpoint, read_checkpoint
 from studbook.registry.compatibility import Parent, check_all, compare
@@ -39,6 +40,7 @@ __all__ = [
     "inherited_data",
     "licence_of",
     "register",
+    "require_approved",
     "require_model",
     "select",
     "slice_of",
@@ -195,6 +197,29 @@ def select(desk: Desk, cluster: str, base: str, today: date) -> Selection:
     """The approved parents for a cluster, and everybody else with a reason."""
     approvals = [approval for _, approval in desk.all(ParentApproval)]
     return select_approved_parents(cluster, desk.sources(), approvals, base, today)
+
+
+def require_approved(desk: Desk, cluster: str, used: Sequence[str], today: date) -> None:
+    """Refuse to breed from what no person approved; the rule is `studbook.registry.approval.unapproved`.
+
+    Args:
+        desk: The lab.
+        cluster: Label of the failure cluster; a name of no cluster asks for an approval for all of them.
+        used: Digests of what is used as base or parent, registered or bred here.
+        today: The day approvals must cover.
+
+    Raises:
+        OutOfOrder: naming the first source that is not approved.
+    """
+    sources = {f for artifact in used for f in desk.founders_of(artifact)}
+    registered = {
+        a: found
+        for a, found in desk.registered().items()
+        if a in sources or getattr(found[1].source, "adapter_sha256", None) in sources
+    }
+    champion = desk.channels()["champion"].artifact
+    deployed = desk.founders_of(champion) if champion else ()
+    require_all_approved(cluster, registered, [a for _, a in desk.all(ParentApproval)], today, deployed)
 
 
 def compare_parents(

@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 
 from studbook.errors import BytesLie, StudbookError, UsageError
+from studbook.models.pages import behind
 from studbook.models.safetensors_header import HEADER_CAP, Entry, parse_header
 from studbook.models.safetensors_rules import SafetensorsRule as Rule
 from studbook.models.safetensors_rules import safetensors_refusal as refusal
@@ -55,6 +56,7 @@ class SafetensorsFile:
         self.entries: Mapping[str, Entry] = MappingProxyType(found)
         self.metadata: Mapping[str, str] = MappingProxyType(notes)
         self._handle, self._data = handle, data
+        self._behind = behind(handle, data, size)
         self.close = weakref.finalize(self, os.close, handle)
 
     def __enter__(self) -> SafetensorsFile:
@@ -158,6 +160,8 @@ class SafetensorsFile:
         if not self.close.alive:
             raise UsageError("was closed", where=self.path, reason="safetensors.closed")
         _pread(self._handle, at, out, self.path, name)
+        if self._behind is not None:
+            self._behind.passed(at, len(out))
 
 
 def open_safetensors(path: Path | str) -> SafetensorsFile:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from studbook.errors import BytesLie, RecordRefused, UsageError
 from studbook.files import append_line, make_folder, read_file, truncate
 from studbook.models.digests import LEAF_ELEMENTS, TensorRoot, leaf_digest, model_root, tensor_root
+from studbook.models.pages import drop_pages
 from studbook.models.safetensors import SafetensorsFile, open_safetensors
 from studbook.models.safetensors_layout import INDEX, Placed, Shard, TensorSpec, index_bytes, plan_shards
 from studbook.models.safetensors_sink import ShardDigest, ShardSink, refused
@@ -26,6 +27,7 @@ from studbook.tensors.sinks import Sink
 __all__ = [
     "INDEX",
     "JOURNAL",
+    "JOURNAL_BYTES",
     "Shard",
     "ShardDigest",
     "ShardSink",
@@ -38,7 +40,8 @@ __all__ = [
 
 JOURNAL: Final = ".shards.jsonl"
 _KIND = "studbook.shards/1"
-_LIMIT = 64 << 20
+# A journal is read whole; ten thousand shards take less than 2 MiB of lines.
+JOURNAL_BYTES: Final = 64 << 20
 _Stated = tuple[object, object]
 _OURS = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors(\.partial)?\Z")
 
@@ -64,6 +67,7 @@ def write_shards(
     recipe_sha256: str,
     *,
     shown: Callable[[Shard], None] = lambda _: None,
+    drop_over: int | None = None,
 ) -> Written:
     """Write every shard that an earlier run of the same recipe has not finished.
 
@@ -72,7 +76,8 @@ def write_shards(
         compute: Streams the tensors that a sink names into it.
         folder: Where; made if missing. It must be empty of weights, or hold what an earlier run left.
         recipe_sha256: What the weights follow from, 64 hex digits; shards of another recipe are removed.
-        shown: Called with every shard that was finished earlier and is skipped.
+        shown: Called with every shard that was finished earlier and is skipped, before anything is computed.
+        drop_over: Shards of more bytes leave the page cache once they are on disk; none by default.
 
     Raises:
         UsageError: if the folder holds weights that no journal speaks of.
@@ -87,15 +92,17 @@ def write_shards(
         stated = finished.get(shard.name)
         if stated is not None and (kept := _kept(shard, folder / shard.name, stated)) is not None:
             found[shard.name] = kept
+            shown(shard)
     _clear(folder, keep=set(found))
     resumed = len(found)
     for shard in shards:
         if shard.name in found:
-            shown(shard)
             continue
         with ShardSink(shard, folder) as sink:
             compute(sink)
             found[shard.name] = sink.finish()
+        if drop_over is not None and shard.size > drop_over:
+            drop_pages(folder / shard.name)
         journal.add(found[shard.name])
     done = tuple(found[s.name] for s in shards)
     return Written(done, model_root(root for shard in done for root in shard.roots.values()), resumed)
@@ -140,7 +147,7 @@ class _Journal:
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """Every whole line; what a kill left of the last one is cut off."""
-        data = read_file(self.path, _LIMIT)
+        data = read_file(self.path, JOURNAL_BYTES)
         at = 0
         for line in data.splitlines(keepends=True):
             value = _whole(line)

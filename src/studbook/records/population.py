@@ -98,6 +98,9 @@ class Repeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class SearchReceipt(Record, frozen=True, kw_only=True, tag="search-receipt/1"):
     """One search over development items: how it went and what it found. It promotes nothing.
 
+    A recipe whose declared bound lies above the policy's is not run: it scores -1, says so, and cannot win. The bound is
+    that of the operator, computed for every recipe before it is run.
+
     Attributes:
         cluster: Digest of the FailureCluster it was made for.
         policy: Digest of the policy whose bounds it kept.

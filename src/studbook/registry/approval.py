@@ -1,14 +1,21 @@
-"""Which registered models may be parents: approved, for this cluster, today. Everyone else is named with a reason."""
+"""Which registered models may be parents: approved, for this cluster, today. Everyone else is named with a reason.
+
+One rule for everything that is bred from, `unapproved`: whatever is registered and used as base or parent was approved by
+a person, and so was every registered source that something bred here descends from. What the champion is, or descends
+from, may have its approval in its history, an ended one or one for other clusters: it is deployed already, and a round
+that works on it brings in nothing that no person let in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date
 from typing import NamedTuple
 
+from studbook.errors import OutOfOrder
 from studbook.records import Excluded, ParentApproval, SourceManifest
 
-__all__ = ["Selection", "select_approved_parents"]
+__all__ = ["Selection", "require_approved", "select_approved_parents", "unapproved"]
 
 
 class Selection(NamedTuple):
@@ -49,6 +56,54 @@ def select_approved_parents(
         else:
             parents.append(artifact)
     return Selection(tuple(parents), tuple(excluded))
+
+
+def unapproved(
+    cluster: str,
+    used: Mapping[str, tuple[str, SourceManifest]],
+    approvals: Iterable[ParentApproval],
+    today: date = date.max,
+    deployed: Collection[str] = (),
+) -> tuple[Excluded, ...]:
+    """What is used as base or parent although no person approved it; empty where breeding may begin.
+
+    Args:
+        cluster: Label of the failure cluster; a name of no cluster asks for an approval for all of them.
+        used: Registered sources that are used: artifact digest -> (manifest digest, manifest).
+        approvals: Every approval in the ledger, oldest first.
+        today: The day the newest approval must cover; only of interest to what is not ``deployed``.
+        deployed: Sources that the champion is or descends from: any approval they ever had counts.
+    """
+    given = list(approvals)
+    newest, ever = {a.artifact: a for a in given}, {a.artifact for a in given}
+    found: list[Excluded] = []
+    for artifact, (digest, manifest) in used.items():
+        if artifact in deployed and artifact in ever:
+            continue
+        if reason := _reason(cluster, digest, newest.get(artifact), False, today):
+            found.append(Excluded(artifact=artifact, name=manifest.name, reason=reason))
+    return tuple(found)
+
+
+def require_approved(
+    cluster: str,
+    used: Mapping[str, tuple[str, SourceManifest]],
+    approvals: Iterable[ParentApproval],
+    today: date = date.max,
+    deployed: Collection[str] = (),
+) -> None:
+    """Refuse to breed from what no person approved; arguments as for `unapproved`.
+
+    Raises:
+        OutOfOrder: naming the first source, why it does not count as approved, and who can change that.
+    """
+    for excluded in unapproved(cluster, used, approvals, today, deployed):
+        raise OutOfOrder(
+            f"{excluded.name} {excluded.reason}",
+            where=f"source {excluded.artifact[:16]}",
+            advice=f"A person approves it: studbook approve {excluded.name} --as PERSON",
+            reason="order.approval",
+        )
 
 
 def _reason(cluster: str, digest: str, approval: ParentApproval | None, is_base: bool, today: date) -> str:

@@ -241,7 +241,9 @@ def _geometry(
 ) -> tuple[TaskVectorPair, ...]:
     """Every pair of task vectors, measured in a worker: one thread, so that equal parents give equal numbers."""
     job = {"base": str(base.path.absolute()), "parents": [str(p.path.absolute()) for p in parents], "rows": list(rows)}
-    answer = run_worker("studbook.registry.geometry_worker", job, folder, limits)
+    answer = run_worker(
+        "studbook.registry.geometry_worker", job, folder, limits, [base.path, *(p.path for p in parents)]
+    )
     return tuple(
         TaskVectorPair(
             first=parents[pair["first"]].model.sha256,

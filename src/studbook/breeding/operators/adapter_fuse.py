@@ -30,7 +30,7 @@ class AdapterFuse(Operator, frozen=True, tag="adapter-fuse/1"):
         Hu et al., LoRA, arXiv 2106.09685, for low-rank packages; the fusion rules are those of the package format.
 
     Base:
-        The model itself, which is also the first parent.
+        The f32 model the packages were made for. The first parent is that model, or a quantised build of it.
 
     Attributes:
         No field: the parents say it all, the model first, then the packages in the order of fusion.

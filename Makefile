@@ -83,6 +83,8 @@ proof: $(TEST) $(TRAINED) $(ALONE)
 	$(TRAIN)/bin/python benchmarks/studies/founders.py
 	$(TRAIN)/bin/python benchmarks/studies/search.py
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
+	$(PY) benchmarks/bench_ledger.py --write docs/proof
+	$(PY) benchmarks/bench_sandbox.py --write docs/proof
 	$(PY) benchmarks/bench_merge.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
 
 founders: $(TRAINED)

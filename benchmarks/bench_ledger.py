@@ -36,7 +36,7 @@ from studbook.lab import Lab
 from studbook.ledger.chain import NOTHING, Chain
 from studbook.ledger.merkle import Tree
 from studbook.ledger.note import audit_keys, write_checkpoint
-from studbook.records import LedgerEntry, Policy, replace
+from studbook.records import LedgerEntry, SuitesLock
 from studbook.seal import KeyRing, SigningKey, seal
 from studbook.seal.envelope import open_envelope
 from studbook.workspace import Accession, Workspace
@@ -62,7 +62,7 @@ def opened(folder: Path, *, writer: bool = True) -> Workspace:
 
 
 def chained(first: bytes, entry: LedgerEntry, key: SigningKey, count: int) -> list[bytes]:
-    """A ledger of ``count`` lines: the given first one, and copies of an entry chained behind it, each for another record."""
+    """A ledger of ``count`` lines: the given first one, and behind it copies of an entry, each for another record."""
     lines = [first]
     while len(lines) < count:
         previous = hashlib.sha256(lines[-1]).hexdigest()
@@ -151,11 +151,10 @@ def counting() -> Iterator[list[int]]:
 def committing(folder: Path, commits: int, rounds: int) -> dict[str, Any]:
     """Commits one by one and in groups, against as many syncs of new files."""
     workspace = opened(folder)
-    _, policy = next(workspace.all(Policy))
-    number = iter(range(1 << 40))
+    number = iter(range(1, 1 << 40))
 
     def fresh() -> Accession:
-        return Accession(replace(policy, notes=f"commit {next(number)}"))
+        return Accession(SuitesLock(header=workspace.root.header, lock_version=next(number), suites=()))
 
     def one_by_one() -> None:
         for _ in range(commits):

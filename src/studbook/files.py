@@ -66,7 +66,8 @@ def read_file(path: Path, limit: int) -> bytes:
         status = os.fstat(file.fileno())
         if status.st_size > limit:
             raise OverBudget(f"{status.st_size} bytes; at most {limit} are read", where=path, reason="file.size")
-        data = file.read(limit + 1)
+        # One byte more than expected shows growth; more than that would only reserve memory.
+        data = file.read(status.st_size + 1)
     if len(data) != status.st_size:
         raise BytesLie("changed while it was read", where=path, reason="file.changed")
     return data
@@ -169,6 +170,8 @@ def take_file(source: Path, target: Path, sha256: str, *, move: bool) -> int:
         raise DigestDiffers("the bytes are not those of their digest", where=source)
     if move:
         source.chmod(READ_ONLY)
+        # A worker in a process of its own wrote it, and nobody knows whether it reached the disk.
+        _sync_bytes(source)
         place(source, target)
     return size
 
@@ -345,6 +348,17 @@ def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_bytes(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        boundary(f"fsync {path.name}")
+        os.fsync(handle)
+    except OSError as error:
+        raise _disk(error, path) from error
     finally:
         os.close(handle)
 

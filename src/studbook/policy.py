@@ -16,6 +16,7 @@ from studbook.records import (
     Reserve,
     Utility,
 )
+from studbook.sandbox.levels import LEVELS
 
 __all__ = ["check_operator", "check_policy", "default_policy", "inherited_licence", "operator_refusals"]
 
@@ -219,13 +220,8 @@ _DEFAULT_UTILITY = Utility(
     risk=0.0025,
     switching_threshold=0.005,
 )
-_DEFAULT_ISOLATION = (
-    "limit-address-space",
-    "limit-cpu-seconds",
-    "no-keys-in-environment",
-    "own-process",
-    "own-session",
-)
+# Landlock and seccomp. A lab on another system needs a policy that says "portable"; see docs/sandbox.md.
+_DEFAULT_ISOLATION = LEVELS["kernel"]
 _DEFAULT_LICENCES = tuple(
     LicenceRule(spdx=name, strictness=rank, combines_with=tuple(o for o in _PERMISSIVE if o != name))
     for rank, name in enumerate(_PERMISSIVE)

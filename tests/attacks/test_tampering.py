@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab_fixtures import Place, lab_files, problems, rewrite, run_cli
+from studbook.ledger.merkle import Tree
 from studbook.records import canonical, decode_json
 
 SMALL = 1024
@@ -82,7 +83,7 @@ def test_every_flip_of_every_file_alone_is_named(old_lab: Place) -> None:
 
 @pytest.mark.proof
 def test_every_byte_of_every_small_file_counts(old_lab: Place) -> None:
-    for path in [p for p in lab_files(old_lab) if p.stat().st_size <= SMALL or p.name == "checkpoint.json"]:
+    for path in [p for p in lab_files(old_lab) if p.stat().st_size <= SMALL or p.name == "checkpoint"]:
         for position in range(path.stat().st_size):
             before = flip(path, position)
             assert named(path, problems(old_lab)), (path, position)
@@ -122,12 +123,11 @@ def rechained(lines: list[bytes], change: Callable[[dict], None]) -> bytes:
 
 def checkpoint_for(place: Place, data: bytes) -> None:
     """Make the checkpoint say what the ledger now is, with its old signature."""
-    path = place.path / "audit" / "checkpoint.json"
-    envelope, statement = opened_line(path.read_bytes())
-    lines = data.splitlines()
-    head = hashlib.sha256(lines[-1]).hexdigest()
-    statement["predicate"] |= {"entries": len(lines), "length": len(data), "head": head}
-    rewrite(path, closed_line(envelope, statement))
+    path = place.path / "audit" / "checkpoint"
+    origin, _size, _root, *signed = path.read_text().splitlines(keepends=True)
+    tree = Tree(data.splitlines())
+    root = base64.b64encode(tree.root()).decode()
+    rewrite(path, "".join([origin, f"{len(data.splitlines())}\n", f"{root}\n", *signed]).encode())
 
 
 def test_a_changed_file_renamed_to_its_new_digest_is_found_and_the_old_name_is_missed(old_lab: Place) -> None:
@@ -214,7 +214,7 @@ def test_a_shortened_ledger_with_a_fitting_unsigned_checkpoint_names_the_checkpo
     data = b"".join(lines[:-3])
     rewrite(ledger_of(old_lab), data)
     checkpoint_for(old_lab, data)
-    assert named(old_lab.path / "audit" / "checkpoint.json", problems(old_lab))
+    assert named(old_lab.path / "audit" / "checkpoint", problems(old_lab))
 
 
 def test_a_marker_of_another_lab_is_named(old_lab: Place) -> None:

@@ -159,7 +159,7 @@ def test_death_at_boundaries_spread_over_a_life_loses_nothing(
 DELICATE = {
     "before the line is on disk": "fsync append",
     "between the line and the renames": "rename .*json",
-    "between the renames and the checkpoint": "create checkpoint.json.partial",
+    "between the renames and the checkpoint": "create checkpoint.partial",
     "before champion's alias is swapped": "rename champion.json",
 }
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from checkpoint_fixtures import CARD, bf16, safetensors_bytes, tokenizer_json
-from studbook.breeding.checkpoint_produce import draft_checkpoint, run_checkpoint
+from studbook.breeding.checkpoint_produce import run_checkpoint
+from studbook.breeding.checkpoint_template import draft_checkpoint
 from studbook.errors import DigestDiffers, ParentsDoNotFit, StudbookError, UsageError
 from studbook.lab import Lab, checkpoints
 from studbook.lab.checkpoint_store import intact

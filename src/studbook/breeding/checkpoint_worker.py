@@ -13,6 +13,7 @@ from studbook.breeding.checkpoint_recipe import decode_recipe
 from studbook.breeding.checkpoint_sources import Opened, open_recipe
 from studbook.breeding.operators import Survey
 from studbook.breeding.operators.run import stream, survey
+from studbook.breeding.operators.warm import prepare
 from studbook.errors import OutsideAllowlist, OverBudget
 from studbook.files import replace_file
 from studbook.models.checksum import warm
@@ -22,7 +23,7 @@ from studbook.tensors.contract import CONTRACT_SHA256
 from studbook.tensors.sinks import Sink
 from studbook.tensors.thresholds import CutStore
 
-__all__ = ["CHILD", "CUTS", "INDEX", "MILLION", "PROGRESS", "RESUMED", "shards_of", "warm", "work"]
+__all__ = ["CHILD", "CUTS", "INDEX", "MILLION", "PROGRESS", "RESUMED", "prepare", "shards_of", "warm", "work"]
 
 CHILD = "child"
 INDEX = "model.safetensors.index.json"

@@ -8,13 +8,14 @@ from typing import Any
 
 from studbook.breeding.operators import decode_operator
 from studbook.breeding.operators.run import compute
+from studbook.breeding.operators.warm import prepare
 from studbook.breeding.sources import as_inputs, open_inputs
 from studbook.errors import OutsideAllowlist, OverBudget
 from studbook.models.checksum import warm
 from studbook.models.slm_writer import write_slm
 from studbook.tensors.contract import CONTRACT_SHA256
 
-__all__ = ["OUTPUT", "warm", "work"]
+__all__ = ["OUTPUT", "prepare", "warm", "work"]
 
 OUTPUT = "candidate.slm"
 

@@ -115,6 +115,8 @@ def breed_all(desk: Desk, orders: Sequence[Order], title: str = "breeding") -> t
     for order in orders:
         desk.workspace.commit(order.template)
     missing = [o for o in orders if digest(o.template) not in known]
+    if missing:
+        desk.require_isolation()
     for order in orders:
         if order not in missing:
             desk.progress.say(already_bred(desk, known[digest(order.template)]))
@@ -248,6 +250,7 @@ def reproduce_manifest(
     """
     receipt = desk.workspace.get(manifest.receipt, OperatorReceipt)
     template = desk.workspace.get(manifest.template, LineageTemplate)
+    desk.require_isolation()
     with _place(desk, folder, manifest.receipt) as place:
         if checkpoints.recipe_of(template) is not None:
             return checkpoints.reproduce_checkpoint(desk, manifest, place, threads=threads, chunk=chunk)

@@ -13,16 +13,13 @@ from studbook.breeding.checkpoint_produce import (
     Grown,
     bytes_of,
     check_checkpoint,
-    child_files,
-    draft_checkpoint,
     produce_checkpoint,
-    recipe_digest,
-    recipe_of,
     recompute_checkpoint,
     unchanged,
 )
 from studbook.breeding.checkpoint_recipe import CheckpointRecipe
 from studbook.breeding.checkpoint_sources import Files
+from studbook.breeding.checkpoint_template import child_files, draft_checkpoint, recipe_digest, recipe_of
 from studbook.breeding.checkpoint_worker import MILLION, PROGRESS, RESUMED
 from studbook.breeding.produce import Bred, describe
 from studbook.errors import BytesLie, DigestDiffers, ParentsDoNotFit, StudbookError
@@ -131,6 +128,7 @@ def _grow(
     desk: Desk, template: LineageTemplate, recipe: CheckpointRecipe, files: dict[str, Files], threads: int | None
 ) -> str:
     """Breed what a template declares, in the folder that an interrupted run of it may have left."""
+    desk.require_isolation()
     folder = resumable(desk, template.recipe_sha256[:16], child_files(recipe, files))
     try:
         with _shown(desk, folder, "breeding", template):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from studbook.breeding.checkpoint_produce import recipe_of
 from studbook.breeding.checkpoint_sources import Files
+from studbook.breeding.checkpoint_template import recipe_of
 from studbook.breeding.sources import SlmTensors
 from studbook.errors import OutOfOrder, StudbookError
 from studbook.files import hash_file

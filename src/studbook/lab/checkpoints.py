@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from studbook.breeding.checkpoint_produce import bytes_of, recipe_of
+from studbook.breeding.checkpoint_produce import bytes_of
 from studbook.breeding.checkpoint_recipe import CheckpointRecipe, decode_recipe
+from studbook.breeding.checkpoint_template import recipe_of
 from studbook.breeding.recipes import expand, wants_one_parent
 from studbook.breeding.template import operator_fields
 from studbook.errors import RecordRefused, UsageError

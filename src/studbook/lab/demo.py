@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from studbook.errors import UsageError
+from studbook.lab.doctor import isolation
 from studbook.lab.founding import read_policy
 from studbook.lab.progress import Progress, Silent
 from studbook.lab.rounds import Outcome
+from studbook.records import Policy, replace
+from studbook.sandbox import PORTABLE, level_of
 
 if TYPE_CHECKING:
     from studbook.lab import Lab
@@ -64,7 +67,7 @@ def prepare(door: type[Lab], folder: Path, progress: Progress) -> Lab:
     path, keys = folder / "lab", folder / "keys"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("is not a new or empty folder", where=folder, advice="Name a new folder: studbook demo FOLDER")
-    door.init(path, OWNER, keys, read_policy(examples / "founders" / "policy.json", OWNER))
+    door.init(path, OWNER, keys, _policy(examples, progress))
     lab = door(path, keys, progress=progress)
     for name in ("base", *PARENTS, "ceiling"):
         lab.register(examples / "founders" / name)
@@ -73,6 +76,17 @@ def prepare(door: type[Lab], folder: Path, progress: Progress) -> Lab:
         lab.approve(name, OWNER, reason="shipped founder")
     lab.release("base", "champion", OWNER, "the deployed generalist")
     return lab
+
+
+def _policy(examples: Path, progress: Progress) -> Policy:
+    """The demo's policy; where the kernel cannot shut workers in it demands what there is, and says so."""
+    policy = read_policy(examples / "founders" / "policy.json", OWNER)
+    if level_of(isolation()[0]) == "portable":
+        progress.say(
+            "this machine's kernel does not shut workers in; the demo goes on with limits only: docs/sandbox.md"
+        )
+        policy = replace(policy, minimum_isolation=PORTABLE)
+    return policy
 
 
 def run(door: type[Lab], folder: Path, progress: Progress | None = None) -> DemoReport:

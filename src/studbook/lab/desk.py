@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from copy import copy
 from importlib.metadata import version
@@ -33,7 +34,7 @@ from studbook.records import (
     SuitesLock,
 )
 from studbook.release import ChannelState, channel_state
-from studbook.sandbox import Limits
+from studbook.sandbox import Limits, run_worker
 from studbook.seal import KeyRing, Passphrase
 from studbook.workspace import Workspace
 
@@ -305,8 +306,22 @@ class Desk:
 
     def worker_limits(self) -> Limits:
         """What a worker that measures may use, from the policy's budget."""
-        budget = self.policy[1].budget
-        return Limits(seconds=budget.worker_seconds, memory_bytes=budget.worker_bytes, file_bytes=_ANSWER_BYTES)
+        policy = self.policy[1]
+        return Limits(
+            seconds=policy.budget.worker_seconds,
+            memory_bytes=policy.budget.worker_bytes,
+            file_bytes=_ANSWER_BYTES,
+            demands=policy.minimum_isolation,
+        )
+
+    def require_isolation(self) -> None:
+        """Start a worker that does nothing, before others open anything foreign.
+
+        Raises:
+            OutsideAllowlist: if this machine does not offer a measure that the policy demands.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            run_worker("studbook.lab.doctor_worker", {}, Path(folder), self.worker_limits())
 
     def close(self) -> None:
         """Release the lab."""

@@ -26,7 +26,7 @@ from studbook.sandbox import Limits, level_of, run_worker
 from studbook.tensors import kernels
 from studbook.tensors.compiling import COMPILED
 
-__all__ = ["EXTRAS", "Check", "Examination", "examine"]
+__all__ = ["EXTRAS", "Check", "Examination", "examine", "isolation"]
 
 # Extra -> the packages it consists of, by the name they are installed under.
 EXTRAS = {"train": ("torch",), "hf": ("transformers", "tokenizers"), "search": ("cma",)}
@@ -94,7 +94,7 @@ def examine(folder: Path = Path(), shown: Callable[[str], None] = lambda _: None
     started = time.monotonic()
     count = warm_kernels(shown) if COMPILED else 0
     seconds = time.monotonic() - started
-    isolation, worker = _isolation()
+    reached, worker = isolation()
     checks = (
         Check(name="python", ok=True, found=f"{platform.python_version()} at {sys.executable}", advice=""),
         _processors(),
@@ -103,7 +103,7 @@ def examine(folder: Path = Path(), shown: Callable[[str], None] = lambda _: None
         _disk(folder),
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
     )
-    return Examination(checks, environment_class(), isolation, count, round(seconds, 3))
+    return Examination(checks, environment_class(), reached, count, round(seconds, 3))
 
 
 def _processors() -> Check:
@@ -127,7 +127,7 @@ def _kernels(count: int, seconds: float) -> Check:
     return Check(name="kernels", ok=kept, found=f"{count} warm in {seconds:.1f} s, kept in {where}", advice=advice)
 
 
-def _isolation() -> tuple[tuple[str, ...], Check]:
+def isolation() -> tuple[tuple[str, ...], Check]:
     """What a worker reaches, from a worker that was really started."""
     limits = Limits(seconds=30, memory_bytes=2 << 30, file_bytes=1 << 20)
     try:

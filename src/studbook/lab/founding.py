@@ -29,6 +29,7 @@ from studbook.records import (
     read_struct,
     write_record,
 )
+from studbook.sandbox import LEVELS
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace, check_free
 
@@ -189,6 +190,8 @@ def read_policy(path: Path, owner: str) -> Policy:
                 where=path,
                 advice=f"Known: {', '.join(sorted(merged.keys() - {'header', 'kind'}))}.",
             )
+        if key == "minimum_isolation" and isinstance(value, str):
+            value = LEVELS.get(value, value)
         merged[key] = merged[key] | value if isinstance(value, dict) and isinstance(merged[key], dict) else value
     try:
         policy = msgspec.convert(merged, Policy)

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from studbook.adapters.reader import parse_adapter
-from studbook.breeding.checkpoint_produce import Grown, check_checkpoint, recipe_of
+from studbook.breeding.checkpoint_produce import Grown, check_checkpoint
 from studbook.breeding.checkpoint_recipe import CheckpointRecipe
+from studbook.breeding.checkpoint_template import recipe_of
 from studbook.breeding.operators import AnyOperator, decode_operator
 from studbook.breeding.operators.bounds import norm
 from studbook.breeding.produce import check_output, delta_norm

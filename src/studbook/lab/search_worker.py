@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from studbook.breeding.operators import Inputs, decode_operator
 from studbook.breeding.operators.bounds import gram, norm, wide_delta
 from studbook.breeding.operators.run import compute
+from studbook.breeding.operators.warm import prepare
 from studbook.breeding.sources import as_inputs, open_inputs
 from studbook.errors import DigestDiffers, OutsideAllowlist, OverBudget, ParentsDoNotFit
 from studbook.evaluation.score_worker import BATCH
@@ -31,7 +32,7 @@ from studbook.models.stored import Dtype, StoredTensor
 from studbook.tensors.thresholds import CutStore
 from studbook.tensors.views import layer_of
 
-__all__ = ["block_of", "in_memory", "inner_products", "warm", "work"]
+__all__ = ["block_of", "in_memory", "inner_products", "prepare", "warm", "work"]
 
 _ITEMS_LIMIT = 64 << 20
 _MICRO = 1_000_000

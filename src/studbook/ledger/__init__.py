@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from studbook.ledger.book import Ledger
 from studbook.ledger.chain import NOTHING, Draft
+from studbook.ledger.note import audit_keys
 from studbook.ledger.proofs import check_consistency, check_inclusion
 from studbook.ledger.staging import Staging
 from studbook.ledger.witness import Witness, default_witness
@@ -25,6 +26,7 @@ __all__ = [
     "Ledger",
     "Staging",
     "Witness",
+    "audit_keys",
     "check_consistency",
     "check_inclusion",
     "default_witness",

@@ -91,10 +91,11 @@ class Ledger:
         """
         seen, checkpoint = self._read_witness(), self._read_checkpoint()
         data = read_file(self.path, _LIMIT)
-        whole, newline, rest = data.rpartition(b"\n")
+        # A power cut may leave zeros where a line was never synced, even with its end standing; no line holds one.
+        whole, newline, _ = data.partition(b"\0")[0].rpartition(b"\n")
         if not newline:
             raise BytesLie("holds no entry", where=self.path, advice="Restore the ledger from a backup.")
-        self.torn = len(rest)
+        self.torn = len(data) - len(whole) - 1
         chain = Chain(self.path, find)
         for line in whole.split(b"\n"):
             chain.accept(line)

@@ -130,7 +130,7 @@ def parse_tokenizer_json(data: bytes, size: int, name: str, where: object = "") 
     elif kind == "Unigram":
         table, merges = _pieces(model.get("vocab"), where)
     else:
-        raise _refused("kind", f"model type {kind!r}; BPE, WordPiece, WordLevel and Unigram are known", where)
+        raise _refused("kind", f"model type {kind!r:.60}; BPE, WordPiece, WordLevel and Unigram are known", where)
     plain = len(table)
     added = _added(document.get("added_tokens", []), table, where)
     rules = {part: _text(document.get(part)) for part in _STEPS}

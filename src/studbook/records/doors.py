@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 MAX_RECORD_BYTES = 32 * 1024 * 1024
+_TOLD = 400
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -44,7 +45,7 @@ def canonical(value: Any) -> bytes:
     try:
         return rfc8785.dumps(msgspec.to_builtins(value))
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError, TypeError, ValueError) as error:
-        raise RecordRefused(f"cannot be written as canonical JSON: {error}", reason="record.value") from error
+        raise RecordRefused(f"cannot be written as canonical JSON: {_told(error)}", reason="record.value") from error
 
 
 def digest(value: Any) -> str:
@@ -89,7 +90,7 @@ def decode_json(data: bytes, where: object = "") -> Any:
 
 
 def read_plain_json(data: bytes, where: object = "") -> Any:
-    """JSON that a person wrote: any layout, but no duplicate keys, no NaN and no bottomless nesting.
+    """JSON that a person wrote: UTF-8 in any layout, but no duplicate keys, no NaN and no bottomless nesting.
 
     Raises:
         RecordRefused: naming what is wrong; the advice is to mend the file.
@@ -109,9 +110,13 @@ def read_plain_json(data: bytes, where: object = "") -> Any:
         raise ValueError(f"{name} is not a number JSON knows")
 
     try:
-        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant, parse_float=real)
+        value = json.loads(data.decode(), object_pairs_hook=pairs, parse_constant=constant, parse_float=real)
+        # Halves of surrogate pairs are no text.
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
-        raise RecordRefused(f"not JSON: {error}", where=where, advice="Mend the JSON.", reason="record.json") from error
+        message = f"not JSON: {_told(error)}"
+        raise RecordRefused(message, where=where, advice="Mend the JSON.", reason="record.json") from error
 
 
 def _decode(data: bytes, kind: Any, where: object) -> Any:
@@ -120,10 +125,16 @@ def _decode(data: bytes, kind: Any, where: object) -> Any:
     try:
         value = _decoder(kind).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordRefused(f"not a valid record: {error}", where=where, reason="record.decode") from error
+        raise RecordRefused(f"not a valid record: {_told(error)}", where=where, reason="record.decode") from error
     if canonical(value) != data:
         raise RecordRefused("the bytes are not in canonical form (RFC 8785)", where=where, reason="record.canonical")
     return value
+
+
+def _told(error: Exception) -> str:
+    """What a library says, shortened: it may repeat the value that it refuses, whatever its length."""
+    text = str(error)
+    return text if len(text) <= _TOLD else f"{text[:_TOLD]}..."
 
 
 @cache

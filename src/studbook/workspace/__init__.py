@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from studbook.errors import BytesLie, DigestDiffers, OutOfOrder, UsageError
 from studbook.files import lock_folder, make_folder, place, sha256_file, sync_folder, write_new
-from studbook.ledger import Draft, Ledger, Staging, Witness
+from studbook.ledger import Draft, Ledger, Staging, Witness, audit_keys
 from studbook.records import Blob, LedgerEntry, Record, Root, Zone
 from studbook.seal import AUTHORITY_KINDS, Authority, KeyRing, SigningKey, seal, unseal
 from studbook.workspace.places import MARKER, check_free, marker_bytes, witness_folder
@@ -103,6 +103,7 @@ class Workspace(Store):
         self._staging = Staging(path / "cache")
         self._lock: int | None = None
         self._stopped = False
+        self._audit: tuple[KeyRing, SigningKey] | None = None
 
     @classmethod
     def create(cls, path: Path, keys: KeyRing, root: Root, *more: Record, witness: Path | None = None) -> None:
@@ -236,12 +237,18 @@ class Workspace(Store):
 
     def _line_key(self, entry: LedgerEntry, envelope: bytes, draft: Draft, day: str) -> SigningKey:
         """The audit key for a line: one that is in force with what the line brings."""
-        if entry.record_kind in AUTHORITY_KINDS:
-            draft.succession = self.ledger.entered(entry, envelope, self.record_path(entry))
-            return self.keys.find(draft.succession.at(entry.sequence, day, _LINE), Zone.AUDIT, _LINE)
-        if draft.key is not None:
-            return draft.key
-        return self.keys.find(self.ledger.authority(entry.sequence, day), Zone.AUDIT, _LINE)
+        if entry.record_kind not in AUTHORITY_KINDS:
+            return self._audit_key(self.ledger.authority(entry.sequence, day))
+        draft.succession = self.ledger.entered(entry, envelope, self.record_path(entry))
+        return self._audit_key(draft.succession.at(entry.sequence, day, _LINE))
+
+    def _audit_key(self, authority: Authority) -> SigningKey:
+        """A key for lines and checkpoints. Every commit needs it, so a writer that has opened it keeps it."""
+        ring, key = self._audit or (None, None)
+        if key is None or ring is not self.keys or key.public not in audit_keys(authority):
+            key = self.keys.find(authority, Zone.AUDIT, _LINE)
+            self._audit = (self.keys, key)
+        return key
 
     def _write(self, draft: Draft) -> None:
         if draft.key is None:
@@ -303,7 +310,7 @@ class Workspace(Store):
             for entry in pending:
                 self._staging.settle(self._files_of(entry))
             authority = self.ledger.authority(len(self.ledger.entries) - 1)
-            self.ledger.acknowledge(self.keys.find(authority, Zone.AUDIT, _LINE))
+            self.ledger.acknowledge(self._audit_key(authority))
         self.ledger.show_witness()
         unwitnessed = self.path / "cache" / _UNWITNESSED
         if unwitnessed.exists():

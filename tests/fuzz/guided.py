@@ -1,0 +1,83 @@
+"""One reader driven by coverage: ``python guided.py READER FOLDER [libFuzzer options]``; started by `tools/fuzz.py`.
+
+Findings are written to FOLDER and the run goes on; one place in the code is written once. Needs atheris.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import traceback
+import zlib
+from pathlib import Path
+from random import Random
+
+import atheris
+
+TESTS = Path(__file__).resolve().parents[1]
+SOURCE = TESTS.parent / "src"
+sys.path.insert(0, str(TESTS))
+READERS = {"adapters", "errors", "evaluation", "exchange", "files", "ledger", "models", "records", "seal"}
+# Only readers are watched. Kernels are compiled from their bytecode, which must stay as it was written.
+LEFT_ALONE = [
+    ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    for path in sorted((SOURCE / "studbook").rglob("*.py"))
+    if (parts := path.relative_to(SOURCE).with_suffix("").parts)[1] not in READERS
+    or re.search("numba|tensors.compiling", path.read_text(encoding="utf-8"))
+]
+with atheris.instrument_imports(include=["studbook", "yaml"], exclude=LEFT_ALONE):
+    from fuzz.harnesses import HARNESSES, check, mutable
+    from fuzz.trees import mutated
+
+# Memory is traced for one input in so many: tracing costs as much as reading.
+SHARE = 8
+
+
+class Run:
+    """Gives inputs to one reader and keeps what goes wrong."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.seen: set[str] = set()
+
+    def __call__(self, data: bytes) -> None:
+        try:
+            check(self.name, data, memory=zlib.crc32(data) % SHARE == 0)
+        except Exception as error:
+            self._keep(data, error)
+
+    def _keep(self, data: bytes, error: Exception) -> None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{type(error).__name__} {frame.filename}:{frame.lineno}"
+        if place in self.seen:
+            return
+        self.seen.add(place)
+        stem = f"finding-{hashlib.sha256(data).hexdigest()[:16]}"
+        (self.folder / stem).write_bytes(data)
+        (self.folder / f"{stem}.txt").write_text("".join(traceback.format_exception(error)), errors="replace")
+
+    def mutate(self, data: bytes, limit: int, seed: int) -> bytes:
+        """Half of the changes of JSON are changes of its tree."""
+        begin = HARNESSES[self.name].json
+        if begin is None or seed % 2:
+            return bytes(atheris.Mutate(data, limit))
+        return mutated(data, begin, Random(seed))[:limit]
+
+
+def main() -> None:
+    name, folder, *options = sys.argv[1:]
+    corpus = Path(folder) / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for data in mutable(name):
+        (corpus / hashlib.sha256(data).hexdigest()).write_bytes(data)
+    words = Path(folder) / "words.txt"
+    quoted = ("".join(f"\\x{byte:02x}" for byte in word) for word in HARNESSES[name].words or (b"\0",))
+    words.write_text("".join(f'"{word}"\n' for word in quoted))
+    run = Run(name, Path(folder))
+    atheris.Setup([sys.argv[0], *options, f"-dict={words}", str(corpus)], run, custom_mutator=run.mutate)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

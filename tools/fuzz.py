@@ -1,0 +1,129 @@
+"""Drive every reader of foreign bytes by coverage (atheris, libFuzzer), each in a process of its own.
+
+    tools/fuzz.py [--seconds 30 | --budget 240] [--jobs 2] [READER ...]
+
+Prints inputs tried, edges reached and findings, and exits with 1 if there is one. What was found lies as bytes in
+``build/fuzz/READER``; once mended it belongs into ``tests/fuzz/regressions/READER``. The corpus stays there too, so a
+later run goes on where this one stopped. Runs in the environment of the extra ``train``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDED = ROOT / "tests" / "fuzz" / "guided.py"
+# What one input may take before it counts as a hang, and all inputs of one reader together, in seconds and MiB.
+HANG, MEMORY = 10, 2048
+LONGEST = 16_384
+# Beside the time asked for, in seconds: imports, compiling and reading the corpus again; what that takes, and may take.
+START, LONGEST_START = 6, 240
+_EDGES = re.compile(r"^#\d+\s+(?:INITED|NEW|REDUCE|pulse|DONE|RELOAD)\s+cov: (\d+)", re.MULTILINE)
+_UNITS = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
+_FOUND = ("finding-*", "crash-*", "timeout-*", "oom-*")
+
+
+class Outcome(NamedTuple):
+    """What one run came to.
+
+    Attributes:
+        name: The reader.
+        inputs: Inputs tried; 0 where the run did not say.
+        first: Edges reached by the corpus.
+        last: Edges reached at the end.
+        findings: Files with inputs that did what they must not.
+        trouble: Why the run itself failed; empty where it did not.
+    """
+
+    name: str
+    inputs: int
+    first: int
+    last: int
+    findings: tuple[Path, ...]
+    trouble: str
+
+
+def readers() -> list[str]:
+    """Names of the table of harnesses, without loading it."""
+    tree = ast.parse((GUIDED.parent / "harnesses.py").read_text(encoding="utf-8"))
+    tables = [n for n in tree.body if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == "HARNESSES"]
+    assert len(tables) == 1
+    assert isinstance(tables[0].value, ast.Dict)
+    return [ast.literal_eval(key) for key in tables[0].value.keys if key is not None]
+
+
+def run(name: str, seconds: int) -> Outcome:
+    """Drive one reader in a process of its own and read what it says of itself."""
+    folder = ROOT / "build" / "fuzz" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in _FOUND:
+        for old in folder.glob(pattern):
+            old.unlink()
+    command = [
+        sys.executable, str(GUIDED), name, str(folder), f"-max_total_time={seconds}", f"-timeout={HANG}",
+        f"-rss_limit_mb={MEMORY}", f"-max_len={LONGEST}", f"-artifact_prefix={folder}/", "-print_final_stats=1",
+    ]  # fmt: skip
+    log = folder / "log.txt"
+    trouble = ""
+    with log.open("wb") as out:
+        try:
+            code = subprocess.run(
+                command, stdout=out, stderr=subprocess.STDOUT, timeout=seconds + LONGEST_START
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code, trouble = 0, f"did not end within {seconds + LONGEST_START} s"
+    text = log.read_text(encoding="utf-8", errors="replace")
+    edges = [int(number) for number in _EDGES.findall(text)] or [0]
+    units = [int(number) for number in _UNITS.findall(text)] or [0]
+    found = sorted(p for pattern in _FOUND for p in folder.glob(pattern) if p.suffix != ".txt")
+    if not trouble and not found and (code or not units[-1]):
+        trouble = f"ended with {code}; see {log.relative_to(ROOT)}"
+    return Outcome(name, units[-1], edges[0], edges[-1], tuple(found), trouble)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Drive every reader by coverage.")
+    parser.add_argument("--seconds", type=int, default=30, help="for every reader (30)")
+    parser.add_argument("--budget", type=int, default=0, help="seconds for all readers together, instead")
+    parser.add_argument("--jobs", type=int, default=2, help="readers at once (2)")
+    parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(readers()))
+    asked = parser.parse_args()
+    if unknown := set(asked.readers) - set(readers()):
+        parser.error(f"no such reader: {', '.join(sorted(unknown))}")
+    if find_spec("atheris") is None:
+        print(
+            "atheris is not here: run this with the environment of the extra train, on Linux and x86-64",
+            file=sys.stderr,
+        )
+        return 2
+    started, bad, names = time.monotonic(), 0, asked.readers or readers()
+
+    def drive(number: int) -> Outcome:
+        # Shared anew before each, so that a slow start of one shortens the others.
+        rest = asked.budget - (time.monotonic() - started)
+        share = int(rest * asked.jobs / (len(names) - number)) - START
+        return run(names[number], max(share, 1) if asked.budget else asked.seconds)
+
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        for one in pool.map(drive, range(len(names))):
+            bad += bool(one.findings or one.trouble)
+            print(
+                f"{one.name:20} {one.inputs:>9} inputs  edges {one.first:>5} -> {one.last:<5} {one.trouble}", flush=True
+            )
+            for path in one.findings:
+                print(f"  finding: {path.relative_to(ROOT)}", flush=True)
+    print(f"{time.monotonic() - started:.0f} s, {bad} readers with findings")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

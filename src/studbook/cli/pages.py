@@ -205,7 +205,8 @@ def verification(found: Verification) -> Page:
     """After `verify`."""
     if found.ok:
         pin = "root of keys as pinned" if found.pinned else "root of keys NOT pinned: no key folder with its pin here"
-        return line(f"verify: ok ({found.entries} entries, {found.files} files, {found.size} bytes; {pin})")
+        seen = "no witness" if found.witnessed is None else f"a witness saw {found.witnessed} entries"
+        return line(f"verify: ok ({found.entries} entries, {found.files} files, {found.size} bytes; {pin}; {seen})")
     return lines(*(f"{p.where}: {p.what}" for p in found.problems), f"verify: FAILED, {len(found.problems)} problems")
 
 

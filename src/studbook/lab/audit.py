@@ -44,8 +44,10 @@ class Verification(Struct, frozen=True):
         entries: Ledger entries checked.
         files: Files hashed.
         size: Bytes hashed.
-        pinned: Whether the root of keys was compared with a pin kept outside the lab; without one, a lab that was
+        pinned: Whether the first root of keys was compared with a pin kept outside the lab; without one, a lab that was
             signed anew under other keys looks just as well.
+        witnessed: How many entries a witness outside the lab saw; None without one, and then a lab that was restored
+            from an old copy looks just as well.
     """
 
     problems: tuple[Problem, ...]
@@ -53,6 +55,7 @@ class Verification(Struct, frozen=True):
     files: int
     size: int
     pinned: bool
+    witnessed: int | None
 
     @property
     def ok(self) -> bool:
@@ -67,13 +70,15 @@ def verify(desk: Desk) -> Verification:
     problems = [
         *_check_pin(desk),
         *_check_tail(desk),
+        *_check_witness(desk),
         *_check_files(desk, counted, records),
         *_check_order(desk, records),
     ]
     if not problems:
         problems += [*_check_aliases(desk), *_check_meaning(desk)]
     pinned = (desk.workspace.keys.folder / PIN).is_file()
-    return Verification(tuple(problems), len(desk.workspace.ledger.entries), counted[0], counted[1], pinned)
+    ledger = desk.workspace.ledger
+    return Verification(tuple(problems), len(ledger.entries), counted[0], counted[1], pinned, ledger.witnessed)
 
 
 def _check_pin(desk: Desk) -> Iterator[Problem]:
@@ -86,6 +91,11 @@ def _check_tail(desk: Desk) -> Iterator[Problem]:
     ledger = desk.workspace.ledger
     if ledger.torn:
         yield _problem(ledger.path, f"{ledger.torn} bytes behind the last entry are not a whole entry")
+
+
+def _check_witness(desk: Desk) -> Iterator[Problem]:
+    if problem := desk.workspace.ledger.witness_problem:
+        yield Problem(printable(problem.where), printable(problem.message))
 
 
 def _check_files(desk: Desk, counted: list[int], records: dict[str, Record]) -> Iterator[Problem]:

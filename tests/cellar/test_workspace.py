@@ -156,8 +156,9 @@ def test_a_record_of_a_zone_without_a_key_is_refused_before_anything_is_written(
 def test_a_lab_without_suites_or_champion_says_what_to_do_first(tmp_path: Path) -> None:
     Lab.init(tmp_path / "lab", "ann")
     with Lab(tmp_path / "lab") as lab:
-        with pytest.raises(OutOfOrder, match="no suite is frozen"):
-            lab.desk.suites_lock  # noqa: B018
-        with pytest.raises(OutOfOrder, match="no champion") as caught:
+        with pytest.raises(OutOfOrder, match="no suite is frozen") as caught:
             lab.round("rot")
-    assert "studbook release" in caught.value.advice or "recipe" in str(caught.value)
+        assert "studbook suite freeze" in caught.value.advice
+        with pytest.raises(OutOfOrder, match="no champion") as caught:
+            lab.desk.champion()
+        assert "studbook release" in caught.value.advice

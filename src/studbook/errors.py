@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 
+_LONGEST = 2000
+
+
 def printable(text: object) -> str:
     """Text without control characters, direction overrides or lone surrogates: foreign names never drive a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
@@ -64,8 +67,9 @@ class StudbookError(Exception):
     reason = "studbook"
 
     def __init__(self, message: str, *, where: object = "", advice: str = "", reason: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        # A message may quote foreign text of any length.
+        self.message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
+        super().__init__(self.message)
         self.where = str(where)
         self.advice = advice or type(self).advice
         self.reason = reason or type(self).reason

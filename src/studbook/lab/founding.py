@@ -39,6 +39,7 @@ PIN = "root.sha256"
 # Lies in the folder of keys until their lab exists, and names it.
 UNFINISHED = "unfinished"
 _POLICY_LIMIT = 1 << 20
+_FILE = "policy.file"
 
 
 class Role(NamedTuple):
@@ -181,7 +182,8 @@ def read_policy(path: Path, owner: str) -> Policy:
     default = default_policy(make_header(plain_name(owner, "--owner")))
     changes = read_plain_json(read_file(path, _POLICY_LIMIT), path)
     if not isinstance(changes, dict):
-        raise RecordRefused("is not a JSON object", where=path, advice="Name the fields that differ from the default.")
+        advice = "Name the fields that differ from the default."
+        raise RecordRefused("is not a JSON object", where=path, advice=advice, reason=_FILE)
     merged = msgspec.to_builtins(default)
     for key, value in changes.items():
         if key not in merged or key in ("header", "kind"):
@@ -189,6 +191,7 @@ def read_policy(path: Path, owner: str) -> Policy:
                 f"unknown field {key!r}",
                 where=path,
                 advice=f"Known: {', '.join(sorted(merged.keys() - {'header', 'kind'}))}.",
+                reason=_FILE,
             )
         if key == "minimum_isolation" and isinstance(value, str):
             value = LEVELS.get(value, value)
@@ -196,5 +199,5 @@ def read_policy(path: Path, owner: str) -> Policy:
     try:
         policy = msgspec.convert(merged, Policy)
     except msgspec.ValidationError as error:
-        raise RecordRefused(str(error), where=path, advice="Mend the named field.") from error
+        raise RecordRefused(str(error), where=path, advice="Mend the named field.", reason=_FILE) from error
     return read_struct(write_record(policy), Policy, path)

@@ -29,7 +29,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/-]{0,119}\Z", des
 Text = Annotated[
     str, Meta(max_length=4000, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*\Z")
 ]
-Date = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z", description="a calendar day, YYYY-MM-DD, UTC")]
+Date = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", description="a calendar day, YYYY-MM-DD, UTC")]
 Basis = Literal["observed", "estimated", "reported"]
 JsonObject = dict[str, Any]
 

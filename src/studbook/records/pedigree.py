@@ -29,7 +29,7 @@ class LedgerEntry(Record, frozen=True, kw_only=True, tag="ledger-entry/1"):
     zone: ClassVar[Zone] = Zone.AUDIT
     sequence: Annotated[int, Meta(ge=0)]
     previous: Digest
-    time: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z\Z")]
+    time: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z")]
     host: Text
     record_zone: Zone
     record_kind: Name

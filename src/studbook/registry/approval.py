@@ -115,6 +115,7 @@ def _reason(cluster: str, digest: str, approval: ParentApproval | None, is_base:
         return "was registered again since it was approved"
     if not {"*", cluster} & set(approval.clusters):
         return f"is approved for {', '.join(approval.clusters)} only, not for {cluster}"
-    if date.fromisoformat(approval.until) < today:
+    # Days in this form sort as texts do, the 31st of February included.
+    if approval.until < today.isoformat():
         return f"its approval ended on {approval.until}"
     return ""

@@ -15,6 +15,7 @@ from typing import Any
 from studbook.breeding.produce import CHUNK
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import (
+    approvals,
     audit,
     breeding,
     channels,
@@ -111,7 +112,7 @@ class Lab:
         """A person approves a registered model as a parent (for a year, unless a day is given), or a record that waits."""
         if waits(self.desk, name):
             return approve_pending(self.desk, name, person)
-        return sources.approve(self.desk, name, person, clusters, until, reason)
+        return approvals.approve(self.desk, name, person, clusters, until, reason)
 
     def compare(self, base: str, parents: Sequence[str], cluster: str | None = None) -> CompatibilityReport:
         """Whether parents fit their base and each other; with a cluster, also the interpolation barrier."""

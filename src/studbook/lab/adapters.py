@@ -18,8 +18,9 @@ from studbook.breeding.template import draft, operator_fields
 from studbook.errors import OutOfOrder, ParentsDoNotFit, UsageError
 from studbook.files import write_new
 from studbook.lab import breeding, checkpoints, judging
+from studbook.lab.approvals import require_approved
 from studbook.lab.desk import Desk, plain_name
-from studbook.lab.sources import licence_of, require_approved
+from studbook.lab.sources import licence_of
 from studbook.models.keyvalue import format_manifest
 from studbook.models.peft import read_peft
 from studbook.models.slm import Slm

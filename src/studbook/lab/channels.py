@@ -6,6 +6,7 @@ from datetime import date
 
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import judging
+from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk, plain_text
 from studbook.lab.gates import CLAIM, current, shadow_gates
 from studbook.records import (
@@ -57,6 +58,7 @@ def release(desk: Desk, name: str, stage: str, person: str | None = None, reason
     check_stage(desk.policy[1], stage)
     plain_text(reason, "--reason")
     artifact = desk.find_model(name)
+    require_unrevoked(desk, artifact)
     if stage == "shadow":
         decision, record = _decision_for(desk, artifact)
         if held := release_to_shadow(desk, decision, record, again=True):
@@ -83,6 +85,8 @@ def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision, *, a
     """
     assert record.chosen is not None
     check_stage(desk.policy[1], "shadow")
+    if reason := desk.revoked(record.chosen):
+        return f"it {reason}"
     shadow = desk.channels()["shadow"]
     if shadow.artifact == record.chosen:
         return ""
@@ -113,7 +117,7 @@ def rollback(desk: Desk, channel: str, reason: str) -> RollbackRecord:
     """Undo the last move of a channel; needs no person's key.
 
     Raises:
-        OutOfOrder: if there is nothing to undo, or what stood there before is gone.
+        OutOfOrder: if there is nothing to undo, or what stood there before is gone or was revoked.
         UsageError: if there is no such channel.
     """
     channels = desk.channels()
@@ -121,6 +125,7 @@ def rollback(desk: Desk, channel: str, reason: str) -> RollbackRecord:
         raise UsageError(f"no channel {channel!r}", advice=f"Channels: {', '.join(sorted(channels))}.")
     record = roll_back(desk.header, channel, channels[channel], plain_text(reason, "--reason"))
     if record.artifact is not None:
+        require_unrevoked(desk, record.artifact)
         desk.workspace.blob(record.artifact)
     desk.workspace.commit(record)
     sync_aliases(desk)

@@ -24,10 +24,11 @@ from studbook.breeding.checkpoint_worker import MILLION, PROGRESS, RESUMED
 from studbook.breeding.produce import Bred, describe
 from studbook.errors import BytesLie, DigestDiffers, ParentsDoNotFit, StudbookError
 from studbook.files import read_file
+from studbook.lab.approvals import require_approved
 from studbook.lab.checkpoint_store import already_bred, intact, stored
 from studbook.lab.desk import Desk
 from studbook.lab.resume import resumable
-from studbook.lab.sources import licence_of, require_approved
+from studbook.lab.sources import licence_of
 from studbook.policy import check_operator, inherited_licence
 from studbook.records import CandidateManifest, LineageTemplate, OperatorReceipt
 from studbook.tensors.contract import CONTRACT_SHA256

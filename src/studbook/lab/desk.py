@@ -28,6 +28,7 @@ from studbook.records import (
     Policy,
     Record,
     ReleaseRecord,
+    Revocation,
     RollbackRecord,
     Scorecard,
     SourceManifest,
@@ -263,22 +264,35 @@ class Desk:
         """A scorecard by its digest."""
         return self.workspace.get(digest, Scorecard)
 
+    def revoked(self, artifact: str) -> str:
+        """Why an artifact counts no longer, itself or one it descends from; empty where nothing was revoked."""
+        reasons = {r.subject.digest: r.reason for _, r in self.all(Revocation) if r.subject.type == "artifact"}
+        for ancestor in self.ancestry(artifact) if reasons else ():
+            if ancestor in reasons:
+                own = ancestor == artifact
+                what = "was revoked" if own else f"descends from {self.name_of(ancestor)}, which was revoked"
+                return f"{what}: {reasons[ancestor]}"
+        return ""
+
     def founders_of(self, artifact: str) -> tuple[str, ...]:
         """Digests of every registered source an artifact descends from, itself where it is one."""
+        bred = {c.artifact.sha256 for _, c in self.candidates()}
+        return tuple(sorted(a for a in self.ancestry(artifact) if a not in bred))
+
+    def ancestry(self, artifact: str) -> tuple[str, ...]:
+        """Digests of an artifact and everything it descends from, each once, itself first."""
         bred = {c.artifact.sha256: c for _, c in self.candidates()}
         found: dict[str, None] = {}
-        pending, seen = [artifact], set()
+        pending = [artifact]
         while pending:
             current = pending.pop()
-            if current in seen:
+            if current in found:
                 continue
-            seen.add(current)
+            found[current] = None
             if current in bred:
                 template = self.workspace.get(bred[current].template, LineageTemplate)
                 pending += [template.base, *template.parents]
-            else:
-                found[current] = None
-        return tuple(sorted(found))
+        return tuple(found)
 
     def trained(self, artifact: str) -> bool:
         """Whether a trained-source manifest names every tensor of a registered source."""

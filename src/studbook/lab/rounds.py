@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from studbook.breeding.recipes import check_recipe, without_parent
 from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, UsageError
-from studbook.lab import adapters, breeding, channels, gates, judging, sources
+from studbook.lab import adapters, approvals, breeding, channels, gates, judging, sources
 from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
 from studbook.records import (
@@ -99,7 +99,7 @@ def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[s
         UsageError: if a name is nobody's, an adapter's, or stands twice.
         OutOfOrder: if nobody is approved, or a named model is not; the reason is the first exclusion's.
     """
-    selection = sources.select(desk, label, base, today)
+    selection = approvals.select(desk, label, base, today)
     if names is not None:
         for artifact in _named(desk, names):
             if artifact not in selection.parents:
@@ -187,7 +187,7 @@ def start(
     base = _shared_base(desk, label, names, today)
     selection = select_approved_parents(desk, label, base, names, today)
     # Parents were selected by their approvals; base and champion are bred from all the same.
-    sources.require_approved(desk, label, (base, desk.champion()), today)
+    approvals.require_approved(desk, label, (base, desk.champion()), today)
     chosen = tuple(dict.fromkeys(desk.find_model(n) for n in names)) if names is not None else selection.parents
     herd, cluster = _prepare(desk, label, base, chosen)
     return herd, cluster, selection
@@ -227,7 +227,7 @@ def _shared_base(desk: Desk, label: str, names: Sequence[str] | None, today: dat
     champion = desk.champion()
     registered = desk.sources()
     chosen = (
-        [desk.find_model(n) for n in names] if names is not None else sources.select(desk, label, "", today).parents
+        [desk.find_model(n) for n in names] if names is not None else approvals.select(desk, label, "", today).parents
     )
     for artifact in chosen:
         source = registered[artifact][1].source if artifact in registered else None

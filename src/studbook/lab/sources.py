@@ -1,16 +1,15 @@
-"""Register, approve, compare: how a parent enters the lab."""
+"""Register and compare: how a parent enters the lab."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, timedelta
 from pathlib import Path
 
 from studbook.adapters.reader import parse_adapter
-from studbook.errors import DigestDiffers, UsageError, printable
+from studbook.errors import DigestDiffers, UsageError
 from studbook.evaluation.contamination import parse_rows
-from studbook.lab.desk import Desk, plain_name, plain_text
+from studbook.lab.desk import Desk, plain_name
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.checkpoint_folder import CONFIG
 from studbook.records import (
@@ -22,12 +21,9 @@ from studbook.records import (
     LineageTemplate,
     LoraSource,
     ModelSource,
-    ParentApproval,
     SourceManifest,
     digest,
 )
-from studbook.registry.approval import Selection, select_approved_parents
-from studbook.registry.approval import require_approved as require_all_approved
 from studbook.registry.checkpoint_compatibility import CheckpointParent, compare_checkpoints
 from studbook.registry.checkpoints import FileDraft, is_checkpoint, read_checkpoint
 from studbook.registry.compatibility import Parent, check_all, compare
@@ -35,14 +31,11 @@ from studbook.registry.sources import Draft, read_source
 
 __all__ = [
     "ANCHOR_ROWS",
-    "approve",
     "compare_parents",
     "inherited_data",
     "licence_of",
     "register",
-    "require_approved",
     "require_model",
-    "select",
     "slice_of",
 ]
 
@@ -157,69 +150,6 @@ def _check_again(desk: Desk, manifest: SourceManifest) -> None:
                 advice="Registered sources are immutable. Register the model in a new lab if its record was wrong.",
                 reason="usage.registered",
             )
-
-
-def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: str, reason: str) -> ParentApproval:
-    """A person approves a registered model as a parent.
-
-    Raises:
-        UsageError: if there is no such registered model, or the day has passed.
-        NotAuthorised: if the person's key is not at hand.
-    """
-    artifact = desk.find_model(name)
-    sources = desk.registered()
-    if artifact not in sources:
-        raise UsageError(
-            f"{name!r} is a candidate, not a registered source", advice="Only registered sources are approved."
-        )
-    until = until or (date.today() + timedelta(days=365)).isoformat()
-    try:
-        passed = date.fromisoformat(until) < date.today()
-        passed = passed or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", until)
-    except ValueError as error:
-        raise UsageError(f"{printable(until)!r} is not a day such as 2027-01-31", where="--until") from error
-    if passed:
-        raise UsageError(f"{until} has passed already, or is not written as 2027-01-31", where="--until")
-    approval = ParentApproval(
-        header=desk.header,
-        artifact=artifact,
-        source=sources[artifact][0],
-        approved_by=plain_name(person, "--as"),
-        clusters=tuple(clusters) or ("*",),
-        until=until,
-        reason=plain_text(reason, "--reason"),
-    )
-    desk.workspace.commit(approval, owner=person)
-    return approval
-
-
-def select(desk: Desk, cluster: str, base: str, today: date) -> Selection:
-    """The approved parents for a cluster, and everybody else with a reason."""
-    approvals = [approval for _, approval in desk.all(ParentApproval)]
-    return select_approved_parents(cluster, desk.sources(), approvals, base, today)
-
-
-def require_approved(desk: Desk, cluster: str, used: Sequence[str], today: date) -> None:
-    """Refuse to breed from what no person approved; the rule is `studbook.registry.approval.unapproved`.
-
-    Args:
-        desk: The lab.
-        cluster: Label of the failure cluster; a name of no cluster asks for an approval for all of them.
-        used: Digests of what is used as base or parent, registered or bred here.
-        today: The day approvals must cover.
-
-    Raises:
-        OutOfOrder: naming the first source that is not approved.
-    """
-    sources = {f for artifact in used for f in desk.founders_of(artifact)}
-    registered = {
-        a: found
-        for a, found in desk.registered().items()
-        if a in sources or getattr(found[1].source, "adapter_sha256", None) in sources
-    }
-    champion = desk.channels()["champion"].artifact
-    deployed = desk.founders_of(champion) if champion else ()
-    require_all_approved(cluster, registered, [a for _, a in desk.all(ParentApproval)], today, deployed)
 
 
 def compare_parents(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date
+from types import MappingProxyType
 from typing import NamedTuple
 
 from studbook.errors import OutOfOrder
@@ -36,6 +37,7 @@ def select_approved_parents(
     approvals: Iterable[ParentApproval],
     base: str,
     today: date,
+    revoked: Mapping[str, str] = MappingProxyType({}),
 ) -> Selection:
     """Registered is not approved.
 
@@ -45,12 +47,13 @@ def select_approved_parents(
         approvals: Every approval in the ledger, oldest first; the newest for a model counts.
         base: The shared base; it is what parents differ from, so it is not one of them.
         today: The day the approval must cover.
+        revoked: Artifact digest -> why it counts no longer.
     """
     newest = {a.artifact: a for a in approvals}
     parents: list[str] = []
     excluded: list[Excluded] = []
     for artifact, (digest, manifest) in sources.items():
-        reason = _reason(cluster, digest, newest.get(artifact), artifact == base, today)
+        reason = revoked.get(artifact) or _reason(cluster, digest, newest.get(artifact), artifact == base, today)
         if reason:
             excluded.append(Excluded(artifact=artifact, name=manifest.name, reason=reason))
         else:

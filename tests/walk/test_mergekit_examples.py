@@ -66,7 +66,9 @@ def merged(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Iterat
     for part in (name, f"{name}-keys"):
         shutil.copytree(home / part, tmp_path / part, ignore=shutil.ignore_patterns("cache"))
     with Lab(tmp_path / name, tmp_path / f"{name}-keys") as lab:
-        child = lab.breed(None, {"mergekit": request.param.read_text(), "where": request.param.name, "seed": 3})
+        text = request.param.read_text()
+        seed = {"seed": 3} if "dare" in text else {}
+        child = lab.breed(None, {"mergekit": text, "where": request.param.name, **seed})
         lab.export(child, tmp_path / "out")
         yield request.param.stem, lab, child, tmp_path / "out"
 

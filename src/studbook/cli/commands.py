@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import pages
+from studbook.cli import pages, storage
 from studbook.cli.keys import key
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
 from studbook.errors import UsageError
@@ -31,14 +31,17 @@ NO_OP, HELD, WRONG = 20, 21, 22
 )
 @click.option("--keys", type=click.Path(path_type=Path), envvar="STUDBOOK_KEYS", help="Folder of keys [LAB.keys].")
 @click.option(
+    "--witness", type=click.Path(path_type=Path), envvar="STUDBOOK_WITNESS", help="Its witness [LAB.witness]."
+)
+@click.option(
     "--passphrase-file", type=click.Path(path_type=Path), help="File (mode 600) that holds a key's passphrase."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON; talk goes to standard error.")
 @click.version_option(package_name="studbook")
 @click.pass_context
-def commands(context: click.Context, lab: Path, keys: Path | None, passphrase_file: Path | None, as_json: bool) -> None:
+def commands(context: click.Context, /, lab: Path, keys: Path | None, as_json: bool, **also: Path | None) -> None:
     """Studbook: an offline lab that breeds small language models and can prove what it did."""
-    context.obj = Session(lab, keys, as_json, passphrase_file)
+    context.obj = Session(lab, keys, as_json, **also)
 
 
 @commands.command()
@@ -48,7 +51,7 @@ def commands(context: click.Context, lab: Path, keys: Path | None, passphrase_fi
 @click.pass_obj
 def init(session: Session, path: Path, owner: str, policy: Path | None) -> None:
     """Make a new lab: keys, root of keys, policy."""
-    keys = Lab.init(path, owner, session.keys, read_policy(policy, owner) if policy else None)
+    keys = Lab.init(path, owner, session.keys, read_policy(policy, owner) if policy else None, session.witness)
     session.give({"lab": str(path), "keys": str(keys)}, pages.founded(path, keys))
 
 
@@ -81,6 +84,7 @@ def approve(session: Session, name: str, person: str, clusters: Sequence[str], u
 
 
 commands.add_command(key)
+storage.add_to(commands)
 
 
 @commands.group()

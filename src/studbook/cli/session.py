@@ -32,8 +32,16 @@ _PLAIN_WIDTH = 120
 class Session:
     """Where the lab is and how results are shown."""
 
-    def __init__(self, lab: Path, keys: Path | None, as_json: bool, passphrase_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        lab: Path,
+        keys: Path | None,
+        as_json: bool,
+        passphrase_file: Path | None = None,
+        witness: Path | None = None,
+    ) -> None:
         self.path, self.keys, self.as_json, self.passphrase_file = lab, keys, as_json, passphrase_file
+        self.witness = witness
         # A terminal says how wide it is; a file or pipe gets room for the widest table.
         width = None if sys.stdout.isatty() else _PLAIN_WIDTH
         self.out = Console(highlight=False, markup=False, emoji=False, width=width)
@@ -41,7 +49,8 @@ class Session:
 
     def open(self, *, writer: bool = True, still: bool = False) -> Lab:
         """Open the lab."""
-        return Lab(self.path, self.keys, writer=writer, still=still, progress=self.progress, passphrase=self.passphrase)
+        how: dict[str, Any] = {"progress": self.progress, "passphrase": self.passphrase, "witness": self.witness}
+        return Lab(self.path, self.keys, writer=writer, still=still, **how)
 
     def passphrase(self, path: Path) -> bytes:
         """The passphrase of a key file: from the file that was named for it, or typed by whoever sits there."""

@@ -63,6 +63,7 @@ class Lab:
         still: As a reader, refuse while somebody writes, and keep writers out meanwhile.
         progress: Where long steps are shown; nowhere by default.
         passphrase: Asked for the passphrase of an encrypted key file; such keys stay closed by default.
+        witness: Folder of the lab's witness; ``<lab>.witness`` beside it by default.
 
     Raises:
         StudbookError: any of its kinds, if the folder is not a lab or its ledger does not verify.
@@ -77,8 +78,11 @@ class Lab:
         still: bool = False,
         progress: Progress | None = None,
         passphrase: Passphrase | None = None,
+        witness: Path | None = None,
     ) -> None:
-        self.desk = Desk(Path(path), keys, writer=writer, still=still, progress=progress, passphrase=passphrase)
+        self.desk = Desk(
+            Path(path), keys, writer=writer, still=still, progress=progress, passphrase=passphrase, witness=witness
+        )
         self.suites = Suites(self.desk)
         self.adapters = Adapters(self.desk)
         self.keys = Keys(self.desk)
@@ -98,9 +102,20 @@ class Lab:
         self.desk.close()
 
     @classmethod
-    def init(cls, path: Path, owner: str, keys: Path | None = None, policy: Policy | None = None) -> Path:
-        """Make a new lab: keys, root, policy. Returns the folder of the keys."""
-        return founding.found(path, owner, keys, policy)
+    def init(
+        cls,
+        path: Path,
+        owner: str,
+        keys: Path | None = None,
+        policy: Policy | None = None,
+        witness: Path | None = None,
+    ) -> Path:
+        """Make a new lab: keys, root, policy, witness. Returns the folder of the keys."""
+        return founding.found(path, owner, keys, policy, witness)
+
+    def witness(self) -> int:
+        """Let a new witness begin with the lab as it is; returns how many entries it saw."""
+        return founding.appoint(self.desk)
 
     def register(self, path: Path, name: str | None = None, licence: str | None = None) -> tuple[SourceManifest, ...]:
         """Register a founder folder, a model, a manifest, a checkpoint or a LoRA folder."""

@@ -98,6 +98,7 @@ class Desk:
         still: As a reader, hold a shared lock, so that nothing moves while everything is looked at.
         progress: Where long steps are shown.
         passphrase: Asked for the passphrase of an encrypted key file.
+        witness: Folder of the lab's witness; beside the lab by default.
 
     Raises:
         StudbookError: any of its kinds, if the lab does not open.
@@ -112,9 +113,11 @@ class Desk:
         still: bool = False,
         progress: Progress | None = None,
         passphrase: Passphrase | None = None,
+        witness: Path | None = None,
     ) -> None:
         self.progress: Progress = progress or Silent()
-        self.workspace = Workspace(path, KeyRing(keys or default_keys(path), passphrase), writer=writer, still=still)
+        ring = KeyRing(keys or default_keys(path), passphrase)
+        self.workspace = Workspace(path, ring, writer=writer, still=still, witness=witness)
         self.header = make_header(self.workspace.root.header.owner)
         self.position: int | None = None
 

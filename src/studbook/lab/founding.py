@@ -14,7 +14,7 @@ from studbook.breeding.recipes import check_recipe
 from studbook.breeding.template import operator_fields
 from studbook.errors import RecordRefused, UsageError
 from studbook.files import read_file, replace_file, sync_folder, write_new
-from studbook.lab.desk import default_keys, make_header, plain_name
+from studbook.lab.desk import Desk, default_keys, make_header, plain_name
 from studbook.policy import check_operator, check_policy, default_policy
 from studbook.records import (
     Header,
@@ -33,7 +33,7 @@ from studbook.sandbox import LEVELS
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace, check_free
 
-__all__ = ["LIFETIME", "PIN", "ROLES", "ROOT_KEY", "UNFINISHED", "Role", "found", "read_policy"]
+__all__ = ["LIFETIME", "PIN", "ROLES", "ROOT_KEY", "UNFINISHED", "Role", "appoint", "found", "read_policy"]
 
 PIN = "root.sha256"
 # Lies in the folder of keys until their lab exists, and names it.
@@ -98,7 +98,7 @@ ROLES = (
 )
 
 
-def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = None) -> Path:
+def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = None, witness: Path | None = None) -> Path:
     """Make a new lab with its keys, root and first policy.
 
     Args:
@@ -106,12 +106,13 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
         owner: Who answers for it.
         keys: Folder for the private keys; beside the lab by default.
         policy: The first policy; the default one otherwise.
+        witness: Folder of its witness; beside the lab by default.
 
     Returns:
         The folder of the keys.
 
     Raises:
-        UsageError: if the folder is taken, or the keys would lie inside the lab.
+        UsageError: if the folder is taken, or keys or witness would lie inside the lab.
         NotAuthorised: if the key folder holds keys already.
     """
     ring = KeyRing((keys or default_keys(path)).absolute())
@@ -119,7 +120,7 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
         raise UsageError(
             "keys must not lie inside the lab", where=ring.folder, advice="Name another folder: --keys DIR"
         )
-    check_free(path)
+    check_free(path, witness)
     header = make_header(plain_name(owner, "--owner"))
     chosen = policy or default_policy(header)
     check_policy(chosen)
@@ -129,9 +130,22 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
     root = _first_root(ring, header)
     write_new(ring.folder / PIN, f"{digest(root)}\n".encode())
     sync_folder(ring.folder)
-    Workspace.create(path, ring, root, chosen)
+    Workspace.create(path, ring, root, chosen, witness=witness)
     (ring.folder / UNFINISHED).unlink()
     return ring.folder
+
+
+def appoint(desk: Desk) -> int:
+    """Let a new witness take the lab's checkpoint, where there is none; to be asked by somebody who knows the lab is whole.
+
+    Returns:
+        How many entries it saw.
+
+    Raises:
+        UsageError: if there is one already; ``ledger.witness-exists``.
+    """
+    desk.workspace.appoint_witness()
+    return desk.workspace.ledger.acknowledged
 
 
 def _first_root(ring: KeyRing, header: Header) -> Root:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import pages, storage
+from studbook.cli import history, pages, storage
 from studbook.cli.keys import key
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
 from studbook.errors import UsageError
@@ -84,6 +84,7 @@ def approve(session: Session, name: str, person: str, clusters: Sequence[str], u
 
 
 commands.add_command(key)
+history.add_to(commands)
 storage.add_to(commands)
 
 

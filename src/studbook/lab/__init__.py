@@ -16,13 +16,13 @@ from studbook.breeding.produce import CHUNK
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import (
     approvals,
-    audit,
     breeding,
     channels,
     checkpoints,
     demo,
     doctor,
     founding,
+    history,
     judging,
     readiness,
     reading,
@@ -31,8 +31,11 @@ from studbook.lab import (
     sources,
 )
 from studbook.lab.adapters import Adapters
+from studbook.lab.audit import Verification, verify
+from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
 from studbook.lab.desk import Desk
 from studbook.lab.export import export
+from studbook.lab.history import Logged
 from studbook.lab.keys import Keys
 from studbook.lab.papers import Papers
 from studbook.lab.pending import Signed, approve_pending, waits
@@ -208,9 +211,9 @@ class Lab:
         """Breed a candidate again from its receipt and compare digests."""
         return breeding.reproduce(self.desk, name, folder=folder, threads=threads, chunk=chunk, restore=restore)
 
-    def verify(self) -> audit.Verification:
+    def verify(self) -> Verification:
         """Check every file and every record; changes nothing."""
-        return audit.verify(self.desk)
+        return verify(self.desk)
 
     def ready(self) -> ReadinessRecord:
         """Run the five exit criteria and record the result."""
@@ -231,6 +234,22 @@ class Lab:
     def diff(self, first: str, second: str) -> dict[str, Any]:
         """Two models side by side."""
         return reading.difference(self.desk, first, second)
+
+    def log(self, kinds: Sequence[str] = (), zone: str = "", about: str = "", since: str = "") -> tuple[Logged, ...]:
+        """What entered the ledger, oldest first; all of it, or what speaks about a model."""
+        return history.log(self.desk, kinds, zone, about, since)
+
+    def at(self, time: str, proof: Path | None = None, channel: str = "champion") -> history.Moment:
+        """What the channels pointed at when; with the proof that the entry which says so is in the ledger."""
+        return history.at(self.desk, time, proof, channel)
+
+    def descendants(self, name: str = "", *, revoked: bool = False) -> tuple[history.Descendant, ...]:
+        """Everything made from a model or from data, at any depth; or from anything that was revoked."""
+        return history.descendants(self.desk, name, only_revoked=revoked)
+
+    def audit(self, name: str) -> ArtifactAudit:
+        """What one artifact is, what made and judged it, what could change that, and what must be kept."""
+        return audit_artifact(self.desk, name)
 
     @classmethod
     def doctor(cls, folder: Path = Path(), progress: Progress | None = None) -> doctor.Examination:

@@ -105,6 +105,16 @@ class Store:
         """Whether the ledger knows this file; its bytes may still be missing."""
         return digest in self._blobs
 
+    def blob_size(self, digest: str) -> int:
+        """Bytes of a file of the store, as the ledger says.
+
+        Raises:
+            UsageError: if the ledger does not know it.
+        """
+        if digest not in self._blobs:
+            raise UsageError(f"the lab holds no file {digest[:16]}...")
+        return self._blobs[digest][1].size
+
     def blob_path(self, digest: str) -> Path:
         """Where a file of the store lies.
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from studbook.errors import Busy, BytesLie, DigestDiffers, OverBudget, StudbookError, UsageError
+from studbook.errors import Busy, BytesLie, DigestDiffers, OverBudget, StudbookError, UsageError, printable
 
 __all__ = [
     "READ_ONLY",
@@ -328,9 +331,14 @@ def _fresh(path: Path, mode: int = READ_ONLY) -> int:
 
 
 def _write_note(note: Path) -> None:
+    """Who holds a lock, for people; the lock itself is the system's, and ends with its process."""
     handle = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with os.fdopen(handle, "w", errors="replace") as file:
-        file.write(f"{os.environ.get('USER', 'somebody')}, process {os.getpid()}\n")
+    program, *words = sys.argv[:9] or [""]
+    command = " ".join(("studbook" if program.endswith("__main__.py") else Path(program).name, *words))
+    since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    told = {"owner": os.environ.get("USER", "somebody"), "process": os.getpid(), "host": os.uname().nodename}
+    with os.fdopen(handle, "w") as file:
+        file.write(json.dumps({**told, "command": command[:500], "since": since}) + "\n")
 
 
 def _holder(handle: int, note: Path) -> str:
@@ -338,8 +346,10 @@ def _holder(handle: int, note: Path) -> str:
         # Readers would let another reader in.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        with suppress(StudbookError):
-            return read_file(note, _NOTE_LIMIT).decode(errors="replace").strip() or "an unknown process"
+        with suppress(StudbookError, ValueError, KeyError, TypeError):
+            told = json.loads(read_file(note, _NOTE_LIMIT))
+            where = f"process {told['process']} on {told['host']}"
+            return printable(f"{told['owner']}, {where}, running `{told['command']}` since {told['since']}")
         return "an unknown process"
     return "a process that reads all of it, such as `studbook verify`"
 

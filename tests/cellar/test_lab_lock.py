@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from lab_fixtures import Place, rewrite
+from lab_fixtures import Place, rewrite, run_cli
 from studbook.errors import Busy, RecordRefused, StudbookError, UsageError
 from studbook.files import lock_folder, read_file
 from studbook.ledger import book
 from studbook.records import Policy, replace
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace, check_free
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from studbook.seal import KeyRing
+from studbook.workspace import Workspace
+workspace = Workspace(Path(sys.argv[1]), KeyRing(Path(sys.argv[2])), writer=True)
+print("held", flush=True)
+time.sleep(600)
+"""
 
 
 def opened(place: Place, *, writer: bool = False, still: bool = False) -> Workspace:
@@ -35,7 +49,7 @@ def test_a_reader_that_wants_stillness_waits_for_the_writer(new_lab: Place, monk
     monkeypatch.setenv("USER", "grace")
     writer = opened(new_lab, writer=True)
     opened(new_lab).close()
-    with pytest.raises(Busy, match=f"held by grace, process {os.getpid()}"):
+    with pytest.raises(Busy, match=f"held by grace, process {os.getpid()} on {os.uname().nodename}, running"):
         opened(new_lab, still=True)
     writer.close()
     opened(new_lab, still=True).close()
@@ -49,6 +63,48 @@ def test_a_writer_waits_until_readers_that_want_stillness_are_done(new_lab: Plac
             opened(new_lab, writer=True)
         reader.close()
     opened(new_lab, writer=True).close()
+
+
+def test_the_second_person_is_told_who_holds_the_lab_with_what_and_since_when(new_lab: Place) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(new_lab.path), str(new_lab.keys), "round", "rot"],
+        env=os.environ | {"USER": "grace"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        refused = run_cli(new_lab, "ready", USER="ada")
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert refused.returncode == Busy.exit_code
+    assert f"held by grace, process {holder.pid} on {os.uname().nodename}, running `" in refused.stderr
+    assert re.search(r"round rot` since \d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", refused.stderr)
+    # The holder was killed and its note still lies there: the lock is taken over.
+    opened(new_lab, writer=True).close()
+    assert json.loads((new_lab.path / "cache" / "lock").read_text())["process"] == os.getpid()
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b"{}", b"\xff", b'{"owner": 1', b"x" * 5000])
+def test_a_note_that_says_nothing_names_nobody(tmp_path: Path, note: bytes) -> None:
+    held = lock_folder(tmp_path, tmp_path / "lock", exclusive=True)
+    (tmp_path / "lock").write_bytes(note)
+    with pytest.raises(Busy, match="held by an unknown process"):
+        lock_folder(tmp_path, tmp_path / "lock", exclusive=True)
+    os.close(held)
+
+
+def test_a_note_cannot_paint_the_terminal(tmp_path: Path) -> None:
+    held = lock_folder(tmp_path, tmp_path / "lock", exclusive=True)
+    told = {"owner": "\x1b[31mroot", "process": 1, "host": "h", "command": "a\nb", "since": "now"}
+    (tmp_path / "lock").write_text(json.dumps(told))
+    with pytest.raises(Busy) as caught:
+        lock_folder(tmp_path, tmp_path / "lock", exclusive=True)
+    assert caught.value.message.isprintable()
+    os.close(held)
 
 
 def test_a_still_reader_changes_nothing(new_lab: Place) -> None:

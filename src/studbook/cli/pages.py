@@ -206,7 +206,8 @@ def verification(found: Verification) -> Page:
     if found.ok:
         pin = "root of keys as pinned" if found.pinned else "root of keys NOT pinned: no key folder with its pin here"
         seen = "no witness" if found.witnessed is None else f"a witness saw {found.witnessed} entries"
-        return line(f"verify: ok ({found.entries} entries, {found.files} files, {found.size} bytes; {pin}; {seen})")
+        told = f"verify: ok ({found.entries} entries, {found.files} files, {found.size} bytes; {pin}; {seen})"
+        return lines(*(f"{a.where}: {a.what}" for a in found.absent), told)
     return lines(*(f"{p.where}: {p.what}" for p in found.problems), f"verify: FAILED, {len(found.problems)} problems")
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import click
+from rich.console import Console
+from rich.table import Table
 
 from studbook.cli import pages
 from studbook.cli.session import Session
+from studbook.lab.storage import Cleared, Usage, Withdrawal
 
 __all__ = ["add_to"]
+
+Page = Callable[[Console], None]
 
 
 @click.command()
@@ -19,7 +26,65 @@ def witness(session: Session) -> None:
     session.give({"entries": size}, pages.line(f"the witness saw {size} entries"))
 
 
+@click.command()
+@click.pass_obj
+def du(session: Session) -> None:
+    """Say what the lab takes on disk: by zone and kind, what receipts need, and what gc would free."""
+    with session.open(writer=False) as lab:
+        found = lab.du()
+    session.give(found, _usage_page(found))
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.pass_obj
+def gc(session: Session, dry_run: bool) -> None:
+    """Delete bytes of archived candidates that a receipt makes again and nothing needs, and leftovers of finished work."""
+    with session.open(writer=not dry_run) as lab:
+        found = lab.gc(dry_run=dry_run)
+    session.give(found, _cleared_page(found, dry_run))
+
+
+@click.command()
+@click.argument("name")
+@click.option("--as", "person", required=True, help="Who withdraws it; their policy key signs.")
+@click.option("--reason", default="", help="Why.")
+@click.pass_obj
+def withdraw(session: Session, name: str, person: str, reason: str) -> None:
+    """Take back a model or data for good: a signed tombstone stays, the bytes go; list what was made from it."""
+    with session.open() as lab:
+        found = lab.withdraw(name, person, reason)
+    session.give(found, _withdrawal_page(found))
+
+
+def _usage_page(found: Sequence[Usage]) -> Page:
+    table = Table(box=None, pad_edge=False)
+    for column in ("zone", "kind", "files", "bytes", "needed", "reclaimable"):
+        table.add_column(column, justify="left" if column in ("zone", "kind") else "right")
+    for row in found:
+        table.add_row(row.zone, row.kind, *(f"{n:,}" for n in (row.files, row.size, row.needed, row.reclaimable)))
+    sums = (sum(getattr(row, name) for row in found) for name in ("files", "size", "needed", "reclaimable"))
+    table.add_row("all", "", *(f"{n:,}" for n in sums))
+    return lambda out: out.print(table)
+
+
+def _cleared_page(found: Cleared, dry_run: bool) -> Page:
+    would = "would free" if dry_run else "freed"
+    rows = [f"{name}: studbook reproduce {name} --restore brings it back" for name in found.candidates]
+    return pages.lines(*rows, *found.folders, f"{would} {found.freed} bytes")
+
+
+def _withdrawal_page(found: Withdrawal) -> Page:
+    def show(out: Console) -> None:
+        pages.signed(found.signed)(out)
+        out.print(f"freed {found.freed} bytes")
+        for row in found.descendants:
+            out.print(f"made from it, and still here: {row.name} {row.artifact}", soft_wrap=True)
+
+    return show
+
+
 def add_to(group: click.Group) -> None:
     """Hang these verbs into the program."""
-    for verb in (witness,):
+    for verb in (witness, du, gc, withdraw):
         group.add_command(verb)

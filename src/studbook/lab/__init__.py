@@ -29,6 +29,7 @@ from studbook.lab import (
     rounds,
     search,
     sources,
+    storage,
 )
 from studbook.lab.adapters import Adapters
 from studbook.lab.audit import Verification, verify
@@ -91,6 +92,7 @@ class Lab:
         self.keys = Keys(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
+            storage.finish_withdrawals(self.desk)
 
     def __enter__(self) -> Lab:
         return self
@@ -250,6 +252,18 @@ class Lab:
     def audit(self, name: str) -> ArtifactAudit:
         """What one artifact is, what made and judged it, what could change that, and what must be kept."""
         return audit_artifact(self.desk, name)
+
+    def du(self) -> tuple[storage.Usage, ...]:
+        """What the lab takes on disk, by zone and kind."""
+        return storage.usage(self.desk)
+
+    def gc(self, *, dry_run: bool = False) -> storage.Cleared:
+        """Free what nothing needs and a receipt makes again, with a record of it."""
+        return storage.clear(self.desk, dry_run=dry_run)
+
+    def withdraw(self, name: str, person: str, reason: str) -> storage.Withdrawal:
+        """A person takes back a model or data: a signed tombstone stays, the bytes go."""
+        return storage.withdraw(self.desk, name, person, reason)
 
     @classmethod
     def doctor(cls, folder: Path = Path(), progress: Progress | None = None) -> doctor.Examination:

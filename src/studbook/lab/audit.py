@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from studbook.errors import StudbookError, printable
 from studbook.files import hash_file, read_file
+from studbook.lab.absence import absent
 from studbook.lab.channels import alias_content
 from studbook.lab.desk import Desk
 from studbook.lab.founding import PIN
@@ -19,9 +20,11 @@ from studbook.lab.replay import check_record
 from studbook.records import LedgerEntry, Record
 from studbook.workspace import marker_bytes
 
-__all__ = ["Problem", "Verification", "verify"]
+__all__ = ["Absent", "Problem", "Verification", "verify"]
 
 _LIMIT = 1 << 16
+# How readers say that a file is not there.
+_MISSING = ("file.missing", "digest.missing")
 
 
 class Problem(Struct, frozen=True):
@@ -30,6 +33,18 @@ class Problem(Struct, frozen=True):
     Attributes:
         where: The file.
         what: What is wrong with it.
+    """
+
+    where: str
+    what: str
+
+
+class Absent(Struct, frozen=True):
+    """One thing that cannot be looked at because bytes were deleted with leave.
+
+    Attributes:
+        where: The file that is gone, or the record that was not checked whole.
+        what: By which record, and whether it can be made again.
     """
 
     where: str
@@ -48,6 +63,7 @@ class Verification(Struct, frozen=True):
             signed anew under other keys looks just as well.
         witnessed: How many entries a witness outside the lab saw; None without one, and then a lab that was restored
             from an old copy looks just as well.
+        absent: Files that are gone by a record's leave, and records whose check needs them; neither is a problem.
     """
 
     problems: tuple[Problem, ...]
@@ -56,6 +72,7 @@ class Verification(Struct, frozen=True):
     size: int
     pinned: bool
     witnessed: int | None
+    absent: tuple[Absent, ...]
 
     @property
     def ok(self) -> bool:
@@ -67,18 +84,21 @@ def verify(desk: Desk) -> Verification:
     """Check every file of an opened lab against the ledger, and every record against the records it cites."""
     counted = [0, 0]
     records: dict[str, Record] = {}
+    gone: list[Absent] = []
     problems = [
         *_check_pin(desk),
         *_check_tail(desk),
         *_check_witness(desk),
-        *_check_files(desk, counted, records),
+        *_check_files(desk, counted, records, gone),
         *_check_order(desk, records),
     ]
     if not problems:
-        problems += [*_check_aliases(desk), *_check_meaning(desk)]
+        problems += [*_check_aliases(desk), *_check_meaning(desk, gone)]
     pinned = (desk.workspace.keys.folder / PIN).is_file()
     ledger = desk.workspace.ledger
-    return Verification(tuple(problems), len(ledger.entries), counted[0], counted[1], pinned, ledger.witnessed)
+    entries = len(ledger.entries)
+    files, size = counted
+    return Verification(tuple(problems), entries, files, size, pinned, ledger.witnessed, tuple(gone))
 
 
 def _check_pin(desk: Desk) -> Iterator[Problem]:
@@ -98,7 +118,7 @@ def _check_witness(desk: Desk) -> Iterator[Problem]:
         yield Problem(printable(problem.where), printable(problem.message))
 
 
-def _check_files(desk: Desk, counted: list[int], records: dict[str, Record]) -> Iterator[Problem]:
+def _check_files(desk: Desk, counted: list[int], records: dict[str, Record], gone: list[Absent]) -> Iterator[Problem]:
     workspace = desk.workspace
     expected = workspace.expected_files()
     ledger = workspace.ledger
@@ -107,7 +127,9 @@ def _check_files(desk: Desk, counted: list[int], records: dict[str, Record]) -> 
     known |= set(waiting(desk).values())
     envelopes = {workspace.record_path(e): e for e in ledger.entries}
     check = partial(_check_file, desk, expected, envelopes, counted, records)
-    for path in desk.progress.track("verifying files", sorted(expected)):
+    left = {workspace.blob_path(digest): why for digest, why in absent(desk).items()}
+    gone += [Absent(printable(path), why) for path, why in sorted(left.items())]
+    for path in desk.progress.track("verifying files", sorted(expected.keys() - left.keys())):
         yield from _attempt(path, partial(check, path))
     for path in _walk(workspace.path):
         if path not in known:
@@ -166,10 +188,20 @@ def _check_aliases(desk: Desk) -> Iterator[Problem]:
             yield _problem(path, f"does not say what the ledger says: {name} is {held}")
 
 
-def _check_meaning(desk: Desk) -> Iterator[Problem]:
+def _check_meaning(desk: Desk, gone: list[Absent]) -> Iterator[Problem]:
     """Every record against the records it cites: claims, gates, moves, decisions decided again."""
+    places = {str(desk.workspace.blob_path(digest)) for digest in absent(desk)}
     for entry in desk.entries():
-        yield from _attempt(desk.workspace.record_path(entry), partial(check_record, desk.at(entry.sequence), entry))
+        path = desk.workspace.record_path(entry)
+        try:
+            check_record(desk.at(entry.sequence), entry)
+        except StudbookError as error:
+            if error.reason in _MISSING and error.where in places:
+                gone.append(
+                    Absent(printable(path), f"not held against {Path(error.where).name[:16]}..., which is gone")
+                )
+            else:
+                yield _problem(path, error.message)
 
 
 def _problem(path: Path, what: str) -> Problem:

@@ -18,6 +18,7 @@ from studbook.errors import OutOfOrder, OverBudget, ParentsDoNotFit, UsageError
 from studbook.executor import in_order
 from studbook.files import read_file
 from studbook.lab import checkpoints
+from studbook.lab.absence import check_not_withdrawn
 from studbook.lab.checkpoint_store import already_bred
 from studbook.lab.desk import Desk
 from studbook.lab.sources import compare_parents, inherited_data, licence_of
@@ -234,6 +235,7 @@ def _place(desk: Desk, folder: Path | None, name: str) -> Iterator[Path]:
 
 def _restore(desk: Desk, artifact: str, folder: Path) -> None:
     """Put back what is missing of an artifact that was bred again into a folder."""
+    check_not_withdrawn(desk, artifact)
     if checkpoints.is_checkpoint(desk, artifact):
         checkpoints.restore(desk, artifact, folder)
     else:

@@ -62,14 +62,14 @@ ROOT_KEY = "people/policy/root"
 LIFETIME = timedelta(days=730)
 # One key signs for one zone. The people's keys are never needed by `round` or by a rollback.
 ROLES = (
-    Role("people/policy/policy", Zone.POLICY, ("policy/1", "revocation/1", "suites-lock/1")),
+    Role("people/policy/policy", Zone.POLICY, ("policy/1", "revocation/1", "suites-lock/1", "tombstone/1")),
     Role("people/registry/approval", Zone.REGISTRY, ("parent-approval/1",)),
     Role("people/release/promotion", Zone.RELEASE, ("champion-promotion/1",)),
     Role("process/registry/registry", Zone.REGISTRY, ("source-manifest/1", "compatibility-report/1")),
     Role(
         "process/candidate/candidate",
         Zone.CANDIDATE,
-        ("lineage-template/1", "operator-receipt/1", "candidate-manifest/1", "search-receipt/1"),
+        ("lineage-template/1", "operator-receipt/1", "candidate-manifest/1", "search-receipt/1", "clearing-record/1"),
     ),
     Role(
         "process/evaluation/evaluation",

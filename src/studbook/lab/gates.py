@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from studbook.errors import ClaimRefused, StudbookError
 from studbook.lab import breeding, judging
+from studbook.lab.absence import absent
 from studbook.lab.desk import Desk
 from studbook.records import (
     CandidateManifest,
@@ -54,13 +55,13 @@ def current(desk: Desk, record: ViabilityDecision) -> tuple[bool, str]:
 def evidence_for(desk: Desk, artifact: str) -> dict[Rung, bool]:
     """Which rungs of the gate ladder an artifact has evidence for.
 
-    Structure: the lab's reader accepts its bytes. Smoke: a passed RuntimeSmoke. Converted-trained: every source it
-    descends from has a trained-source manifest. Assistant quality needs an evaluation sidecar without a single failure
-    and a safety review, which this version cannot make.
+    Structure: the lab's reader accepts its bytes, or did before a record let them go. Smoke: a passed RuntimeSmoke.
+    Converted-trained: every source it descends from has a trained-source manifest. Assistant quality needs an
+    evaluation sidecar without a single failure and a safety review, which this version cannot make.
     """
     smoked = any(s.artifact == artifact and s.passed for _, s in desk.all(RuntimeSmoke))
     return {
-        Rung.STRUCTURAL: desk.workspace.has_blob(artifact) and desk.sound(artifact),
+        Rung.STRUCTURAL: desk.workspace.has_blob(artifact) and (artifact in absent(desk) or desk.sound(artifact)),
         Rung.SMOKE: smoked,
         Rung.TRAINED: all(desk.trained(source) for source in desk.founders_of(artifact)),
         Rung.ASSISTANT: False,

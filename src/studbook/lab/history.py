@@ -13,7 +13,7 @@ from studbook.errors import OutOfOrder, UsageError, printable
 from studbook.files import read_file, write_new
 from studbook.lab.desk import Desk
 from studbook.lab.index import Index
-from studbook.records import KINDS, CandidateManifest, LedgerEntry, Revocation, SourceManifest, Zone
+from studbook.records import KINDS, CandidateManifest, LedgerEntry, Revocation, SourceManifest, Tombstone, Zone
 from studbook.release import ChannelState
 
 __all__ = ["Descendant", "Logged", "Moment", "Pointed", "at", "descendants", "log", "moment", "revoked", "write_proof"]
@@ -91,7 +91,7 @@ class Descendant(Struct, frozen=True):
         depth: Generations down, the fewest there are.
         parents: Names of those above it through which it descends.
         channels: Channels that point at it now.
-        revoked: Whether it was revoked itself.
+        revoked: Whether it was revoked or withdrawn itself.
     """
 
     artifact: str
@@ -189,8 +189,8 @@ def descendants(desk: Desk, name: str = "", *, only_revoked: bool = False) -> tu
 
     Args:
         desk: The lab.
-        name: Name or digest of a model, or of a data manifest; without one, of everything that was revoked.
-        only_revoked: Begin at what was revoked; with a name, keep only what descends from that too.
+        name: Name or digest of a model, or of a data manifest; without one, of everything that was revoked or withdrawn.
+        only_revoked: Begin at what was revoked or withdrawn; with a name, keep only what descends from that too.
 
     Raises:
         UsageError: if nothing, or more than one thing, is called that; or nothing is asked for.
@@ -217,8 +217,9 @@ def descendants(desk: Desk, name: str = "", *, only_revoked: bool = False) -> tu
 
 
 def revoked(desk: Desk) -> set[str]:
-    """Digests of the artifacts, data manifests and records that were revoked, with the artifacts of those manifests."""
-    found: set[str] = set()
+    """Digests of the artifacts, data manifests and records that were revoked or withdrawn, manifests and their artifacts."""
+    found = {stone.withdrawn for _, stone in desk.all(Tombstone)}
+    found.update(stone.artifact for _, stone in desk.all(Tombstone))
     for _, revocation in desk.all(Revocation):
         subject = revocation.subject
         if subject.type == "key":
@@ -261,8 +262,10 @@ def _stamp(when: datetime) -> str:
 
 def _meant(desk: Desk, name: str) -> list[str]:
     """Digests that a name may stand for: a model, a record, or the manifests and bytes of a source such as data."""
-    if desk.workspace.entry(name) is not None:
-        return [name]
+    entry = desk.workspace.entry(name)
+    if entry is not None:
+        record = desk.workspace.get(name, KINDS[entry.record_kind])
+        return [name, record.artifact.sha256] if isinstance(record, SourceManifest | CandidateManifest) else [name]
     manifests = [(d, m) for d, m in desk.all(SourceManifest) if name in (m.name, m.artifact.sha256)]
     try:
         artifact = desk.find_model(name)

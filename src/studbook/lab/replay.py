@@ -7,6 +7,7 @@ from typing import Any
 
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab import judging
+from studbook.lab.absence import check_clearing, check_tombstone
 from studbook.lab.desk import Desk
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
@@ -18,6 +19,7 @@ from studbook.records import (
     CandidateManifest,
     ChampionPromotion,
     CheckpointSource,
+    ClearingRecord,
     ConfirmationRecord,
     FailureCluster,
     LedgerEntry,
@@ -32,6 +34,7 @@ from studbook.records import (
     SearchReceipt,
     SourceManifest,
     SuitesLock,
+    Tombstone,
     ViabilityDecision,
     digest,
 )
@@ -54,7 +57,7 @@ def check_record(desk: Desk, entry: LedgerEntry) -> None:
     sealed = desk.workspace.sealed(entry)
     if check := _CHECKS.get(type(sealed.record)):
         check(desk, sealed.record)
-    for field in ("approved_by", "promoted_by"):
+    for field in ("approved_by", "promoted_by", "withdrawn_by"):
         named = getattr(sealed.record, field, None)
         if named is not None and named not in sealed.owners:
             raise NotAuthorised(f"names {named}, but {' and '.join(sorted(sealed.owners))} signed it")
@@ -176,4 +179,6 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     ReleaseRecord: _release,
     ChampionPromotion: _promotion,
     SearchReceipt: check_search,
+    ClearingRecord: check_clearing,
+    Tombstone: check_tombstone,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from studbook.adapters.reader import parse_adapter
 from studbook.errors import DigestDiffers, UsageError
 from studbook.evaluation.contamination import parse_rows
+from studbook.lab.absence import check_not_withdrawn
 from studbook.lab.desk import Desk, plain_name
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.checkpoint_folder import CONFIG
@@ -71,6 +72,7 @@ def register(desk: Desk, path: Path, name: str | None = None, licence: str | Non
         drafts = [*read_source(desk.header, path, title)]
     _check_names(desk, [found.manifest for found in drafts], title, path)
     for found in drafts:
+        check_not_withdrawn(desk, found.manifest.artifact.sha256)
         _check_again(desk, found.manifest)
     _say_known(desk, drafts[-1].manifest)
     for draft in desk.progress.track(f"registering {path.name}", drafts):

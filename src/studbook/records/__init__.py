@@ -61,7 +61,7 @@ from studbook.records.evaluation import (
     SuiteManifest,
     SuiteResult,
 )
-from studbook.records.pedigree import LedgerEntry
+from studbook.records.pedigree import ClearingRecord, LedgerEntry, Tombstone
 from studbook.records.population import SearchReceipt
 from studbook.records.release import (
     AdmissionRecord,
@@ -117,6 +117,8 @@ AnyRecord = (
     | RollbackRecord
     | ReadinessRecord
     | SearchReceipt
+    | Tombstone
+    | ClearingRecord
     | LedgerEntry
 )
 KINDS: dict[str, type[Record]] = {kind.kind(): kind for kind in get_args(AnyRecord)}
@@ -149,6 +151,7 @@ __all__ = [
     "ChampionPromotion",
     "Check",
     "CheckpointSource",
+    "ClearingRecord",
     "Comparison",
     "CompatibilityReport",
     "ConfirmationRecord",
@@ -203,6 +206,7 @@ __all__ = [
     "SuitesLock",
     "TaskVectorPair",
     "Threshold",
+    "Tombstone",
     "Utility",
     "UtilityTerm",
     "ViabilityDecision",

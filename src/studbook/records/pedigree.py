@@ -1,4 +1,4 @@
-"""The pedigree's own record: the ledger entry. Here, and only here, are clock and host."""
+"""The pedigree's own records: the ledger entry, with clock and host, and what says that bytes were deleted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from studbook.records.base import Blob, Digest, Name, Record, Text, Zone
 
-__all__ = ["LedgerEntry"]
+__all__ = ["ClearingRecord", "LedgerEntry", "Tombstone"]
 
 
 class LedgerEntry(Record, frozen=True, kw_only=True, tag="ledger-entry/1"):
@@ -36,3 +36,47 @@ class LedgerEntry(Record, frozen=True, kw_only=True, tag="ledger-entry/1"):
     record: Digest
     envelope: Blob
     blobs: tuple[Blob, ...]
+
+
+class Tombstone(Record, frozen=True, kw_only=True, tag="tombstone/1"):
+    """A model or data were withdrawn: their bytes are deleted for good, and what the ledger says of them stays.
+
+    Attributes:
+        withdrawn: Digest of the SourceManifest or CandidateManifest that speaks for them.
+        artifact: Digest of the artifact.
+        blobs: Files of the store that are deleted; what something else needs too is not among them.
+        withdrawn_by: The person whose key signs.
+        reason: Why.
+    """
+
+    zone: ClassVar[Zone] = Zone.POLICY
+    withdrawn: Digest
+    artifact: Digest
+    blobs: tuple[Blob, ...]
+    withdrawn_by: Name
+    reason: Text
+
+    def subjects(self) -> tuple[str, ...]:
+        """The artifact."""
+        return (self.artifact,)
+
+    def references(self) -> tuple[str, ...]:
+        """The manifest."""
+        return (self.withdrawn,)
+
+
+class ClearingRecord(Record, frozen=True, kw_only=True, tag="clearing-record/1"):
+    """Bytes of candidates were deleted to make room; their receipts recompute them at any time.
+
+    Attributes:
+        receipts: Digests of the OperatorReceipts, one an artifact.
+        blobs: Files of the store that were deleted.
+    """
+
+    zone: ClassVar[Zone] = Zone.CANDIDATE
+    receipts: tuple[Digest, ...]
+    blobs: tuple[Blob, ...]
+
+    def references(self) -> tuple[str, ...]:
+        """The receipts."""
+        return self.receipts

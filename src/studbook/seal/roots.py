@@ -20,6 +20,7 @@ PEOPLES_KINDS = frozenset(
         "policy/1",
         "revocation/1",
         "suites-lock/1",
+        "tombstone/1",
     )
 )
 _P = 2**255 - 19

@@ -291,6 +291,23 @@ class Workspace(Store):
         self._staging.mend(digest, content, target)
         return True
 
+    def discard(self, digest: str) -> int:
+        """Delete the bytes of a known file, after a record that says so is in the ledger; for writers.
+
+        Returns:
+            Bytes that were freed; 0 if they were gone already.
+
+        Raises:
+            UsageError: if the ledger does not know it.
+        """
+        path = self.blob_path(digest)
+        if not path.is_symlink() and not path.exists():
+            return 0
+        size = path.lstat().st_size
+        path.unlink()
+        sync_folder(path.parent)
+        return size
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:

@@ -1,0 +1,121 @@
+"""Bytes that are gone by a record's leave: withdrawn by a person, or cleared because a receipt makes them again.
+
+A file that is missing without such a record is a problem; with one it is explained, and whoever needs it is told so.
+"""
+
+from __future__ import annotations
+
+from studbook.errors import DigestDiffers, OutOfOrder
+from studbook.lab.desk import Desk
+from studbook.records import (
+    KINDS,
+    Blob,
+    CandidateManifest,
+    ClearingRecord,
+    LineageTemplate,
+    OperatorReceipt,
+    SourceManifest,
+    SuiteManifest,
+    Tombstone,
+)
+
+__all__ = [
+    "absent",
+    "check_clearing",
+    "check_not_withdrawn",
+    "check_tombstone",
+    "held_elsewhere",
+    "members",
+    "withdrawn",
+]
+
+
+def absent(desk: Desk) -> dict[str, str]:
+    """Files that are gone with leave: digest -> by which record, in words."""
+    leave: dict[str, str] = {}
+    for digest, cleared in desk.workspace.all(ClearingRecord):
+        leave |= dict.fromkeys((b.sha256 for b in cleared.blobs), f"cleared by {digest[:12]}; a receipt makes it again")
+    for digest, stone in desk.workspace.all(Tombstone):
+        told = f"withdrawn by {stone.withdrawn_by} in {digest[:12]}"
+        leave |= dict.fromkeys((b.sha256 for b in stone.blobs), f"{told}: {stone.reason}" if stone.reason else told)
+    return {d: why for d, why in leave.items() if not _there(desk, d)}
+
+
+def withdrawn(desk: Desk) -> dict[str, Tombstone]:
+    """Every file that was withdrawn, there or not: digest -> the newest tombstone."""
+    return {b.sha256: stone for _, stone in desk.workspace.all(Tombstone) for b in stone.blobs}
+
+
+def check_not_withdrawn(desk: Desk, artifact: str) -> None:
+    """Refuse to let bytes in again that a person withdrew.
+
+    Raises:
+        OutOfOrder: naming who did, and why; ``lab.withdrawn``.
+    """
+    for _, stone in desk.workspace.all(Tombstone):
+        if artifact == stone.artifact:
+            reason = f": {stone.reason}" if stone.reason else ""
+            advice = "It never comes back into this lab; use another model, or other data."
+            text = f"was withdrawn by {stone.withdrawn_by}{reason}"
+            raise OutOfOrder(text, where=artifact[:16], advice=advice, reason="lab.withdrawn")
+
+
+def members(desk: Desk, manifest: SourceManifest | CandidateManifest) -> dict[str, Blob]:
+    """The files of the store that a manifest speaks for: its artifact, and what a list in its place names."""
+    own = {manifest.artifact.sha256: manifest.artifact}
+    if isinstance(manifest, SourceManifest):
+        return own | {b.sha256: b for b in manifest.files}
+    receipt = desk.workspace.entry(manifest.receipt)
+    return own | {b.sha256: b for b in (receipt.blobs if receipt else ())}
+
+
+def held_elsewhere(desk: Desk, artifact: str) -> set[str]:
+    """Files that belong to another artifact as well, or to a suite: what goes with an artifact is never one of them."""
+    found = {s.items.sha256 for _, s in desk.all(SuiteManifest)}
+    for kind in (SourceManifest, CandidateManifest):
+        for _, manifest in desk.all(kind):
+            assert isinstance(manifest, SourceManifest | CandidateManifest)
+            if manifest.artifact.sha256 != artifact:
+                found.update(members(desk, manifest))
+    return found
+
+
+def check_tombstone(desk: Desk, record: Tombstone) -> None:
+    """A tombstone speaks of the manifest it cites, and lets nothing go that belongs to anything else.
+
+    Raises:
+        DigestDiffers: if it does not.
+    """
+    entry = desk.workspace.entry(record.withdrawn)
+    manifest = desk.workspace.get(record.withdrawn, KINDS[entry.record_kind]) if entry else None
+    if not isinstance(manifest, SourceManifest | CandidateManifest) or manifest.artifact.sha256 != record.artifact:
+        raise DigestDiffers("withdraws an artifact that the record it cites does not speak for", where="tombstone")
+    own = members(desk, manifest)
+    if any(own.get(b.sha256) != b for b in record.blobs) or held_elsewhere(desk, record.artifact) & {
+        b.sha256 for b in record.blobs
+    }:
+        raise DigestDiffers("lets files go that are not the withdrawn artifact's alone", where="tombstone: blobs")
+
+
+def check_clearing(desk: Desk, record: ClearingRecord) -> None:
+    """A clearing lets go only what the receipts it cites make again, to the bit, on any machine.
+
+    Raises:
+        DigestDiffers: if it does not.
+    """
+    made: set[str] = set()
+    for digest in record.receipts:
+        receipt = desk.workspace.get(digest, OperatorReceipt)
+        entry = desk.workspace.entry(digest)
+        if receipt.reproducibility != "exact" or entry is None:
+            raise DigestDiffers("lets go what its receipt does not make again anywhere", where="clearing: receipts")
+        made |= {b.sha256 for b in entry.blobs} | {receipt.output.sha256}
+    sources = {d for _, m in desk.all(SourceManifest) for d in members(desk, m)}
+    used = {d for _, t in desk.all(LineageTemplate) for d in (t.base, *t.parents)}
+    if any(b.sha256 not in made or b.sha256 in sources or b.sha256 in used for b in record.blobs):
+        raise DigestDiffers("lets files go that its receipts do not make", where="clearing: blobs")
+
+
+def _there(desk: Desk, digest: str) -> bool:
+    path = desk.workspace.blob_path(digest)
+    return path.is_symlink() or path.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from studbook.cli import pages
 from studbook.cli.session import Session
+from studbook.lab import Lab
 from studbook.lab.storage import Cleared, Usage, Withdrawal
 
 __all__ = ["add_to"]
@@ -57,6 +59,41 @@ def withdraw(session: Session, name: str, person: str, reason: str) -> None:
     session.give(found, _withdrawal_page(found))
 
 
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.pass_obj
+def backup(session: Session, folder: Path) -> None:
+    """Copy the lab, without keys and witness, to a FOLDER that is a lab itself; or bring an earlier copy up to date."""
+    with session.open(writer=False, still=True) as lab:
+        found = lab.backup(folder)
+    told = f"{found.entries} entries: {found.files} files of {found.size} bytes copied, {found.removed} removed"
+    session.give(found, pages.line(told))
+
+
+@click.command()
+@click.argument("copy", type=click.Path(path_type=Path))
+@click.pass_obj
+def restore(session: Session, copy: Path) -> None:
+    """Make the lab that --lab names from a COPY, after all of the copy was verified."""
+    found = Lab.restore(copy, session.path, session.keys, session.witness)
+    told = f"restored {found.entries} entries, {found.files} files of {found.size} bytes"
+    session.give(found, pages.lines(*([f"warning: {found.warning}"] if found.warning else []), told))
+
+
+@click.command()
+@click.pass_obj
+def upgrade(session: Session) -> None:
+    """Bring a lab of an older format, which can only be read, to the format of this program."""
+    found = Lab.upgrade(session.path, session.keys, session.witness)
+    rows = [f"no key signs {k} yet: studbook key new OWNER --kind {k} --as PERSON" for k in found.ungranted]
+    told = (
+        f"format {found.before} -> {found.after}"
+        if found.before < found.after
+        else f"is of format {found.after} already"
+    )
+    session.give(found, pages.lines(*rows, told))
+
+
 def _usage_page(found: Sequence[Usage]) -> Page:
     table = Table(box=None, pad_edge=False)
     for column in ("zone", "kind", "files", "bytes", "needed", "reclaimable"):
@@ -86,5 +123,5 @@ def _withdrawal_page(found: Withdrawal) -> Page:
 
 def add_to(group: click.Group) -> None:
     """Hang these verbs into the program."""
-    for verb in (witness, du, gc, withdraw):
+    for verb in (witness, du, gc, withdraw, backup, restore, upgrade):
         group.add_command(verb)

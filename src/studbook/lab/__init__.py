@@ -24,6 +24,7 @@ from studbook.lab import (
     founding,
     history,
     judging,
+    moving,
     readiness,
     reading,
     rounds,
@@ -34,7 +35,7 @@ from studbook.lab import (
 from studbook.lab.adapters import Adapters
 from studbook.lab.audit import Verification, verify
 from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
-from studbook.lab.desk import Desk
+from studbook.lab.desk import Desk, default_keys
 from studbook.lab.export import export
 from studbook.lab.history import Logged
 from studbook.lab.keys import Keys
@@ -264,6 +265,28 @@ class Lab:
     def withdraw(self, name: str, person: str, reason: str) -> storage.Withdrawal:
         """A person takes back a model or data: a signed tombstone stays, the bytes go."""
         return storage.withdraw(self.desk, name, person, reason)
+
+    def backup(self, folder: Path) -> moving.Copied:
+        """Copy the lab to a folder that is a lab itself, or bring an earlier copy up to date; wants a still reader."""
+        return moving.backup(self.desk, folder)
+
+    @classmethod
+    def restore(cls, copy: Path, path: Path, keys: Path | None = None, witness: Path | None = None) -> moving.Copied:
+        """Make a lab anew from a copy, after all of the copy was verified."""
+        desk = Desk(copy, keys or default_keys(path), writer=False, still=True)
+        try:
+            return moving.restore(desk, path, witness, keys)
+        finally:
+            desk.close()
+
+    @classmethod
+    def upgrade(cls, path: Path, keys: Path | None = None, witness: Path | None = None) -> moving.Upgraded:
+        """Bring a lab of an older format to this one, after all of it was verified."""
+        desk = Desk(path, keys, witness=witness, older=True)
+        try:
+            return moving.upgrade(desk)
+        finally:
+            desk.close()
 
     @classmethod
     def doctor(cls, folder: Path = Path(), progress: Progress | None = None) -> doctor.Examination:

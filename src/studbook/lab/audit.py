@@ -144,7 +144,9 @@ def _check_file(
     records: dict[str, Record],
     path: Path,
 ) -> None:
-    if path.name == "studbook.json" and read_file(path, _LIMIT) != marker_bytes(desk.workspace.root.lab):
+    if path.name == "studbook.json" and read_file(path, _LIMIT) != marker_bytes(
+        desk.workspace.root.lab, desk.workspace.format
+    ):
         raise StudbookError("is not this lab's marker")
     found, size = hash_file(path)
     if found != expected[path]:

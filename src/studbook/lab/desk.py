@@ -99,6 +99,7 @@ class Desk:
         progress: Where long steps are shown.
         passphrase: Asked for the passphrase of an encrypted key file.
         witness: Folder of the lab's witness; beside the lab by default.
+        older: Let a writer open a lab of an older format, to upgrade it.
 
     Raises:
         StudbookError: any of its kinds, if the lab does not open.
@@ -114,10 +115,11 @@ class Desk:
         progress: Progress | None = None,
         passphrase: Passphrase | None = None,
         witness: Path | None = None,
+        older: bool = False,
     ) -> None:
         self.progress: Progress = progress or Silent()
         ring = KeyRing(keys or default_keys(path), passphrase)
-        self.workspace = Workspace(path, ring, writer=writer, still=still, witness=witness)
+        self.workspace = Workspace(path, ring, writer=writer, still=still, witness=witness, older=older)
         self.header = make_header(self.workspace.root.header.owner)
         self.position: int | None = None
 

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from studbook.errors import BytesLie, DigestDiffers, OutOfOrder, UsageError
-from studbook.files import lock_folder, make_folder, place, sha256_file, sync_folder, write_new
+from studbook.files import lock_folder, make_folder, place, replace_file, sha256_file, sync_folder, write_new
 from studbook.ledger import Draft, Ledger, Staging, Witness, audit_keys
 from studbook.records import Blob, LedgerEntry, Record, Root, Zone
 from studbook.seal import AUTHORITY_KINDS, Authority, KeyRing, SigningKey, seal, unseal
-from studbook.workspace.places import MARKER, check_free, marker_bytes, witness_folder
+from studbook.workspace.places import FORMAT, MARKER, check_free, marker_bytes, read_format, witness_folder
 from studbook.workspace.store import Store
 
-__all__ = ["MARKER", "Accession", "Workspace", "check_free", "marker_bytes"]
+__all__ = ["FORMAT", "MARKER", "Accession", "Workspace", "check_free", "marker_bytes"]
 
 # Lies in the cache of a new lab until its witness has begun.
 _UNWITNESSED = "unwitnessed"
@@ -58,12 +58,14 @@ class Workspace(Store):
         writer: Take the lock and repair what a crash left; readers do neither.
         still: Hold a shared lock, so that nothing moves while a reader looks at everything.
         witness: Folder of the witness; beside the lab by default, never inside.
+        older: Let a writer open a lab of an older format, to upgrade it.
 
     Attributes:
         ledger: The verified ledger; its ``witness_problem`` is what a reader should be told of.
 
     Raises:
-        UsageError: if the folder is not a lab, or the witness would lie inside it.
+        UsageError: if the folder is not a lab, or one of a newer format, or the witness would lie inside it.
+        OutOfOrder: if a writer opens a lab of an older format; ``lab.older-format``.
         DigestDiffers: if it is one, but its ledger is gone; or for a writer, if the witness saw more than this, or
             something else.
         Busy: if another process is writing, or a writer is refused because another one reads.
@@ -71,7 +73,14 @@ class Workspace(Store):
     """
 
     def __init__(
-        self, path: Path, keys: KeyRing, *, writer: bool, still: bool = False, witness: Path | None = None
+        self,
+        path: Path,
+        keys: KeyRing,
+        *,
+        writer: bool,
+        still: bool = False,
+        witness: Path | None = None,
+        older: bool = False,
     ) -> None:
         ledger = path / "audit" / "ledger.jsonl"
         if not ledger.is_file():
@@ -80,6 +89,11 @@ class Workspace(Store):
                 raise DigestDiffers("is missing, or not a regular file", where=ledger, advice=advice)
             raise UsageError("is not a lab", where=path, advice=f"Make one: studbook init {path}")
         self._begin(path, keys, Witness(witness_folder(path, witness)))
+        self.format = read_format(path)
+        if writer and self.format < FORMAT and not older:
+            text = f"is a lab of format {self.format}: it can be read, and not written to by this program"
+            advice = f"Make a backup, then bring it to format {FORMAT}: studbook upgrade"
+            raise OutOfOrder(text, where=path, advice=advice, reason="lab.older-format")
         cache = path / "cache"
         if cache.is_symlink() or (cache.exists() and not cache.is_dir()):
             advice = "Remove it; the lab makes a folder of its own there."
@@ -290,6 +304,12 @@ class Workspace(Store):
             return False
         self._staging.mend(digest, content, target)
         return True
+
+    def upgrade(self) -> int:
+        """Say that the lab is of this program's format from now on; for a writer, in one step. Returns the format before."""
+        before, self.format = self.format, FORMAT
+        replace_file(self.path / MARKER, marker_bytes(self.root.lab))
+        return before
 
     def discard(self, digest: str) -> int:
         """Delete the bytes of a known file, after a record that says so is in the ledger; for writers.

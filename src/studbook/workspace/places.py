@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from studbook.errors import UsageError
+from studbook.errors import StudbookError, UsageError
+from studbook.files import read_file
 from studbook.ledger import Witness, default_witness
-from studbook.records import canonical
+from studbook.records import canonical, read_plain_json
 
-__all__ = ["MARKER", "check_free", "marker_bytes", "witness_folder"]
+__all__ = ["FORMAT", "MARKER", "check_free", "marker_bytes", "read_format", "witness_folder"]
 
 MARKER = "studbook.json"
+_MARKER_LIMIT = 1 << 16
 
 
-def marker_bytes(lab: str) -> bytes:
+FORMAT = 2
+"""Version of what a lab's folder holds: 1 is the first, 2 may hold tombstones and clearing records."""
+
+
+def marker_bytes(lab: str, version: int = FORMAT) -> bytes:
     """Content of the file that marks a folder as a lab: format version and the lab's identity."""
-    return canonical({"format": 1, "lab": lab})
+    return canonical({"format": version, "lab": lab})
+
+
+def read_format(path: Path) -> int:
+    """Format of the lab in a folder; that of this program where its marker does not say, which `verify` reports.
+
+    Raises:
+        UsageError: if it is newer than this program; ``lab.newer-format``.
+    """
+    found: object = None
+    with suppress(StudbookError):
+        fields = read_plain_json(read_file(path / MARKER, _MARKER_LIMIT), path / MARKER)
+        found = fields.get("format") if isinstance(fields, dict) else None
+    if type(found) is not int or found < 1:
+        return FORMAT
+    if found > FORMAT:
+        text = f"is a lab of format {found}, and this program knows formats up to {FORMAT}"
+        advice = "Install the version of studbook that it was written with, or a later one."
+        raise UsageError(text, where=path / MARKER, advice=advice, reason="lab.newer-format")
+    return found
 
 
 def check_free(path: Path, witness: Path | None = None) -> Path:

@@ -13,7 +13,7 @@ from studbook.files import make_folder, read_file, replace_file
 from studbook.ledger import Ledger, Witness
 from studbook.records import KINDS, Blob, LedgerEntry, Record, Root, Zone, canonical
 from studbook.seal import AUTHORITY_KINDS, KeyRing, Sealed, unseal
-from studbook.workspace.places import MARKER, marker_bytes
+from studbook.workspace.places import FORMAT, MARKER, marker_bytes
 
 __all__ = ["Store"]
 
@@ -32,11 +32,13 @@ class Store:
 
     Attributes:
         ledger: The ledger; empty until it was loaded.
+        format: Version of what the folder holds.
     """
 
     def __init__(self, path: Path, keys: KeyRing, witness: Witness | None) -> None:
         self.path = path
         self.keys = keys
+        self.format = FORMAT
         self.ledger = Ledger(path / "audit", witness)
         self._by_digest: dict[str, LedgerEntry] = {}
         self._blobs: dict[str, tuple[Zone, Blob]] = {}
@@ -145,7 +147,7 @@ class Store:
         """Every file the ledger accounts for with the SHA-256 of its bytes, except the ledger and its checkpoint."""
         files = {self.record_path(e): e.envelope.sha256 for e in self.ledger.entries}
         files |= {self.blob_path(d): d for d in self._blobs}
-        files[self.path / MARKER] = hashlib.sha256(marker_bytes(self.root.lab)).hexdigest()
+        files[self.path / MARKER] = hashlib.sha256(marker_bytes(self.root.lab, self.format)).hexdigest()
         return files
 
     def write_alias(self, name: str, content: Mapping[str, Any]) -> None:

@@ -171,7 +171,7 @@ def merge(operator: Operator, inputs: Inputs, folder: Path, *, way: str = "new")
 
 
 def opened(folder: Path, name: str) -> Checkpoint:
-    return open_checkpoint(list_folder(folder / name), f"{MODELS.index(name):064x}")
+    return open_checkpoint(list_folder(folder / name), f"{MODELS.index(name):064x}", mapped=True)
 
 
 def build(folder: Path, size: Size) -> None:

@@ -50,19 +50,20 @@ class Opened(NamedTuple):
     vocabulary: Arrangement | None
 
 
-def open_recipe(recipe: CheckpointRecipe, stored: Mapping[str, Files]) -> Opened:
+def open_recipe(recipe: CheckpointRecipe, stored: Mapping[str, Files], *, mapped: bool = False) -> Opened:
     """Open every model and adapter a recipe names.
 
     Args:
         recipe: What is to be done.
         stored: Digest of a checkpoint or adapter -> its files by relative path, wherever they lie.
+        mapped: See `open_checkpoint`.
 
     Raises:
         BytesLie: if a file breaks a rule of its format.
         ParentsDoNotFit: if the models do not fit each other or the operator.
         OutsideAllowlist: if a parameter is out of its range.
     """
-    room = _Room(stored)
+    room = _Room(stored, mapped)
     donor = room.model(recipe.config_from)
     arrangement = room.arrange(recipe)
     views = [room.view(view) for view in (recipe.base, *recipe.parents)]
@@ -92,8 +93,8 @@ def open_recipe(recipe: CheckpointRecipe, stored: Mapping[str, Files]) -> Opened
 class _Room:
     """The models that are open, each once, with one vocabulary."""
 
-    def __init__(self, stored: Mapping[str, Files]) -> None:
-        self._stored = stored
+    def __init__(self, stored: Mapping[str, Files], mapped: bool) -> None:
+        self._stored, self._mapped = stored, mapped
         self._models: dict[str, Checkpoint] = {}
         self._arranged: dict[str, TensorSource] = {}
 
@@ -106,7 +107,7 @@ class _Room:
     def model(self, digest: str) -> Checkpoint:
         """A checkpoint as it is."""
         if digest not in self._models:
-            self._models[digest] = open_checkpoint(self.files(digest), digest)
+            self._models[digest] = open_checkpoint(self.files(digest), digest, mapped=self._mapped)
         return self._models[digest]
 
     def arrange(self, recipe: CheckpointRecipe) -> Arrangement | None:

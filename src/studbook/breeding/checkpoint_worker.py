@@ -64,7 +64,7 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise OutsideAllowlist("asks for a numeric contract that this version does not have", reason="contract")
     recipe = decode_recipe(job["recipe"])
     drop_pages_over(_LARGE)
-    opened = open_recipe(recipe, {d: _paths(files) for d, files in job["stored"].items()})
+    opened = open_recipe(recipe, {d: _paths(files) for d, files in job["stored"].items()}, mapped=True)
     if job["thresholds"] is not None:
         cuts = CutStore(Path(job["thresholds"]), folder / CUTS)
         opened = opened._replace(inputs=replace(opened.inputs, cuts=cuts))

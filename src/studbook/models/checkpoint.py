@@ -37,6 +37,7 @@ from studbook.models.digests import layout_sha256
 from studbook.models.safetensors import STORAGE, SafetensorsFile, open_safetensors
 from studbook.models.safetensors_layout import INDEX
 from studbook.models.strict_json import read_object
+from studbook.models.windows import Windows
 from studbook.tensors.sources import TensorSource
 from studbook.tensors.storage import RAW, Raw, Storage, non_finite
 
@@ -129,6 +130,10 @@ class Checkpoint(TensorSource):
             StudbookError: if the disk fails.
         """
         self._file(name).fill(name, start, out)
+
+    def span(self, name: str, start: int, size: int) -> Raw | None:
+        """See `TensorSource.span`; None in a checkpoint that was not opened mapped."""
+        return self._file(name).span(name, start, size)
 
     def read_bytes(self, name: str, start: int, stop: int) -> bytes:
         """Bytes start..stop-1 of one tensor of any dtype."""
@@ -227,6 +232,7 @@ def open_checkpoint(
     *,
     threads: int | None = None,
     shown: Callable[[int], None] = lambda _: None,
+    mapped: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint from its files.
 
@@ -235,6 +241,8 @@ def open_checkpoint(
         sha256: Its digest, if somebody has checked the files against it; they are hashed now if it is None.
         threads: Files hashed at once.
         shown: Called with the number of bytes of every step of hashing.
+        mapped: Let kernels read the files' pages where they lie. A file that is cut meanwhile ends the process with
+            SIGBUS, so this is for a process that does nothing else.
 
     Raises:
         UsageError: if the config or the weights are missing, or weights are stored in a way that cannot be computed with.
@@ -253,7 +261,8 @@ def open_checkpoint(
     elif len(paths) > 1:
         message = f"{len(paths)} files of weights and no {INDEX} to say which belong together"
         raise BytesLie(message, where=store.files[CONFIG].parent, reason="checkpoint.index.missing")
-    weights = {path: open_safetensors(store.files[path]) for path in paths}
+    windows = Windows() if mapped else None
+    weights = {path: open_safetensors(store.files[path], windows) for path in paths}
     homes = find_homes(weights)
     if index is not None:
         check_index(index, weights, store.files[INDEX])

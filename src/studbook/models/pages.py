@@ -35,7 +35,8 @@ class Behind:
     def __init__(self, handle: int, first: int, size: int) -> None:
         self._handle, self._size = handle, size
         self._read: dict[int, int] = {}
-        self._lock = threading.Lock()
+        # A window of memory may be let go in the middle of a call, which calls again.
+        self._lock = threading.RLock()
         self.passed(0, first)
 
     def passed(self, at: int, length: int) -> None:

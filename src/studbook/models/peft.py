@@ -170,6 +170,10 @@ class LoraView(TensorSource):
         left, right, scale = self._factors(name)
         fuse(self.base.read(name, start, start + out.size), start, left, right, scale, out)
 
+    def span(self, name: str, start: int, size: int) -> Raw | None:
+        """See `TensorSource.span`; None for a tensor the adapter changes."""
+        return None if name in self._touched else self.base.span(name, start, size)
+
 
 def read_peft(files: Mapping[str, Path], sha256: str | None = None) -> LoraAdapter:
     """Read a LoRA folder that can be fused exactly; anything else is refused.

@@ -26,6 +26,7 @@ from studbook.models.pages import behind
 from studbook.models.safetensors_header import HEADER_CAP, Entry, parse_header
 from studbook.models.safetensors_rules import SafetensorsRule as Rule
 from studbook.models.safetensors_rules import safetensors_refusal as refusal
+from studbook.models.windows import Windows
 from studbook.tensors.storage import RAW, Raw, Storage
 
 __all__ = ["STORAGE", "SafetensorsFile", "open_safetensors"]
@@ -50,13 +51,20 @@ class SafetensorsFile:
     """
 
     def __init__(
-        self, path: Path, handle: int, size: int, data: int, found: dict[str, Entry], notes: dict[str, str]
+        self,
+        path: Path,
+        handle: int,
+        size: int,
+        data: int,
+        found: dict[str, Entry],
+        notes: dict[str, str],
+        windows: Windows | None = None,
     ) -> None:
         self.path, self.size = path, size
         self.entries: Mapping[str, Entry] = MappingProxyType(found)
         self.metadata: Mapping[str, str] = MappingProxyType(notes)
         self._handle, self._data = handle, data
-        self._behind = behind(handle, data, size)
+        self._behind, self._windows = behind(handle, data, size), windows
         self.close = weakref.finalize(self, os.close, handle)
 
     def __enter__(self) -> SafetensorsFile:
@@ -101,6 +109,27 @@ class SafetensorsFile:
             )
         if out.size:
             self._read(self._data + entry.start + start * wanted.itemsize, out.view(np.uint8).data, name)
+
+    def span(self, name: str, start: int, size: int) -> Raw | None:
+        """Elements of a weight in the page cache, see `TensorSource.span`; None in a file that was not opened for it.
+
+        Raises:
+            UsageError: if the range lies outside the tensor, or the file was closed.
+        """
+        if self._windows is None or not size:
+            return None
+        kind, entry = RAW[self.storage(name)], self._entry(name)
+        at = self._data + entry.start + start * kind.itemsize
+        if start < 0 or start + size > math.prod(entry.shape) or not self.close.alive:
+            raise UsageError(
+                f"{size} elements from {start} are not in {list(entry.shape)} of an open file",
+                where=f"{self.path}: {name}",
+                reason="safetensors.fill",
+            )
+        if at % kind.itemsize:
+            return None
+        found = self._windows.show(self._handle, at, size * kind.itemsize, self.size, self._behind)
+        return None if found is None else found.view(kind)
 
     def read_bytes(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Bytes start..stop-1 of a tensor of any dtype, as they lie in the file.
@@ -164,11 +193,12 @@ class SafetensorsFile:
             self._behind.passed(at, len(out))
 
 
-def open_safetensors(path: Path | str) -> SafetensorsFile:
+def open_safetensors(path: Path | str, windows: Windows | None = None) -> SafetensorsFile:
     """Open a file and check its whole header against the file's length; no weight is read.
 
     Args:
         path: A regular file; links, fifos and devices are refused.
+        windows: What `SafetensorsFile.span` maps the file with; a file that is cut then ends the process.
 
     Raises:
         UsageError: if there is no such file, or it may not be read.
@@ -182,7 +212,7 @@ def open_safetensors(path: Path | str) -> SafetensorsFile:
     try:
         size = os.fstat(handle).st_size
         data, found, notes = _header(handle, size, place)
-        return SafetensorsFile(place, handle, size, data, found, notes)
+        return SafetensorsFile(place, handle, size, data, found, notes, windows)
     except BaseException:
         os.close(handle)
         raise

@@ -162,7 +162,7 @@ def run_worker(
     Raises:
         OutsideAllowlist: if a measure that is demanded cannot be had here; the worker has not begun then.
         OverBudget: if it used up its time, memory, file size or number of files.
-        BytesLie: if it left links, devices or names that are not plain.
+        BytesLie: if it left links, devices or names that are not plain, or an input was cut while it was read.
         StudbookError: what the worker raised, or that it ended without an answer.
     """
     request = {
@@ -231,6 +231,13 @@ def _check_ended(module: str, ended: dict[str, Any], limits: Limits) -> None:
         raise OverBudget(f"the worker ran longer than {limits.seconds * 10} s", where=module)
     if ended["code"] in _ENDED:
         raise OverBudget("the worker was stopped at its processor or memory limit", where=module)
+    if ended["code"] == -signal.SIGBUS:
+        raise BytesLie(
+            "an input became shorter, or the disk failed, while it was read",
+            where=module,
+            advice="Check the disk, and that nothing else writes to the lab's files; then run the same command again.",
+            reason="file.changed",
+        )
     if ended["code"] == -signal.SIGSYS:
         raise StudbookError(
             "the worker asked the system for what no worker may do, and was ended",

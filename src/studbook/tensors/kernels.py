@@ -2,6 +2,7 @@
 
 Every function does what the `rows` of an operator does, one correctly rounded f32 operation at a time and nothing fused,
 in tiles that stay in a core's first-level cache; the tests compare the bytes. Without numba the operators' numpy is used.
+``stack`` is what `studbook.tensors.stacks.Stack.feed` gives: where rows lie, so one compiled form serves any number of them.
 
 A compiled function calls nothing compiled in another module: numba's cache on disk notices changes of its own file alone.
 """
@@ -16,7 +17,7 @@ from studbook.tensors.compiling import COMPILED, compiled
 
 try:
     from llvmlite import ir
-    from numba import types
+    from numba import carray, types
     from numba.extending import intrinsic
 except ImportError:  # operators then run their numpy, several times slower but with the same bytes
     intrinsic = None
@@ -36,12 +37,11 @@ __all__ = [
     "weighted_sum",
 ]
 
-TILE = 1024
+TILE = 512
 
 
 def _inlined(function: Any) -> Any:
-    """An intrinsic: instructions written by hand where numba's integer promotion would double their width."""
-    return intrinsic(function) if COMPILED else function
+    return intrinsic(function) if COMPILED else function  # by hand, where numba's integer promotion doubles the width
 
 
 def _bf16_in(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -57,20 +57,15 @@ def _f16_in(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     size = builder.and_(bits, ir.Constant(i32, 0x7FFF))
     placed = builder.shl(size, ir.Constant(i32, 13))
     number = builder.fmul(builder.bitcast(placed, f32), ir.Constant(f32, 2.0**112))
-    special = builder.or_(placed, ir.Constant(i32, 0x7F800000))
-    finite = builder.icmp_unsigned("<", size, ir.Constant(i32, 0x7C00))
-    chosen = builder.select(finite, builder.bitcast(number, i32), special)
+    special, finite = builder.or_(placed, ir.Constant(i32, 0x7F800000)), ir.Constant(i32, 0x7C00)
+    chosen = builder.select(builder.icmp_unsigned("<", size, finite), builder.bitcast(number, i32), special)
     return builder.bitcast(builder.or_(chosen, sign), f32)
-
-
-def _as_it_is(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    return args[0]
 
 
 @_inlined
 def _widen(typing: Any, raw: Any) -> Any:
     """One raw element as the f32 number it stands for."""
-    code = {types.uint16: _bf16_in, types.int16: _f16_in, types.float32: _as_it_is}[raw]
+    code = {types.uint16: _bf16_in, types.int16: _f16_in, types.float32: lambda _, __, ___, args: args[0]}[raw]
     return types.float32(raw), code
 
 
@@ -101,10 +96,8 @@ def _f16_out(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     biased = builder.add(builder.add(size, odd), ir.Constant(i32, ((15 - 127) << 23) + 0xFFF))
     high = builder.lshr(biased, ir.Constant(i32, 13))
     found = builder.select(builder.icmp_unsigned("<", size, ir.Constant(i32, 0x38800000)), low, high)
-    found = builder.select(
-        builder.icmp_unsigned("<", size, ir.Constant(i32, 0x47800000)), found, ir.Constant(i32, 0x7C00)
-    )
-    signed = builder.or_(found, sign)
+    within = builder.icmp_unsigned("<", size, ir.Constant(i32, 0x47800000))
+    signed = builder.or_(builder.select(within, found, ir.Constant(i32, 0x7C00)), sign)
     nan = builder.fcmp_unordered("uno", args[0], args[0])
     return builder.trunc(builder.select(nan, ir.Constant(i32, 0x7E00), signed), ir.IntType(16))
 
@@ -126,6 +119,20 @@ def _signed_unit(typing: Any, word: Any) -> Any:
         return builder.fmul(builder.sitofp(centred, f32), ir.Constant(f32, 2.0**-23))
 
     return types.float32(types.uint32), code
+
+
+@_inlined
+def _pointer(typing: Any, address: Any) -> Any:
+    """An address as a pointer."""
+    kind = ir.PointerType(ir.IntType(8))
+    return types.voidptr(types.int64), lambda _, builder, __, args: builder.inttoptr(args[0], kind)
+
+
+@compiled
+def _row(stack: Any, k: Any, s: Any, e: Any) -> Any:
+    """The elements s..e-1 of a row; as everywhere here nothing looks whether it has so many."""
+    places, kind = stack
+    return carray(_pointer(places[k] + s * kind.itemsize), e - s, kind.dtype)
 
 
 @compiled
@@ -159,12 +166,6 @@ def philox_words(first: Any, key0: Any, key1: Any, words: Any) -> None:
 
 
 @compiled
-def _round_out(values: Any, out: Any) -> None:
-    for i in range(out.size):
-        out[i] = _narrow(values[i], out.dtype)
-
-
-@compiled
 def _change_out(start: Any, change: Any, out: Any) -> None:
     """A change of zero keeps the start, the sign of a zero included."""
     for i in range(out.size):
@@ -173,9 +174,9 @@ def _change_out(start: Any, change: Any, out: Any) -> None:
 
 
 @compiled
-def convert(stack: Any, out: Any) -> None:
-    """The elements of a single row, stored as ``out`` is."""
-    row = stack[0]
+def convert(stack: Any, k: Any, start: Any, out: Any) -> None:
+    """The elements of row k from ``start`` on, stored as ``out`` is."""
+    row = _row(stack, k, start, start + out.size)
     for i in range(out.size):
         out[i] = _narrow(_widen(row[i]), out.dtype)
 
@@ -183,9 +184,9 @@ def convert(stack: Any, out: Any) -> None:
 @compiled
 def differences(stack: Any, out: Any) -> None:
     """Row k + 1 minus row 0 for every k: f32, shape (rows - 1, n)."""
-    base = stack[0]
+    base = _row(stack, 0, 0, out.shape[1])
     for k in range(out.shape[0]):
-        row, to = stack[k + 1], out[k]
+        row, to = _row(stack, k + 1, 0, out.shape[1]), out[k]
         for i in range(row.size):
             to[i] = _widen(row[i]) - _widen(base[i])
 
@@ -196,14 +197,16 @@ def weighted_sum(stack: Any, factors: Any, out: Any) -> None:
     tile = np.empty(TILE, np.float32)
     for s in range(0, out.size, TILE):
         e = min(s + TILE, out.size)
-        total, row, factor = tile[: e - s], stack[0, s:e], factors[0]
+        total, row, factor = tile[: e - s], _row(stack, 0, s, e), factors[0]
         for i in range(total.size):
             total[i] = _widen(row[i]) * factor
-        for k in range(1, stack.shape[0]):
-            row, factor = stack[k, s:e], factors[k]
+        for k in range(1, factors.size):
+            row, factor = _row(stack, k, s, e), factors[k]
             for i in range(total.size):
                 total[i] = total[i] + _widen(row[i]) * factor
-        _round_out(total, out[s:e])
+        to = out[s:e]
+        for i in range(to.size):
+            to[i] = _narrow(total[i], to.dtype)
 
 
 @compiled
@@ -212,10 +215,10 @@ def add_scaled(stack: Any, factors: Any, out: Any) -> None:
     tile = np.empty(TILE, np.float32)
     for s in range(0, out.size, TILE):
         e = min(s + TILE, out.size)
-        change, base = tile[: e - s], stack[0, s:e]
+        change, base = tile[: e - s], _row(stack, 0, s, e)
         change[:] = 0
         for k in range(factors.size):
-            row, factor = stack[k + 1, s:e], factors[k]
+            row, factor = _row(stack, k + 1, s, e), factors[k]
             for i in range(change.size):
                 change[i] = change[i] + (_widen(row[i]) - _widen(base[i])) * factor
         _change_out(base, change, out[s:e])
@@ -236,13 +239,13 @@ def add_dropped(stack: Any, start: Any, factors: Any, keys: Any, highest: Any, o
     tile, drawn = np.empty(TILE, np.float32), np.empty(TILE // 2 + 4, np.uint64)
     for s in range(0, out.size, TILE):
         e = min(s + TILE, out.size)
-        change, base = tile[: e - s], stack[0, s:e]
+        change, base = tile[: e - s], _row(stack, 0, s, e)
         change[:] = 0
         first, skipped = (start + s) // 4, (start + s) % 4
         used = drawn[: (skipped + change.size + 3) // 4 * 2]
         for k in range(factors.size):
             philox_words(first, keys[k, 0], keys[k, 1], used)
-            words, row, factor = used.view(np.uint32)[skipped:], stack[k + 1, s:e], factors[k]
+            words, row, factor = used.view(np.uint32)[skipped:], _row(stack, k + 1, s, e), factors[k]
             for i in range(change.size):
                 term = (_widen(row[i]) - _widen(base[i])) * factor
                 change[i] = change[i] + (term if words[i] <= highest else np.float32(0))
@@ -261,7 +264,7 @@ def add_noise(stack: Any, start: Any, amplitude: Any, key0: Any, key1: Any, out:
         words = used.view(np.uint32)[(start + s) % 4 :]
         for i in range(change.size):
             change[i] = _signed_unit(words[i]) * amplitude
-        _change_out(stack[0, s:e], change, out[s:e])
+        _change_out(_row(stack, 0, s, e), change, out[s:e])
 
 
 @compiled
@@ -285,8 +288,7 @@ def _trim(base: Any, row: Any, cut: Any, ties: Any, out: Any) -> int:
 @compiled
 def _agreed(held: Any, n: Any, weights: Any, scale: Any) -> None:
     """Scale * (weighted mean of the changes with the vote's sign), into row 1; 0 where there is none."""
-    zero = np.float32(0)
-    vote, top, bottom = held[0, :n], held[1, :n], held[2, :n]
+    zero, vote, top, bottom = np.float32(0), held[0, :n], held[1, :n], held[2, :n]
     for i in range(vote.size):
         vote[i] = np.float32(1) if vote[i] > zero else (np.float32(-1) if vote[i] < zero else zero)
     top[:] = 0
@@ -321,11 +323,11 @@ def elect(stack: Any, cuts: Any, ties: Any, weights: Any, scale: Any, out: Any, 
     held = np.empty((cuts.size + 3, TILE + 48), np.float32)
     for s in range(0, out.size, TILE):
         e = min(s + TILE, out.size)
-        base, vote = stack[0, s:e], held[0, : e - s]
+        base, vote = _row(stack, 0, s, e), held[0, : e - s]
         vote[:] = 0
         for k in range(cuts.size):
             term, weight = held[3 + k, : e - s], weights[k]
-            kept[k] += _trim(base, stack[k + 1, s:e], cuts[k], min(max(ties[k] - s, 0), e - s), term)
+            kept[k] += _trim(base, _row(stack, k + 1, s, e), cuts[k], min(max(ties[k] - s, 0), e - s), term)
             for i in range(vote.size):
                 vote[i] = vote[i] + term[i] * weight
         _agreed(held, e - s, weights, scale)
@@ -333,13 +335,12 @@ def elect(stack: Any, cuts: Any, ties: Any, weights: Any, scale: Any, out: Any, 
 
 
 @compiled
-def keep_above(stack: Any, cut: Any, ties: Any, out: Any) -> None:
-    """Row 0 with +0.0 below the magnitude ``cut`` (f32); only the first ``ties`` elements may equal it."""
+def keep_above(stack: Any, start: Any, cut: Any, ties: Any, out: Any) -> None:
+    """Row 0 from ``start`` on, +0.0 below the magnitude ``cut`` (f32); only the first ``ties`` elements may equal it."""
     ties = min(max(ties, 0), out.size)
-    row = stack[0]
+    row = _row(stack, 0, start, start + out.size)
     for i in range(out.size):
-        value = _widen(row[i])
-        size = abs(value)
+        value, size = _widen(row[i]), abs(_widen(row[i]))
         out[i] = _narrow(value if (size > cut) | ((size == cut) & (i < ties)) else np.float32(0), out.dtype)
 
 
@@ -350,7 +351,7 @@ def keep_above_by_row(stack: Any, start: Any, columns: Any, cuts: Any, last: Any
     while s < out.size:
         r, column = (start + s) // columns, (start + s) % columns
         e = min(s + columns - column, out.size)
-        keep_above(stack[:, s:e], cuts[r], last[r] + 1 - column, out[s:e])
+        keep_above(stack, s, cuts[r], last[r] + 1 - column, out[s:e])
         s = e
 
 
@@ -361,22 +362,21 @@ def choose(stack: Any, start: Any, unit: Any, picked: Any, out: Any) -> None:
     while s < out.size:
         e = min(s + unit - (start + s) % unit, out.size)
         k = picked[(start + s) // unit - start // unit]
-        row, to = stack[k, s:e], out[s:e]
-        for i in range(to.size):
-            to[i] = _narrow(_widen(row[i]), to.dtype)
+        convert(stack, k, s, out[s:e])
         s = e
 
 
 @compiled
-def pair_products(stack: Any, block: Any, table: Any) -> None:
-    """Add the inner products of two raw rows (2, n) with themselves and each other to a table, f64 (2, 2), upper half left.
+def pair_products(stack: Any, size: Any, block: Any, table: Any) -> None:
+    """Add the inner products of two rows of ``size`` with themselves and each other to a table, f64 (2, 2), lower half.
 
     The order of sums is that of `studbook.tensors.reductions.block_dot`; the first element starts a block of ``block``.
     """
     lanes = np.empty((3, 16), np.float64)
     first, mixed, second = lanes[0], lanes[1], lanes[2]
-    for s in range(0, stack.shape[1], block):
-        x, y = stack[0, s : s + block], stack[1, s : s + block]
+    left_row, right_row = _row(stack, 0, 0, size), _row(stack, 1, 0, size)
+    for s in range(0, size, block):
+        x, y = left_row[s : s + block], right_row[s : s + block]
         lanes[:] = 0
         for i in range(0, x.size // 16 * 16, 16):
             left, right = x[i : i + 16], y[i : i + 16]

@@ -78,7 +78,7 @@ def _deltas(
     """Differences of the elements start..stop-1: f32, shape (parents, n), until the next call in this thread."""
     out = _ROOMS.deltas.array(len(parents), stop - start, np.float32)
     if COMPILED:
-        differences(read_stack((base, *parents), name, start, stop - start, _ROOMS.stack), out)
+        read_stack((base, *parents), name, start, stop - start, _ROOMS.stack).feed(differences, out)
         return out
     values = base.read(name, start, stop)
     for parent, row in zip(parents, out, strict=True):

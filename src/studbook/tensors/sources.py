@@ -44,6 +44,14 @@ class TensorSource(ABC):
         Safe to call from several threads at once.
         """
 
+    def span(self, name: str, start: int, size: int) -> Raw | None:
+        """The elements start..start+size-1 as `fill` would write them, but where they lie already: not to be written to.
+
+        None where they would have to be copied, and `fill` does it. Safe to call from several threads at once. Whoever
+        holds the array holds its memory, of which there is little: let it go before the next range is asked for.
+        """
+        return None
+
     def size(self, name: str) -> int:
         """Number of elements of one tensor."""
         return math.prod(self.dims(name))
@@ -85,6 +93,11 @@ class ArraySource(TensorSource):
     def fill(self, name: str, start: int, out: Raw) -> None:
         """See `TensorSource.fill`."""
         out[:] = self._flat[name][start : start + out.size]
+
+    def span(self, name: str, start: int, size: int) -> Raw | None:
+        """See `TensorSource.span`."""
+        found = self._flat[name][start : start + size]
+        return found if found.flags.aligned else None
 
     def read(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """See `TensorSource.read`; a view where the tensor is f32."""

@@ -96,6 +96,11 @@ class _Routed(TensorSource):
         source, there = self._routes[name]
         source.fill(there, start, out)
 
+    def span(self, name: str, start: int, size: int) -> Raw | None:
+        """See `TensorSource.span`."""
+        source, there = self._routes[name]
+        return source.span(there, start, size)
+
     def read(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """See `TensorSource.read`."""
         source, there = self._routes[name]

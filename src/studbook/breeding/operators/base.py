@@ -24,6 +24,7 @@ from studbook.models.tokenizers import Tokenizer
 from studbook.tensors.philox import Stream
 from studbook.tensors.selection import Cut, RowCuts
 from studbook.tensors.sources import TensorSource
+from studbook.tensors.stacks import Stack
 from studbook.tensors.storage import Raw
 
 __all__ = [
@@ -46,16 +47,16 @@ class Kernel:
 
     Attributes:
         reads: The sources it reads; their elements are the rows of its stack, in this order.
-        run: Called with the stack (raw, shape (len(reads), n)), the index of the first element, and the raw array of
+        run: Called with the stack (len(reads) rows of n elements), the index of the first element, and the raw array of
             shape (n,) the child's elements go to, rounded to its storage. The stack's rows are stored alike; where the
-            sources are not, the stack is f32.
+            sources are not, the stack is f32. Rows are not to be written to, and may be a file's own pages.
         finish: Called once after the whole tensor was computed; raises where what was assumed about it did not hold.
         propagates: Whether a NaN or an infinity in any element it reads always makes the child's element one, as sums of
             products do; the child's elements are then all that has to be looked at.
     """
 
     reads: tuple[TensorSource, ...]
-    run: Callable[[Raw, int, Raw], None]
+    run: Callable[[Stack, int, Raw], None]
     finish: Callable[[], None] | None = None
     propagates: bool = False
 

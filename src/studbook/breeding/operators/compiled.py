@@ -13,7 +13,7 @@ from studbook.tensors.kernels import add_scaled, convert, pair_products, weighte
 from studbook.tensors.kernels_counting import add_products
 from studbook.tensors.reductions import BLOCK, block_dot, blocks
 from studbook.tensors.sources import TensorSource
-from studbook.tensors.stacks import Room, read_stack
+from studbook.tensors.stacks import Room, Stack, read_stack
 from studbook.tensors.storage import Raw, widen
 
 __all__ = ["copied", "products", "rescaled", "summed"]
@@ -35,11 +35,11 @@ _ROOMS = _Rooms()
 def copied(source: TensorSource) -> Kernel | None:
     """The elements of one source."""
 
-    def run(stack: Raw, start: int, out: Raw) -> None:
+    def run(stack: Stack, start: int, out: Raw) -> None:
         if stack.dtype == out.dtype:
-            out[:] = stack[0]
+            out[:] = stack.rows[0]
         else:
-            convert(stack, out)
+            stack.feed(convert, 0, 0, out)
 
     return Kernel((source,), run, propagates=True) if COMPILED else None
 
@@ -48,8 +48,8 @@ def summed(sources: tuple[TensorSource, ...], factors: Iterable[float | np.float
     """sum_k f_k * x_k in ascending k, factors rounded to f32."""
     numbers = np.array(tuple(factors), np.float32)
 
-    def run(stack: Raw, start: int, out: Raw) -> None:
-        weighted_sum(stack, numbers, out)
+    def run(stack: Stack, start: int, out: Raw) -> None:
+        stack.feed(weighted_sum, numbers, out)
 
     return Kernel(sources, run, propagates=True) if COMPILED else None
 
@@ -60,8 +60,8 @@ def rescaled(
     """Base + sum_k f_k * (x_k - base), the sum added last, factors rounded to f32."""
     numbers = np.array(tuple(factors), np.float32)
 
-    def run(stack: Raw, start: int, out: Raw) -> None:
-        add_scaled(stack, numbers, out)
+    def run(stack: Stack, start: int, out: Raw) -> None:
+        stack.feed(add_scaled, numbers, out)
 
     return Kernel((base, *sources), run, propagates=True) if COMPILED else None
 
@@ -77,14 +77,14 @@ def products(name: str, sources: tuple[TensorSource, ...]) -> list[list[float]]:
     for start in range(0, size, STEP):
         stack = read_stack(sources, name, start, min(STEP, size - start), _ROOMS.stack)
         if COMPILED and count == 2:
-            pair_products(stack, BLOCK, table)
+            stack.feed(pair_products, stack.size, BLOCK, table)
             continue
-        wide = _ROOMS.wide.array(count, stack.shape[1], np.float32)
+        wide = _ROOMS.wide.array(count, stack.size, np.float32)
         for k, row in enumerate(wide):
             if COMPILED:
-                convert(stack[k : k + 1], row)
+                stack.feed(convert, k, 0, row)
             else:
-                row[:] = widen(stack[k])
+                row[:] = widen(stack.rows[k])
         if COMPILED:
             add_products(wide, BLOCK, table)
             continue

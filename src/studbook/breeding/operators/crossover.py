@@ -15,6 +15,7 @@ from studbook.breeding.operators.parameters import MAX_PARENTS, Seed
 from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels import choose
 from studbook.tensors.philox import Stream, stream_for
+from studbook.tensors.stacks import Stack
 from studbook.tensors.storage import Raw
 
 __all__ = ["BLOCK", "Crossover", "unit_name"]
@@ -87,9 +88,9 @@ class Crossover(Operator, frozen=True, tag="crossover/1"):
             return copied(inputs.parents[survey.choice])
         unit = inputs.columns(name) if self.granularity == "row" else BLOCK
 
-        def run(stack: Raw, start: int, out: Raw) -> None:
+        def run(stack: Stack, start: int, out: Raw) -> None:
             first, last = start // unit, -(-(start + out.size) // unit)
-            choose(stack, start, unit, survey.streams[0].choices(first, last, len(inputs.parents)), out)
+            stack.feed(choose, start, unit, survey.streams[0].choices(first, last, len(inputs.parents)), out)
 
         return Kernel(inputs.parents, run)
 

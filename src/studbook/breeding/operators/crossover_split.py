@@ -20,6 +20,7 @@ from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels import convert
 from studbook.tensors.reductions import block_squares, blocks
 from studbook.tensors.selection import count_of
+from studbook.tensors.stacks import Stack
 from studbook.tensors.storage import Raw
 
 __all__ = ["CrossoverSplit"]
@@ -116,10 +117,10 @@ class CrossoverSplit(Operator, frozen=True, tag="crossover-split/1"):
             return copied(inputs.parents[parents[0]])
         places = {parent: place for place, parent in enumerate(parents)}
 
-        def run(stack: Raw, start: int, out: Raw) -> None:
+        def run(stack: Stack, start: int, out: Raw) -> None:
             for parent, first, last in _stretches(survey, start, start + out.size):
                 place = places[parent]
-                convert(stack[place : place + 1, first - start : last - start], out[first - start : last - start])
+                stack.feed(convert, place, first - start, out[first - start : last - start])
 
         return Kernel(tuple(inputs.parents[parent] for parent in parents), run)
 

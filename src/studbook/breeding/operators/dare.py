@@ -15,6 +15,7 @@ from studbook.breeding.operators.parameters import MAX_PARENTS, Keep, Pattern, S
 from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels import add_dropped
 from studbook.tensors.philox import Stream, keep_threshold, stream_for
+from studbook.tensors.stacks import Stack
 from studbook.tensors.storage import Raw
 
 __all__ = ["Dare"]
@@ -92,8 +93,8 @@ class Dare(Operator, frozen=True, tag="dare/1"):
         keys = np.array([stream.key for stream in survey.streams], np.uint32)
         highest = np.uint32(keep_threshold(self.keep) - 1)
 
-        def run(stack: Raw, start: int, out: Raw) -> None:
-            add_dropped(stack, start, factors, keys, highest, out)
+        def run(stack: Stack, start: int, out: Raw) -> None:
+            stack.feed(add_dropped, start, factors, keys, highest, out)
 
         return Kernel((inputs.base, *inputs.parents), run)
 

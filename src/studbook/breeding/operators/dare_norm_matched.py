@@ -20,6 +20,7 @@ from studbook.tensors.kernels import add_dropped
 from studbook.tensors.kernels_tables import squares
 from studbook.tensors.philox import Stream, keep_threshold, stream_for
 from studbook.tensors.reductions import block_squares, blocks, combine
+from studbook.tensors.stacks import Stack
 from studbook.tensors.storage import Raw
 
 __all__ = ["DareNormMatched"]
@@ -98,8 +99,8 @@ class DareNormMatched(Operator, frozen=True, tag="dare-norm-matched/1"):
         keys = np.array([stream.key for stream in survey.streams], np.uint32)
         highest = np.uint32(keep_threshold(self.keep) - 1)
 
-        def run(stack: Raw, start: int, out: Raw) -> None:
-            add_dropped(stack, start, factors, keys, highest, out)
+        def run(stack: Stack, start: int, out: Raw) -> None:
+            stack.feed(add_dropped, start, factors, keys, highest, out)
 
         return Kernel((inputs.base, *inputs.parents), run)
 

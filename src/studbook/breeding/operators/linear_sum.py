@@ -17,6 +17,7 @@ from studbook.breeding.operators.parameters import MAX_PARENTS
 from studbook.breeding.operators.tiled import change_table, tiled
 from studbook.errors import OutsideAllowlist
 from studbook.tensors.kernels import weighted_sum
+from studbook.tensors.stacks import Stack
 
 __all__ = ["LinearSum"]
 
@@ -92,7 +93,7 @@ class LinearSum(Operator, frozen=True, tag="linear-sum/1"):
             return summed(inputs.parents, factors)
 
         def passes(rows: Rows, start: int, out: Rows) -> None:
-            weighted_sum(rows, factors, out)
+            Stack(tuple(rows)).feed(weighted_sum, factors, out)
             np.divide(out, divisor, out=out)
 
         return tiled(inputs.parents, passes)

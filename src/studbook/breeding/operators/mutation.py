@@ -16,6 +16,7 @@ from studbook.breeding.operators.parameters import Pattern, Seed, Share, matches
 from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels import add_noise
 from studbook.tensors.philox import stream_for
+from studbook.tensors.stacks import Stack
 from studbook.tensors.storage import Raw
 
 __all__ = ["Mutation"]
@@ -81,8 +82,8 @@ class Mutation(Operator, frozen=True, tag="mutation/1"):
         amplitude = np.float32(survey.amplitude)
         first, second = (np.uint32(part) for part in survey.streams[0].key)
 
-        def run(stack: Raw, start: int, out: Raw) -> None:
-            add_noise(stack, start, amplitude, first, second, out)
+        def run(stack: Stack, start: int, out: Raw) -> None:
+            stack.feed(add_noise, start, amplitude, first, second, out)
 
         return Kernel((parent,), run)
 

@@ -107,10 +107,10 @@ class Prune(Operator, frozen=True, tag="prune/1"):
         if (rows := survey.row_cuts) is not None:
             cuts = rows.bits.view(np.float32)
             return Kernel(
-                (parent,), lambda stack, s, out: keep_above_by_row(stack, s, rows.columns, cuts, rows.last, out)
+                (parent,), lambda stack, s, out: stack.feed(keep_above_by_row, s, rows.columns, cuts, rows.last, out)
             )
         cut, after = np.uint32(survey.cuts[0].bits).view(np.float32), survey.cuts[0].last_index + 1
-        return Kernel((parent,), lambda stack, s, out: keep_above(stack, cut, after - s, out))
+        return Kernel((parent,), lambda stack, s, out: stack.feed(keep_above, 0, cut, after - s, out))
 
     def _bound(self, inputs: Inputs) -> float:
         surveys, zeroed = self.survey_model(inputs, in_turn), 0.0

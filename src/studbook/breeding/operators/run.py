@@ -20,7 +20,7 @@ from studbook.breeding.operators.inputs import Inputs
 from studbook.errors import ParentsDoNotFit, UsageError
 from studbook.tensors.contract import check_arithmetic
 from studbook.tensors.sinks import MemorySink, Sink
-from studbook.tensors.stacks import Room, read_stack
+from studbook.tensors.stacks import Room, Stack, read_stack
 from studbook.tensors.storage import RAW, Raw, Storage, aligned, narrow, non_finite
 
 __all__ = ["CHUNK", "compute", "stream", "survey"]
@@ -188,10 +188,9 @@ class _Run:
             _require_finite(out, f"child of {self.operator.tag()}: {name} from element {start}")
         self.rooms.append(room)
 
-    def _check_inputs(self, stack: Raw, name: str, start: int) -> None:
-        if non_finite(stack.reshape(-1))[0]:
-            for place, row in enumerate(stack):
-                _require_finite(row, f"input {place} of {self.operator.tag()}: {name} from element {start}")
+    def _check_inputs(self, stack: Stack, name: str, start: int) -> None:
+        for place, row in enumerate(stack.rows):
+            _require_finite(row, f"input {place} of {self.operator.tag()}: {name} from element {start}")
 
 
 class _Ordered:

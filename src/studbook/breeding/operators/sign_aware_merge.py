@@ -18,6 +18,7 @@ from studbook.tensors.compiling import COMPILED
 from studbook.tensors.kernels import elect
 from studbook.tensors.kernels_cuts import delta_cuts
 from studbook.tensors.selection import Cut, count_of, mask
+from studbook.tensors.stacks import Stack
 from studbook.tensors.storage import Raw
 
 __all__ = ["SignAwareMerge"]
@@ -113,9 +114,9 @@ class SignAwareMerge(Operator, frozen=True, tag="sign-aware-merge/1"):
         weights, scale = np.array(coefficients(self.weights), np.float32), np.float32(self.scale)
         total, lock = np.zeros_like(after), Lock()
 
-        def run(stack: Raw, start: int, out: Raw) -> None:
+        def run(stack: Stack, start: int, out: Raw) -> None:
             kept = np.zeros_like(after)
-            elect(stack, cuts, after - start, weights, scale, out, kept)
+            stack.feed(elect, cuts, after - start, weights, scale, out, kept)
             with lock:
                 np.add(total, kept, out=total)
 

@@ -23,7 +23,7 @@ from studbook.tensors.kernels_tables import block_table, row_tables
 from studbook.tensors.philox import Stream
 from studbook.tensors.reductions import BLOCK, blocks
 from studbook.tensors.sources import TensorSource
-from studbook.tensors.stacks import Room, read_stack
+from studbook.tensors.stacks import Room, Stack, read_stack
 from studbook.tensors.storage import Raw
 
 __all__ = [
@@ -66,7 +66,7 @@ def tiled(reads: tuple[TensorSource, ...], passes: Passes, finish: Callable[[], 
         finish: See `Kernel`.
     """
 
-    def run(stack: Raw, start: int, out: Raw) -> None:
+    def run(stack: Stack, start: int, out: Raw) -> None:
         for s in range(0, out.size, TILE):
             e = min(s + TILE, out.size)
             child = _room_for(out[s:e])
@@ -87,7 +87,7 @@ def tiled_by_row(reads: tuple[TensorSource, ...], name: str, columns: int, passe
     """
     step = max(1, TILE // columns) * columns
 
-    def run(stack: Raw, start: int, out: Raw) -> None:
+    def run(stack: Stack, start: int, out: Raw) -> None:
         stop = start + out.size
         first, last = start // columns * columns, -(-stop // columns) * columns
         if (first, last) != (start, stop):
@@ -190,10 +190,10 @@ def wide_pieces(name: str, inputs: Inputs, pieces: Iterable[tuple[int, int]]) ->
         yield start, _widened(stack, 0, stop - start)
 
 
-def _widened(stack: Raw, start: int, stop: int) -> Rows:
-    rows: Rows = _ROOMS.rows.array(stack.shape[0], stop - start, np.float32)
+def _widened(stack: Stack, start: int, stop: int) -> Rows:
+    rows: Rows = _ROOMS.rows.array(len(stack.rows), stop - start, np.float32)
     for k, row in enumerate(rows):
-        convert(stack[k : k + 1, start:stop], row)
+        stack.feed(convert, k, start, row)
     return rows
 
 
@@ -204,4 +204,4 @@ def _room_for(out: Raw) -> Rows:
 
 def _round(child: Rows, out: Raw) -> None:
     if child is not out:
-        convert(child.reshape(1, -1), out)
+        Stack((child,)).feed(convert, 0, 0, out)

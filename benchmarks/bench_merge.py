@@ -103,6 +103,8 @@ MERGES = {
     ),
 }
 WAYS = ("new", "digests", "again")
+# The peer takes minutes for these, and their ratios are far from any limit.
+SLOW, FEW = ("DARE", "TIES"), 2
 
 
 class Drawn(TensorSource):
@@ -298,7 +300,7 @@ def runs(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str
     own = partial(own_run, arguments, folder)
     for name, chosen in MERGES.items():
         own(name, "digests")  # compiles what is not compiled yet, and leaves a file to overwrite
-        for turn in range(arguments.rounds):
+        for turn in range(min(arguments.rounds, FEW) if name in SLOW else arguments.rounds):
             if arguments.peer:
                 yield name, "peer", peer_run(arguments, folder, chosen.peer, turn)
             for way in WAYS:
@@ -403,8 +405,8 @@ def page(found: dict[str, Any]) -> str:
         "in the page cache.",
         f"{machine['processor']}, one thread, Python {machine['python']}, numpy {machine['numpy']}, numba "
         f"{machine['numba']}; the peer is mergekit 0.1.5 with one thread of torch",
-        f"and dtype {found['peer_dtype']}. Medians of {found['rounds']} runs in alternation; the merge alone, after imports "
-        "and, for Studbook, loading kernels.",
+        f"and dtype {found['peer_dtype']}. Medians of {found['rounds']} runs ({' and '.join(SLOW)}: "
+        f"{min(FEW, found['rounds'])}) in alternation; the merge alone, after imports and, for Studbook, loading kernels.",
         "Made by `benchmarks/bench_merge.py`; whole processes stand in the second table.",
         f"Breeding the linear merge in a lab costs {found['lab_cpu_s']:.2f} CPU s in all: models are hashed, the child too, "
         "its distance is measured, records are signed.",

@@ -16,7 +16,19 @@ from studbook.lab.index import Index
 from studbook.records import KINDS, CandidateManifest, LedgerEntry, Revocation, SourceManifest, Tombstone, Zone
 from studbook.release import ChannelState
 
-__all__ = ["Descendant", "Logged", "Moment", "Pointed", "at", "descendants", "log", "moment", "revoked", "write_proof"]
+__all__ = [
+    "Descendant",
+    "Logged",
+    "Moment",
+    "Pointed",
+    "at",
+    "called",
+    "descendants",
+    "log",
+    "moment",
+    "revoked",
+    "write_proof",
+]
 
 _LEDGER_LIMIT = 1 << 30
 _ENVELOPE_LIMIT = 64 << 20

@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from studbook.errors import BytesLie, DigestDiffers, OutOfOrder, UsageError
+from studbook.errors import BytesLie, DigestDiffers, OutOfOrder
 from studbook.files import lock_folder, make_folder, place, replace_file, sha256_file, sync_folder, write_new
 from studbook.ledger import Draft, Ledger, Staging, Witness, audit_keys
 from studbook.records import Blob, LedgerEntry, Record, Root, Zone
 from studbook.seal import AUTHORITY_KINDS, Authority, KeyRing, SigningKey, seal, unseal
-from studbook.workspace.places import FORMAT, MARKER, check_free, marker_bytes, read_format, witness_folder
+from studbook.workspace.places import FORMAT, MARKER, check_free, check_lab, marker_bytes, witness_folder
 from studbook.workspace.store import Store
 
 __all__ = ["FORMAT", "MARKER", "Accession", "Workspace", "check_free", "marker_bytes"]
@@ -82,18 +82,9 @@ class Workspace(Store):
         witness: Path | None = None,
         older: bool = False,
     ) -> None:
-        ledger = path / "audit" / "ledger.jsonl"
-        if not ledger.is_file():
-            if (path / MARKER).exists():
-                advice = "Restore the audit folder from a backup; without it nothing here can be verified."
-                raise DigestDiffers("is missing, or not a regular file", where=ledger, advice=advice)
-            raise UsageError("is not a lab", where=path, advice=f"Make one: studbook init {path}")
+        version = check_lab(path, change=writer and not older)
         self._begin(path, keys, Witness(witness_folder(path, witness)))
-        self.format = read_format(path)
-        if writer and self.format < FORMAT and not older:
-            text = f"is a lab of format {self.format}: it can be read, and not written to by this program"
-            advice = f"Make a backup, then bring it to format {FORMAT}: studbook upgrade"
-            raise OutOfOrder(text, where=path, advice=advice, reason="lab.older-format")
+        self.format = version
         cache = path / "cache"
         if cache.is_symlink() or (cache.exists() and not cache.is_dir()):
             advice = "Remove it; the lab makes a folder of its own there."

@@ -6,12 +6,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from studbook.errors import StudbookError, UsageError
+from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
 from studbook.files import read_file
 from studbook.ledger import Witness, default_witness
 from studbook.records import canonical, read_plain_json
 
-__all__ = ["FORMAT", "MARKER", "check_free", "marker_bytes", "read_format", "witness_folder"]
+__all__ = ["FORMAT", "MARKER", "check_free", "check_lab", "marker_bytes", "read_format", "witness_folder"]
 
 MARKER = "studbook.json"
 _MARKER_LIMIT = 1 << 16
@@ -42,6 +42,32 @@ def read_format(path: Path) -> int:
         text = f"is a lab of format {found}, and this program knows formats up to {FORMAT}"
         advice = "Install the version of studbook that it was written with, or a later one."
         raise UsageError(text, where=path / MARKER, advice=advice, reason="lab.newer-format")
+    return found
+
+
+def check_lab(path: Path, *, change: bool) -> int:
+    """Whether a folder is a lab that this program may open; its format.
+
+    Args:
+        path: The folder.
+        change: Whether it shall be written to as it is.
+
+    Raises:
+        UsageError: if it is no lab, or one of a newer format.
+        DigestDiffers: if it is one, but its ledger is gone.
+        OutOfOrder: if it shall be written to, and is of an older format; ``lab.older-format``.
+    """
+    ledger = path / "audit" / "ledger.jsonl"
+    if not ledger.is_file():
+        if (path / MARKER).exists():
+            advice = "Restore the audit folder from a backup; without it nothing here can be verified."
+            raise DigestDiffers("is missing, or not a regular file", where=ledger, advice=advice)
+        raise UsageError("is not a lab", where=path, advice=f"Make one: studbook init {path}")
+    found = read_format(path)
+    if change and found < FORMAT:
+        text = f"is a lab of format {found}: it can be read, and not written to by this program"
+        advice = f"Make a backup, then bring it to format {FORMAT}: studbook upgrade"
+        raise OutOfOrder(text, where=path, advice=advice, reason="lab.older-format")
     return found
 
 

@@ -71,8 +71,7 @@ def _widen(typing: Any, raw: Any) -> Any:
 
 def _f32_out(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     nan = builder.fcmp_unordered("uno", args[0], args[0])
-    canonical = builder.bitcast(ir.Constant(ir.IntType(32), 0x7FC00000), ir.FloatType())
-    return builder.select(nan, canonical, args[0])
+    return builder.select(nan, builder.bitcast(ir.Constant(ir.IntType(32), 0x7FC00000), ir.FloatType()), args[0])
 
 
 def _bf16_out(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -93,8 +92,8 @@ def _f16_out(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     half = builder.fadd(builder.bitcast(size, f32), ir.Constant(f32, 0.5))
     low = builder.sub(builder.bitcast(half, i32), ir.Constant(i32, 0x3F000000))
     odd = builder.and_(builder.lshr(size, ir.Constant(i32, 13)), ir.Constant(i32, 1))
-    biased = builder.add(builder.add(size, odd), ir.Constant(i32, ((15 - 127) << 23) + 0xFFF))
-    high = builder.lshr(biased, ir.Constant(i32, 13))
+    bias = ir.Constant(i32, ((15 - 127) << 23) + 0xFFF)
+    high = builder.lshr(builder.add(builder.add(size, odd), bias), ir.Constant(i32, 13))
     found = builder.select(builder.icmp_unsigned("<", size, ir.Constant(i32, 0x38800000)), low, high)
     within = builder.icmp_unsigned("<", size, ir.Constant(i32, 0x47800000))
     signed = builder.or_(builder.select(within, found, ir.Constant(i32, 0x7C00)), sign)
@@ -153,8 +152,7 @@ def philox_words(first: Any, key0: Any, key1: Any, words: Any) -> None:
         key1: u32.
         words: u64, two a counter; each holds two words, the earlier one in its low half. Pairs let LLVM use vectors.
     """
-    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
-    a, b = np.uint64(key0), np.uint64(key1)
+    low, shift, a, b = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(key0), np.uint64(key1)
     for j in range(words.size // 2):
         index = np.uint64(first) + np.uint64(j)
         x0, x1, x2, x3 = index & low, index >> shift, np.uint64(0), np.uint64(0)
@@ -194,6 +192,12 @@ def differences(stack: Any, out: Any) -> None:
 @compiled
 def weighted_sum(stack: Any, factors: Any, out: Any) -> None:
     """sum_k f_k * x_k in ascending k; factors are f32, one a row."""
+    if factors.size == 3:  # the usual number: in one loop more of memory is read at a time
+        x, y, z = _row(stack, 0, 0, out.size), _row(stack, 1, 0, out.size), _row(stack, 2, 0, out.size)
+        for i in range(out.size):
+            pair = _widen(x[i]) * factors[0] + _widen(y[i]) * factors[1]
+            out[i] = _narrow(pair + _widen(z[i]) * factors[2], out.dtype)
+        return
     tile = np.empty(TILE, np.float32)
     for s in range(0, out.size, TILE):
         e = min(s + TILE, out.size)
@@ -291,8 +295,7 @@ def _agreed(held: Any, n: Any, weights: Any, scale: Any) -> None:
     zero, vote, top, bottom = np.float32(0), held[0, :n], held[1, :n], held[2, :n]
     for i in range(vote.size):
         vote[i] = np.float32(1) if vote[i] > zero else (np.float32(-1) if vote[i] < zero else zero)
-    top[:] = 0
-    bottom[:] = 0
+    held[1:3, :n] = 0
     for k in range(weights.size):
         row, weight = held[3 + k, :n], weights[k]
         for i in range(top.size):
@@ -337,8 +340,7 @@ def elect(stack: Any, cuts: Any, ties: Any, weights: Any, scale: Any, out: Any, 
 @compiled
 def keep_above(stack: Any, start: Any, cut: Any, ties: Any, out: Any) -> None:
     """Row 0 from ``start`` on, +0.0 below the magnitude ``cut`` (f32); only the first ``ties`` elements may equal it."""
-    ties = min(max(ties, 0), out.size)
-    row = _row(stack, 0, start, start + out.size)
+    ties, row = min(max(ties, 0), out.size), _row(stack, 0, start, start + out.size)
     for i in range(out.size):
         value, size = _widen(row[i]), abs(_widen(row[i]))
         out[i] = _narrow(value if (size > cut) | ((size == cut) & (i < ties)) else np.float32(0), out.dtype)
@@ -361,8 +363,7 @@ def choose(stack: Any, start: Any, unit: Any, picked: Any, out: Any) -> None:
     s = 0
     while s < out.size:
         e = min(s + unit - (start + s) % unit, out.size)
-        k = picked[(start + s) // unit - start // unit]
-        convert(stack, k, s, out[s:e])
+        convert(stack, picked[(start + s) // unit - start // unit], s, out[s:e])
         s = e
 
 
@@ -393,8 +394,7 @@ def pair_products(stack: Any, size: Any, block: Any, table: Any) -> None:
             second[j] += b * b
         for width in (8, 4, 2, 1):
             for row in lanes:
-                for j in range(width):
-                    row[j] += row[j + width]
+                row[:width] += row[width : 2 * width]
         table[0, 0] += first[0]
         table[1, 0] += mixed[0]
         table[1, 1] += second[0]

@@ -2,7 +2,7 @@
 
 It is never trusted. It says for which ledger it was built, by number of entries and root of the Merkle tree; one that
 differs is thrown away, one of a shorter ledger with the same beginning is continued. It only finds: what an answer says
-is read from the ledger and its records. `verify`, `gc` and `withdraw` do not use it.
+is read from the ledger and its records. `verify` and `gc` do not use it, `withdraw` only for the list it prints.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -17,6 +18,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.progress import Progress as RichProgress
+
+from studbook.errors import printable
 
 __all__ = ["Shown"]
 
@@ -48,7 +51,7 @@ class Shown:
         if self._console.is_terminal and total:
             columns = (TextColumn("{task.description:<36}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
             with RichProgress(*columns, TimeElapsedColumn(), console=self._console) as bar:
-                task = bar.add_task(title, total=total)
+                task = bar.add_task(escape(printable(title)), total=total)
                 yield lambda done: bar.advance(task, done)
         else:
             self.say(f"{title}: {total / 1e6:,.0f} MB to do")
@@ -58,12 +61,12 @@ class Shown:
 
     def say(self, line: str) -> None:
         """One line for the reader."""
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(printable(line), markup=False, highlight=False)
 
     def _bar(self, title: str, items: Iterable[T], total: int) -> Iterator[T]:
         columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with RichProgress(*columns, console=self._console) as bar:
-            task = bar.add_task(title, total=total)
+            task = bar.add_task(escape(printable(title)), total=total)
             for item in items:
                 yield item
                 bar.advance(task)

@@ -19,7 +19,7 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
     """A person approves a registered model as a parent.
 
     Raises:
-        UsageError: if there is no such registered model, or the day has passed.
+        UsageError: if there is no such registered model, a cluster's label is none, or the day has passed.
         NotAuthorised: if the person's key is not at hand.
     """
     artifact = desk.find_model(name)
@@ -41,7 +41,7 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
         artifact=artifact,
         source=sources[artifact][0],
         approved_by=plain_name(person, "--as"),
-        clusters=tuple(clusters) or ("*",),
+        clusters=tuple(c if c == "*" else plain_name(c, "--for") for c in clusters) or ("*",),
         until=until,
         reason=plain_text(reason, "--reason"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,6 +109,11 @@ def _check_names(desk: Desk, manifests: Sequence[SourceManifest], title: str | N
     for manifest in manifests:
         if isinstance(manifest.source, LicenceSource):
             continue
+        try:
+            plain_name(manifest.name, str(path))
+        except UsageError as error:
+            error.advice = f"Say what to call it: studbook register {shlex.quote(str(path))} --name NAME"
+            raise
         if re.fullmatch(r"[0-9a-f]{8,64}", manifest.name) or manifest.name in desk.channels():
             advice = "Names that look like digests, or are channels, would be taken for something else: use --name."
             message = f"{manifest.name!r} cannot be the name of a model"

@@ -86,6 +86,7 @@ proof: $(TEST) $(TRAINED) $(ALONE)
 	$(PY) benchmarks/bench_ledger.py --write docs/proof
 	$(PY) benchmarks/bench_sandbox.py --write docs/proof
 	$(PY) benchmarks/bench_merge.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
+	$(PY) benchmarks/bench_copy_limit.py --own $(BARE)/bin/python --write docs/proof
 
 founders: $(TRAINED)
 	$(TRAIN)/bin/python examples/founders/train.py

@@ -5,7 +5,7 @@ The rules:
 1. A candidate enters a channel only with every gate of its template passed.
 2. Shadow needs an admission; champion needs to have been in shadow and a person's signature.
 3. The first champion is an approved source: there has to be something to beat.
-4. Every move names its way back, and a rollback goes exactly there.
+4. Every move names its way back. A rollback goes there or further along it, and never forward.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ __all__ = [
     "promote",
     "roll_back",
     "to_shadow",
+    "ways_back",
 ]
 
 CANARY_REFUSAL = "the canary stage is not built in this version, and it is never simulated"
@@ -75,24 +76,61 @@ def channel_state(moves: Iterable[tuple[str, Record]]) -> dict[str, ChannelState
         The state of ``shadow``, ``canary`` and ``champion``.
 
     Raises:
-        OutOfOrder: if a move does not start from the state the moves before it left.
+        OutOfOrder: if a move does not start from the state the moves before it left (``order.channel``), or a rollback
+            restores what is not on its channel's way back (``order.rollback``).
     """
+    return _replayed(moves)[0]
+
+
+def ways_back(moves: Iterable[tuple[str, Record]], channel: str) -> tuple[RollbackSet, ...]:
+    """Every state of a channel that a rollback may restore, newest first.
+
+    They are the states the channel really had and that no rollback undid: each names the one before it. So every
+    rollback shortens the way back, and none goes forward again; that takes a release or a promotion.
+
+    Args:
+        moves: As `channel_state` takes them.
+        channel: The channel.
+
+    Raises:
+        OutOfOrder: as `channel_state`.
+    """
+    state, history = _replayed(moves)
+    return _ways(channel, state[channel], history)
+
+
+def _replayed(moves: Iterable[tuple[str, Record]]) -> tuple[dict[str, ChannelState], dict[str, ChannelState]]:
+    """The channels now, and the state that every move left its channel in."""
     state: dict[str, ChannelState] = dict.fromkeys(get_args(Channel), ChannelState(None, None, None))
     history: dict[str, ChannelState] = {}
     for digest, move in moves:
         if isinstance(move, ReleaseRecord | ChampionPromotion):
             channel: Channel = move.channel if isinstance(move, ReleaseRecord) else "champion"
             _must_follow(state[channel], move.rollback.record, digest)
+            if move.rollback.artifact != state[channel].artifact:
+                raise OutOfOrder(f"move {digest[:16]}... names a way back that was never there", reason="order.rollback")
             state[channel] = ChannelState(move.artifact, digest, move.rollback)
         elif isinstance(move, RollbackRecord):
             channel = move.channel
             _must_follow(state[channel], move.undone, digest)
-            before = history.get(move.restored or "", ChannelState(None, None, None))
-            if before.artifact != move.artifact:
-                raise OutOfOrder(f"rollback {digest[:16]}... restores what was never there", reason="order.rollback")
-            state[channel] = ChannelState(move.artifact, digest, before.way_back)
+            target = RollbackSet(artifact=move.artifact, record=move.restored)
+            if target not in _ways(channel, state[channel], history):
+                text = f"rollback {digest[:16]}... restores what was never there, or was undone"
+                raise OutOfOrder(text, where="rollback-record: restored", reason="order.rollback")
+            before = history[move.restored].way_back if move.restored else None
+            state[channel] = ChannelState(move.artifact, digest, before)
         history[digest] = state[channel]
-    return state
+    return state, history
+
+
+def _ways(channel: str, state: ChannelState, history: Mapping[str, ChannelState]) -> tuple[RollbackSet, ...]:
+    """What the way back of a state leads through; a champion is never taken away without another in its place."""
+    found, back = [], state.way_back
+    while back is not None:
+        if back.artifact is not None or channel != "champion":
+            found.append(back)
+        back = history[back.record].way_back if back.record else None
+    return tuple(found)
 
 
 def check_stage(policy: Policy, stage: str) -> None:
@@ -317,22 +355,32 @@ def first_champion(
     )
 
 
-def roll_back(header: Header, channel: str, state: ChannelState, reason: str) -> RollbackRecord:
-    """Undo the last move of a channel.
+def roll_back(
+    header: Header, channel: str, state: ChannelState, reason: str, to: RollbackSet | None = None
+) -> RollbackRecord:
+    """Put a channel back to what it pointed at before its last move, or further back; needs no person's key.
+
+    Args:
+        header: Record header.
+        channel: The channel.
+        state: Its state now.
+        reason: Why.
+        to: One of `ways_back`; the state before the last move by default.
 
     Raises:
         OutOfOrder: if there is nothing to undo, or undoing would leave no champion.
     """
     if state.record is None or state.way_back is None:
         raise OutOfOrder(f"{channel} was never moved, so there is nothing to undo", reason="order.rollback")
-    if channel == "champion" and state.way_back.artifact is None:
+    target = to or state.way_back
+    if channel == "champion" and target.artifact is None:
         raise OutOfOrder("this is the first champion; there is nothing before it", reason="order.rollback")
     return RollbackRecord(
         header=header,
         channel=channel,  # type: ignore[arg-type]
-        artifact=state.way_back.artifact,
+        artifact=target.artifact,
         undone=state.record,
-        restored=state.way_back.record,
+        restored=target.record,
         reason=reason,
     )
 

@@ -273,12 +273,13 @@ def release(session: Session, name: str, stage: str, person: str | None, reason:
 
 @commands.command()
 @click.argument("channel", default="champion", type=click.Choice(["shadow", "champion"]))
+@click.option("--to", help="A model to go back to that stood there before, or nothing to empty shadow [the last].")
 @click.option("--reason", default="", help="Why.")
 @click.pass_obj
-def rollback(session: Session, channel: str, reason: str) -> None:
-    """Undo the last move of a channel."""
+def rollback(session: Session, channel: str, to: str | None, reason: str) -> None:
+    """Undo the last move of a channel, or go further back the way it came; needs no person's key."""
     with session.open() as lab:
-        record = lab.rollback(channel, reason)
+        record = lab.rollback(channel, reason, to)
         session.give(record, pages.moved(channel, record, lab.desk.name_of))
 
 

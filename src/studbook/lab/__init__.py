@@ -27,6 +27,7 @@ from studbook.lab import (
     moving,
     readiness,
     reading,
+    rollbacks,
     rounds,
     search,
     sources,
@@ -204,9 +205,9 @@ class Lab:
         """Move a winner to shadow or, with a person's key, to champion."""
         return channels.release(self.desk, name, stage, person, reason)
 
-    def rollback(self, channel: str = "champion", reason: str = "") -> RollbackRecord:
-        """Undo the last move of a channel."""
-        return channels.rollback(self.desk, channel, reason)
+    def rollback(self, channel: str = "champion", reason: str = "", to: str | None = None) -> RollbackRecord:
+        """Undo the last move of a channel, or go back to an earlier state of it; needs no person's key."""
+        return rollbacks.rollback(self.desk, channel, reason, to)
 
     def reproduce(
         self, name: str, folder: Path | None = None, threads: int = 1, chunk: int = CHUNK, *, restore: bool = False

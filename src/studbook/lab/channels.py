@@ -1,4 +1,4 @@
-"""Moving channels: release to shadow, promotion by a person's key, rollback. Aliases follow the ledger."""
+"""Moving channels: release to shadow, promotion by a person's key; aliases follow the ledger. `rollbacks` goes back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from studbook.records import (
     PromotionTemplate,
     Record,
     ReleaseRecord,
-    RollbackRecord,
     ViabilityDecision,
     digest,
 )
@@ -27,7 +26,6 @@ from studbook.release import (
     check_stage,
     first_champion,
     promote,
-    roll_back,
     to_shadow,
 )
 
@@ -36,7 +34,6 @@ __all__ = [
     "finish_aliases",
     "release",
     "release_to_shadow",
-    "rollback",
     "sync_aliases",
 ]
 
@@ -111,25 +108,6 @@ def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision, *, a
     desk.workspace.commit(to_shadow(desk.header, admission, admission_digest, shadow))
     sync_aliases(desk)
     return ""
-
-
-def rollback(desk: Desk, channel: str, reason: str) -> RollbackRecord:
-    """Undo the last move of a channel; needs no person's key.
-
-    Raises:
-        OutOfOrder: if there is nothing to undo, or what stood there before is gone or was revoked.
-        UsageError: if there is no such channel.
-    """
-    channels = desk.channels()
-    if channel not in channels:
-        raise UsageError(f"no channel {channel!r}", advice=f"Channels: {', '.join(sorted(channels))}.")
-    record = roll_back(desk.header, channel, channels[channel], plain_text(reason, "--reason"))
-    if record.artifact is not None:
-        require_unrevoked(desk, record.artifact)
-        desk.workspace.blob(record.artifact)
-    desk.workspace.commit(record)
-    sync_aliases(desk)
-    return record
 
 
 def alias_content(channel: str, state: ChannelState) -> dict[str, str | None]:

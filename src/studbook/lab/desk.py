@@ -30,11 +30,12 @@ from studbook.records import (
     ReleaseRecord,
     Revocation,
     RollbackRecord,
+    RollbackSet,
     Scorecard,
     SourceManifest,
     SuitesLock,
 )
-from studbook.release import ChannelState, channel_state
+from studbook.release import ChannelState, channel_state, ways_back
 from studbook.sandbox import Limits, run_worker
 from studbook.seal import KeyRing, Passphrase
 from studbook.workspace import Workspace
@@ -189,6 +190,10 @@ class Desk:
             if state.record and (not states or states[-1].record != state.record):
                 states.append(state)
         return states
+
+    def ways_back(self, channel: str) -> tuple[RollbackSet, ...]:
+        """Every state of a channel that a rollback may restore, newest first; see `studbook.release.ways_back`."""
+        return ways_back(self._moves(), channel)
 
     def champion(self) -> str:
         """Digest of the champion.

@@ -11,6 +11,7 @@ from studbook.lab.absence import check_clearing, check_tombstone
 from studbook.lab.desk import Desk
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
+from studbook.lab.rollbacks import check_rollback
 from studbook.lab.search_check import check_search
 from studbook.records import (
     AdmissionRecord,
@@ -31,6 +32,7 @@ from studbook.records import (
     PromotionTemplate,
     Record,
     ReleaseRecord,
+    RollbackRecord,
     SearchReceipt,
     SourceManifest,
     SuitesLock,
@@ -178,6 +180,7 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     AdmissionRecord: _admission,
     ReleaseRecord: _release,
     ChampionPromotion: _promotion,
+    RollbackRecord: check_rollback,
     SearchReceipt: check_search,
     ClearingRecord: check_clearing,
     Tombstone: check_tombstone,

@@ -108,15 +108,17 @@ def _replayed(moves: Iterable[tuple[str, Record]]) -> tuple[dict[str, ChannelSta
             channel: Channel = move.channel if isinstance(move, ReleaseRecord) else "champion"
             _must_follow(state[channel], move.rollback.record, digest)
             if move.rollback.artifact != state[channel].artifact:
-                raise OutOfOrder(f"move {digest[:16]}... names a way back that was never there", reason="order.rollback")
+                raise OutOfOrder(
+                    f"move {digest[:16]}... names a way back that was never there", reason="order.rollback"
+                )
             state[channel] = ChannelState(move.artifact, digest, move.rollback)
         elif isinstance(move, RollbackRecord):
             channel = move.channel
             _must_follow(state[channel], move.undone, digest)
             target = RollbackSet(artifact=move.artifact, record=move.restored)
             if target not in _ways(channel, state[channel], history):
-                text = f"rollback {digest[:16]}... restores what was never there, or was undone"
-                raise OutOfOrder(text, where="rollback-record: restored", reason="order.rollback")
+                where = f"rollback-record {digest[:16]}: restored"
+                raise OutOfOrder("restores what was never there, or was undone", where=where, reason="order.rollback")
             before = history[move.restored].way_back if move.restored else None
             state[channel] = ChannelState(move.artifact, digest, before)
         history[digest] = state[channel]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from studbook.records import (
     PromotionTemplate,
     Record,
     RollbackRecord,
+    RollbackSet,
     Rung,
     digest,
     replace,
@@ -36,6 +38,7 @@ from studbook.release import (
     promote,
     roll_back,
     to_shadow,
+    ways_back,
 )
 
 HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
@@ -146,6 +149,35 @@ def unwinds_to_the_start(moves: Moves, stacks: dict[str, list[str]]) -> None:
             assert record.artifact == (stack[number - 2] if number > 1 else None)
         with pytest.raises(OutOfOrder):
             roll_back(HEADER, channel, channel_state(moves)[channel], "once more")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["shadow", "promote", "undo champion"]), st.sampled_from(MODELS[:3])), max_size=15
+    ),
+    st.lists(st.integers(0, 9), min_size=1, max_size=6),
+)
+def test_every_rollback_along_the_way_back_shortens_it_and_none_leads_forth(
+    acts: list[tuple[str, str]], steps: list[int]
+) -> None:
+    moves: Moves = []
+    for number, (act, artifact) in enumerate([("first", MODELS[0]), *acts]):
+        with suppress(OutOfOrder):
+            record = step(moves, act, artifact, number)
+            moves.append((digest(record), record))
+    for number, pick in enumerate(steps):
+        ways, state = ways_back(moves, "champion"), channel_state(moves)["champion"]
+        if not ways:
+            break
+        target = ways[pick % len(ways)]
+        record = roll_back(HEADER, "champion", state, f"back {number}", target)
+        forth = roll_back(HEADER, "champion", state, "forth", RollbackSet(artifact=state.artifact, record=state.record))
+        moves.append((digest(record), record))
+        assert channel_state(moves)["champion"].artifact == target.artifact
+        assert ways_back(moves, "champion") == ways[pick % len(ways) + 1 :]
+        again = replace(forth, undone=digest(record))
+        with pytest.raises(OutOfOrder, match="never there, or was undone"):
+            channel_state([*moves, (digest(again), again)])
 
 
 def some_moves() -> Moves:

@@ -1,4 +1,4 @@
-"""The verbs that ask about the past: the log, a moment, descent, and one artifact under audit."""
+"""The verbs that ask about the past: the log, a moment, descent, one artifact under audit, and a pack to review."""
 
 from __future__ import annotations
 
@@ -69,9 +69,21 @@ def audit(session: Session, name: str) -> None:
     session.give(found, _audit_page(found))
 
 
+@click.command(name="review-pack")
+@click.argument("candidate")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A new or empty folder [review-DIGEST].")
+@click.pass_obj
+def review_pack(session: Session, candidate: str, output: Path | None) -> None:
+    """Write one folder that a person reads before signing a promotion; it signs nothing and needs no key."""
+    with session.open(writer=False) as lab:
+        found = lab.review_pack(candidate, output)
+    told = f"{found.review.asked.question} Read {found.folder}/README.md ({len(found.files)} files)."
+    session.give(found, lambda out: out.print(told, soft_wrap=True))
+
+
 def add_to(group: click.Group) -> None:
     """Hang these verbs into the program."""
-    for verb in (log, at, descendants, audit):
+    for verb in (log, at, descendants, audit, review_pack):
         group.add_command(verb)
 
 

@@ -11,14 +11,14 @@ from studbook.exchange.dossier import Dossier
 from studbook.records import CandidateManifest, Rung, Scorecard, SuiteManifest, SuiteResult
 from studbook.statistics import clopper_pearson
 
-__all__ = ["CONFIDENCE", "Figure", "figures", "limits", "unmeasured"]
+__all__ = ["CONFIDENCE", "UNITS", "Figure", "figures", "limits", "measured", "unmeasured"]
 
 CONFIDENCE = 0.95
 """Two-sided confidence of the bounds of a share."""
 _MILLION = 1_000_000
 _NO_ITEMS = "no items"
-# What a comparison is on -> the unit of its difference; everything else compares shares of items.
-_UNITS = {"calibration": "brier-0-2", "net-utility": "utility", "storage-reserve": "bytes"}
+UNITS = {"calibration": "brier-0-2", "net-utility": "utility", "storage-reserve": "bytes"}
+"""What a comparison is on -> the unit of its difference; everything else compares shares of items."""
 
 
 class Figure(Struct, frozen=True, kw_only=True):
@@ -87,11 +87,18 @@ def _results(dossier: Dossier) -> Iterator[Figure]:
     for record, card in dossier.cards:
         for result in card.results:
             if result.correct and result.verdict in ("pass", "fail"):
-                yield _result(dossier.suites[result.suite], result, record, card)
+                yield measured(dossier.suites[result.suite], result, record, card)
 
 
-def _result(suite: SuiteManifest, result: SuiteResult, record: str, card: Scorecard) -> Figure:
-    """A share with exact bounds, or a mean Brier score, which has none here."""
+def measured(suite: SuiteManifest, result: SuiteResult, record: str, card: Scorecard) -> Figure:
+    """What a scorecard says of one suite: a share with exact bounds, or a mean Brier score, which has none here.
+
+    Args:
+        suite: The suite.
+        result: Its result, with at least one item.
+        record: Digest of the scorecard.
+        card: The scorecard.
+    """
     items, low, high = len(result.correct), None, None
     if result.dimension == "task":
         label, unit, value = "items answered exactly", "share", result.mean
@@ -150,7 +157,7 @@ def _differences(dossier: Dossier) -> Iterator[Figure]:
         yield Figure(
             label=f"{row.test} over {found.against}",
             value=row.difference,
-            unit=_UNITS.get(row.on, "share"),
+            unit=UNITS.get(row.on, "share"),
             basis="observed",
             method=f"{row.method}; {row.items} items; {'passed' if row.passed else 'not passed'}",
             on=f"{row.on} ({found.role})",

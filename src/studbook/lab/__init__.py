@@ -43,6 +43,7 @@ from studbook.lab.keys import Keys
 from studbook.lab.papers import Papers
 from studbook.lab.pending import Signed, approve_pending, waits
 from studbook.lab.progress import Progress
+from studbook.lab.review import Pack, review_pack
 from studbook.lab.suites import Suites
 from studbook.records import (
     CompatibilityReport,
@@ -254,6 +255,10 @@ class Lab:
     def audit(self, name: str) -> ArtifactAudit:
         """What one artifact is, what made and judged it, what could change that, and what must be kept."""
         return audit_artifact(self.desk, name)
+
+    def review_pack(self, name: str, folder: Path | None = None) -> Pack:
+        """Write one folder that a person reads before signing a promotion; needs no key and signs nothing."""
+        return review_pack(self.desk, name, folder)
 
     def du(self) -> tuple[storage.Usage, ...]:
         """What the lab takes on disk, by zone and kind."""

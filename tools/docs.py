@@ -68,8 +68,8 @@ def error_classes() -> list[type[StudbookError]]:
 
 
 def method_of(words: tuple[str, ...]) -> str:
-    """The method a verb calls: `suite freeze` is ``lab.suites.freeze``."""
-    return ".".join(("lab", *(f"{word}s" for word in words[:-1]), words[-1]))
+    """The method a verb calls: `suite freeze` is ``lab.suites.freeze``, `review-pack` is ``lab.review_pack``."""
+    return ".".join(("lab", *(f"{word}s" for word in words[:-1]), words[-1])).replace("-", "_")
 
 
 def _verbs_page() -> str:

@@ -269,6 +269,15 @@ def test_a_winner_that_left_shadow_is_not_promoted(old_lab: Place) -> None:
     assert problems(old_lab) == []
 
 
+def test_a_champion_undone_by_name_leaves_a_lab_that_verifies(old_lab: Place) -> None:
+    with old_lab.open() as lab:
+        lab.release("shadow", "champion", PERSON, "once more")
+        lab.rollback("champion", "it misbehaves", "base")
+        assert lab.desk.champion() == lab.desk.find_model("base")
+        assert lab.desk.ways_back("champion") == ()
+    assert problems(old_lab) == []
+
+
 def test_a_second_first_champion_is_refused(opened: Lab) -> None:
     with pytest.raises(OutOfOrder, match="there is a champion already"):
         opened.release("cap-rot", "champion", PERSON)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from studbook.exchange.text import bullets, cell, plain, rows
-from studbook.lab.review.facts import Change, Cost, Line, Review, Row, Score
+from studbook.lab.review.facts import Change, Cost, GateRow, Line, Review, Row, Score
 
 __all__ = ["write_page"]
 
@@ -79,8 +79,8 @@ def _verdict(review: Review) -> list[str]:
 def _differences(review: Review, found: Sequence[Row]) -> list[str]:
     if not found:
         return ["It met no other model: it did not come as far as the selection suites."]
-    head = ("suites", "question", "against", "on", "difference", "bounds", "had to reach", "passed", "p", "items",
-            "record")  # fmt: skip
+    head = ("suites", "question", "against", "on", "difference", "bounds", "had to reach", "passed",
+            "p before correction", "items", "record")  # fmt: skip
     table = [
         (
             cell(r.role),
@@ -159,23 +159,23 @@ def _methods(line: Line) -> list[str]:
 
 
 def _gates(review: Review) -> list[str]:
-    waiting = [g for g in review.gates if g.status != "passed"]
-    open_ = [(g.stage, g.name, g.status, g.by, g.detail) for g in waiting]
-    all_ = [
-        (cell(g.stage), cell(g.name), g.status, cell(g.detail), f"`{g.evidence[:16]}`" if g.evidence else "none")
-        for g in review.gates
-    ]
-    head = ("stage", "gate", "status", "who may settle it", "what it says")
-    shown = rows(head, [tuple(map(cell, row)) for row in open_]) if open_ else ["None is open."]
+    head = ("stage", "gate", "status", "who may settle it", "what it says", "evidence")
+    hard = [g for g in review.gates if g.stage == "candidate"]
+    passed = [g for g in review.gates if g.status == "passed" and g.stage != "candidate"]
+    open_ = [_gate(g) for g in review.gates if g.status != "passed"]
+    held = sum(g.status == "passed" for g in hard)
+    counted = [f"Of {len(hard)} hard gates of the decision {held} hold; `review.json` lists them.", ""] if hard else []
     return [
-        "Open:",
+        *(["Open:", "", *rows(head, open_)] if open_ else ["No gate is open."]),
         "",
-        *shown,
-        "",
-        "All:",
-        "",
-        *rows(("stage", "gate", "status", "what it says", "evidence"), all_),
+        *counted,
+        *(["Passed on the way:", "", *rows(head, map(_gate, passed))] if passed else []),
     ]
+
+
+def _gate(row: GateRow) -> tuple[str, ...]:
+    evidence = f"`{row.evidence[:16]}`" if row.evidence else "none"
+    return cell(row.stage), cell(row.name), row.status, cell(row.by), cell(row.detail), evidence
 
 
 def _lineage(review: Review) -> list[str]:
@@ -278,7 +278,9 @@ def _limits(review: Review) -> list[str]:
 
 def _files(review: Review) -> list[str]:
     table = [(f"`{c.record}`", cell(c.kind), str(c.entry), c.time) for c in review.records]
-    proofs = [f"`{name}.proof` shows that record `{digest[:16]}` is in the ledger" for name, digest in review.proofs]
+    proofs = [
+        f"{plain(name)}.proof shows that record `{digest[:16]}` is in the ledger" for name, digest in review.proofs
+    ]
     sealed = f"The sealed scorecards ({len(review.withheld)}) stay in the lab. " if review.withheld else ""
     return [
         "`review.json` holds all of this for machines. `records/` holds the sealed envelope of every record named here, "

@@ -66,7 +66,7 @@ def draw(review: Review) -> dict[str, bytes]:
         for unit, title in _PANELS
     ]
     lines = [Panel(f"{line.suite} ({line.role})", tuple(_scores(line)), False) for line in review.scores]
-    legend = "line: bounds; tick: what the lower bound had to reach; filled dot: reached, hollow square: not reached"
+    legend = "line: one-sided bounds; tick: what the lower one had to reach; hollow square: not passed; grey: no gate"
     found = {
         "differences.svg": _picture(f"{review.name}: paired differences", legend, panels),
         "scores.svg": _picture(f"{review.name}: scores", "line: exact 95 % bounds where there are any", lines),
@@ -80,7 +80,7 @@ def _empty(row: Row) -> bool:
 
 def _difference(row: Row) -> Mark:
     limit = row.threshold if row.threshold_of == "lower" else None
-    label = f"{row.role}, {row.test} on {row.on}, against {row.against}"
+    label = f"{row.on}: {row.test} against {row.against} ({row.role})"
     return Mark(label, row.difference, row.lower, row.upper, limit, row.passed if row.threshold_of else None)
 
 
@@ -147,7 +147,7 @@ def _axis(panel: Panel) -> tuple[float, float, float]:
     if panel.zero:
         low, high = min(low, 0.0), max(high, 0.0)
     span = max(high - low, 1e-9)
-    rough = span / 5
+    rough = span / 7
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

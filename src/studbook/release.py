@@ -10,7 +10,7 @@ The rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple, get_args
 
 from studbook.errors import ClaimRefused, OutOfOrder, OutsideAllowlist
@@ -49,6 +49,7 @@ __all__ = [
     "ways_back",
 ]
 
+Moves = Iterable[tuple[str, Record | None]]
 CANARY_REFUSAL = "the canary stage is not built in this version, and it is never simulated"
 
 
@@ -66,11 +67,12 @@ class ChannelState(NamedTuple):
     way_back: RollbackSet | None
 
 
-def channel_state(moves: Iterable[tuple[str, Record]]) -> dict[str, ChannelState]:
+def channel_state(moves: Moves) -> dict[str, ChannelState]:
     """Replay every move of the ledger.
 
     Args:
-        moves: Digest and record of every ReleaseRecord, ChampionPromotion and RollbackRecord, oldest first.
+        moves: Digest and record of every ReleaseRecord, ChampionPromotion and RollbackRecord, oldest first. None for a
+            void one: it moved nothing, and what follows it starts from the state before it.
 
     Returns:
         The state of ``shadow``, ``canary`` and ``champion``.
@@ -82,7 +84,7 @@ def channel_state(moves: Iterable[tuple[str, Record]]) -> dict[str, ChannelState
     return _replayed(moves)[0]
 
 
-def ways_back(moves: Iterable[tuple[str, Record]], channel: str) -> tuple[RollbackSet, ...]:
+def ways_back(moves: Moves, channel: str) -> tuple[RollbackSet, ...]:
     """Every state of a channel that a rollback may restore, newest first.
 
     They are the states the channel really had and that no rollback undid: each names the one before it. So every
@@ -99,29 +101,30 @@ def ways_back(moves: Iterable[tuple[str, Record]], channel: str) -> tuple[Rollba
     return _ways(channel, state[channel], history)
 
 
-def _replayed(moves: Iterable[tuple[str, Record]]) -> tuple[dict[str, ChannelState], dict[str, ChannelState]]:
+def _replayed(moves: Moves) -> tuple[dict[str, ChannelState], dict[str, ChannelState]]:
     """The channels now, and the state that every move left its channel in."""
     state: dict[str, ChannelState] = dict.fromkeys(get_args(Channel), ChannelState(None, None, None))
     history: dict[str, ChannelState] = {}
+    void: set[str] = set()
     for digest, move in moves:
         if isinstance(move, ReleaseRecord | ChampionPromotion):
             channel: Channel = move.channel if isinstance(move, ReleaseRecord) else "champion"
-            _must_follow(state[channel], move.rollback.record, digest)
-            if move.rollback.artifact != state[channel].artifact:
+            back = _must_follow(state[channel], move.rollback.record, digest, void)
+            if move.rollback != back and move.rollback.record not in void:
                 raise OutOfOrder(
                     f"move {digest[:16]}... names a way back that was never there", reason="order.rollback"
                 )
-            state[channel] = ChannelState(move.artifact, digest, move.rollback)
+            history[digest] = state[channel] = ChannelState(move.artifact, digest, back)
         elif isinstance(move, RollbackRecord):
-            channel = move.channel
-            _must_follow(state[channel], move.undone, digest)
+            _must_follow(state[move.channel], move.undone, digest, void)
             target = RollbackSet(artifact=move.artifact, record=move.restored)
-            if target not in _ways(channel, state[channel], history):
+            if target not in _ways(move.channel, state[move.channel], history):
                 where = f"rollback-record {digest[:16]}: restored"
                 raise OutOfOrder("restores what was never there, or was undone", where=where, reason="order.rollback")
             before = history[move.restored].way_back if move.restored else None
-            state[channel] = ChannelState(move.artifact, digest, before)
-        history[digest] = state[channel]
+            history[digest] = state[move.channel] = ChannelState(move.artifact, digest, before)
+        elif move is None:
+            void.add(digest)
     return state, history
 
 
@@ -387,6 +390,8 @@ def roll_back(
     )
 
 
-def _must_follow(state: ChannelState, named: str | None, digest: str) -> None:
-    if state.record != named:
+def _must_follow(state: ChannelState, named: str | None, digest: str, void: Set[str]) -> RollbackSet:
+    """The state a move really starts from; it has to name it, or a move after it that counts no longer."""
+    if state.record != named and named not in void:
         raise OutOfOrder(f"move {digest[:16]}... does not start from the state before it", reason="order.channel")
+    return RollbackSet(artifact=state.artifact, record=state.record)

@@ -321,3 +321,36 @@ def test_going_back_needs_a_process_key_and_nobody(place: Place, tmp_path: Path)
             key.unlink()
     done = run_cli(place, "rollback", "--to", FIRST, "--reason", "it misbehaves")
     assert (done.returncode, done.stdout.split()[:3]) == (0, ["champion", "->", FIRST])
+
+
+def test_a_rollback_signed_with_a_stolen_key_counts_no_longer_and_the_lab_lives_on(place: Place) -> None:
+    with place.open() as lab:
+        stolen = next(g.key for g in lab.desk.workspace.root.keys if RollbackRecord.kind() in g.kinds)
+        theft = len(lab.desk.entries())
+        lab.rollback("champion", "the thief's")
+        lab.keys.rotate(PERSON, "process/release/rollback")
+        crown(lab, FIRST)
+        lab.keys.revoke(stolen[:16], PERSON, "stolen", theft)
+    with place.open() as lab:
+        assert champion(lab) == FIRST
+        # It goes back to the champion before the theft, which the thief's rollback did not move.
+        lab.rollback()
+        assert champion(lab) == THIRD
+        lab.rollback()
+        assert champion(lab) == SECOND
+
+
+def test_after_a_theft_the_alias_says_what_counts(new_lab: Place) -> None:
+    with new_lab.open() as lab:
+        crown(lab, SECOND)
+        stolen = next(g.key for g in lab.desk.workspace.root.keys if RollbackRecord.kind() in g.kinds)
+        theft = len(lab.desk.entries())
+        lab.rollback("champion", "the thief's")
+        lab.keys.rotate(PERSON, "process/release/rollback")
+        lab.keys.revoke(stolen[:16], PERSON, "stolen", theft)
+        alias = lab.desk.workspace.alias_path("champion")
+    before = alias.read_bytes()
+    with new_lab.open() as lab:
+        assert champion(lab) == SECOND
+        assert alias.read_bytes() != before
+        assert lab.desk.champion().encode() in alias.read_bytes()

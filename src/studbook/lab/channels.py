@@ -123,13 +123,18 @@ def sync_aliases(desk: Desk) -> None:
 
 
 def finish_aliases(desk: Desk) -> None:
-    """Roll an alias forward that a crash left at the state before the last move; any other content is left to verify."""
+    """Write an alias again that a crash left at the state before the last move, or that names a move which is void now.
+
+    Any other content is left to verify.
+    """
+    void = desk.void_moves()
     for channel, state in desk.channels().items():
         history = desk.history(channel)
         path = desk.workspace.alias_path(channel)
         before = desk.workspace.alias_bytes(alias_content(channel, history[-2])) if len(history) > 1 else None
         found = path.read_bytes() if path.is_file() else None
-        if state.record is not None and found == before:
+        undone = found is not None and any(f'"record":"{digest}"'.encode() in found for digest in void)
+        if state.record is not None and (found == before or undone):
             desk.workspace.write_alias(channel, alias_content(channel, state))
 
 

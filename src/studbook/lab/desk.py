@@ -323,10 +323,15 @@ class Desk:
             return False
         return True
 
-    def _moves(self) -> list[tuple[str, Record]]:
+    def void_moves(self) -> frozenset[str]:
+        """Digests of the moves of channels that count no longer, because a key that signed them was revoked."""
+        return frozenset(digest for digest, move in self._moves() if move is None)
+
+    def _moves(self) -> list[tuple[str, Record | None]]:
         kinds: dict[str, type[Record]] = {k.kind(): k for k in (ReleaseRecord, ChampionPromotion, RollbackRecord)}
         moves = [e for e in self.entries() if e.record_kind in kinds]
-        return [(e.record, self.workspace.get(e.record, kinds[e.record_kind])) for e in moves]
+        get, void = self.workspace.get, self.workspace.void
+        return [(e.record, None if void(e) else get(e.record, kinds[e.record_kind])) for e in moves]
 
     def worker_limits(self) -> Limits:
         """What a worker that measures may use, from the policy's budget."""

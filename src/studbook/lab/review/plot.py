@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from studbook.errors import printable
 from studbook.lab.review.facts import Line, Review, Row
 
-__all__ = ["draw"]
+__all__ = ["Mark", "Panel", "draw"]
 
 _LEFT, _RIGHT, _WIDTH = 360, 130, 960
 _STEP, _HEAD, _FOOT = 22, 54, 34

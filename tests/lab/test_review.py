@@ -311,6 +311,15 @@ def test_a_candidate_whose_bytes_are_damaged_is_not_offered_for_review(changed: 
     assert caught.value.reason == "review.bytes"
 
 
+def test_a_loser_whose_bytes_were_cleared_with_leave_still_has_its_pack(changed: Lab, tmp_path: Path) -> None:
+    loser = next(s for s in decision(changed).standings if s.action == "archive")
+    changed.gc()
+    assert not changed.desk.workspace.blob_path(loser.artifact).exists()
+    found = changed.review_pack(loser.name, tmp_path / "review")
+    assert found.review.verdict is not None
+    assert found.review.verdict.reasons == loser.reasons
+
+
 def test_only_the_fields_that_differ_are_told(reader: Lab) -> None:
     _, policy = reader.desk.policy
     assert differences(policy, replace(policy, header=replace_owner(policy.header))) == ()

@@ -1,8 +1,8 @@
 """The door: one `Lab` for everything the command line can do, each verb one method.
 
 `round` is the blueprint, `rounds` holds it line for line; `founding` makes a lab, `sources` lets parents in, `suites`
-freezes what judges, `breeding` makes candidates, `judging` scores them, `channels` moves them, `audit` walks
-everything, `reading` looks. Only this package writes the ledger.
+freezes what judges, `breeding` makes candidates, `judging` scores them, `channels` moves them, `rollbacks` goes back,
+`review` packs what a person reads first, `audit` walks everything, `reading` looks. Only this package writes the ledger.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple, get_args
 
-from studbook.errors import ClaimRefused, OutOfOrder, OutsideAllowlist
+from studbook.errors import ClaimRefused, OutOfOrder
+from studbook.policy import stage_rule
 from studbook.records import (
     AdmissionRecord,
     CandidateManifest,
@@ -51,6 +52,14 @@ __all__ = [
 
 Moves = Iterable[tuple[str, Record | None]]
 CANARY_REFUSAL = "the canary stage is not built in this version, and it is never simulated"
+
+# What an open gate before champion is about, where that is not the candidate, and what opens it.
+_SPEAKS = {"approvals": "", "way-back": ""}
+_NEXT = {
+    "approvals": "Have other owners approve it: studbook approve CANDIDATE --for champion --as NAME",
+    "decided-against": "Run the round again: studbook round CLUSTER",
+    "hold": "Wait until then; only the policy's owners can ask for less.",
+}
 
 
 class ChannelState(NamedTuple):
@@ -149,8 +158,7 @@ def check_stage(policy: Policy, stage: str) -> None:
         raise OutOfOrder(
             CANARY_REFUSAL, advice="Release to shadow; promote with a person's key.", reason="order.canary"
         )
-    if stage not in policy.stages:
-        raise OutsideAllowlist(f"policy {policy.name} has no stage {stage!r}", where="policy: stages")
+    stage_rule(policy, stage)
 
 
 def gate(name: str, passed: bool | None, evidence: str | None, satisfied_by: str, detail: str) -> Gate:
@@ -267,6 +275,7 @@ def champion_template(
     state: Mapping[str, ChannelState],
     person: str,
     current: tuple[bool, str],
+    asked: Iterable[Gate],
 ) -> PromotionTemplate:
     """The gates between shadow and champion; the person's own signature is the last of them.
 
@@ -278,6 +287,7 @@ def champion_template(
         state: The channels.
         person: Who signs the promotion.
         current: Whether the decision was taken against what is in force, as `decided_against` says.
+        asked: The gates that the policy asks for beside these: time in shadow, and approvals.
     """
     shadow, champion = state["shadow"], state["champion"]
     here = shadow.artifact == manifest.artifact.sha256
@@ -297,6 +307,7 @@ def champion_template(
             "a champion stands to go back to" if champion.record else "there is no champion to go back to",
         ),
         gate("decided-against", current[0], decision, "decisions", current[1]),
+        *asked,
         gate("person", True, None, "person", f"is signed for by {person}"),
     )
     return PromotionTemplate(
@@ -320,8 +331,9 @@ def promote(
     if template.open_gates:
         first = template.open_gates[0]
         raise OutOfOrder(
-            f"gate {first.name} is {first.status}: the candidate {first.detail}",
-            advice="A candidate goes to shadow first: studbook round CLUSTER.",
+            f"gate {first.name} is {first.status}: {_SPEAKS.get(first.name, 'the candidate ')}{first.detail}",
+            where=f"{template.artifact[:12]} to {template.stage}",
+            advice=_NEXT.get(first.name, "A candidate goes to shadow first: studbook round CLUSTER."),
             reason="order.gate",
         )
     return ChampionPromotion(

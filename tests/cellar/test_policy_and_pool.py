@@ -19,7 +19,7 @@ POLICY = default_policy(HEADER)
 def test_the_default_policy_is_a_record_without_routed_operators_or_canary() -> None:
     assert read_record(write_record(POLICY)) == POLICY
     assert {grant.status for grant in POLICY.operators} == {"offline"}
-    assert POLICY.stages == ("shadow", "champion")
+    assert [rule.stage for rule in POLICY.stages] == ["shadow", "champion"]
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_recipe_that_could_never_run_stops_the_founding(tmp_path: Path) -> Non
         ({"gates": {"alpha": 0.9}}, "alpha"),
         ({"gates": {"alpha": "small"}}, "alpha"),
         ({"gates": {"colour": 1}}, "colour"),
-        ({"stages": ["shadow", "stardom"]}, "stages"),
+        ({"stages": [{"stage": "stardom", "approvals": 0, "hold_hours": 0}]}, "stages"),
         ({"protected": "rot"}, "protected"),
         ({"name": "two words"}, "name"),
     ],

@@ -40,8 +40,9 @@ class House(NamedTuple):
         return len(self.lab.desk.entries())
 
     def policy(self, notes: str) -> str:
-        """Commit another policy."""
-        return self.lab.desk.workspace.commit(replace(self.lab.desk.policy[1], notes=notes))
+        """Commit the next policy."""
+        newest = self.lab.desk.policy[1]
+        return self.lab.desk.workspace.commit(replace(newest, policy_version=newest.policy_version + 1, notes=notes))
 
     def lock(self, version: int) -> str:
         """Commit a lock on no suite."""

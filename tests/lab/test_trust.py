@@ -126,7 +126,7 @@ def test_deleted_bytes_of_a_source_are_put_back_by_registering_it(old_lab: Place
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"stages": ["canary"]}, OutsideAllowlist),
+        ({"stages": [{"stage": "canary", "approvals": 0, "hold_hours": 0}]}, OutsideAllowlist),
         ({"licences": []}, OutsideAllowlist),
         ({"budget": {"worker_bytes": 1}}, OutsideAllowlist),
         ({"utility": {"accuracy": -5}}, OutsideAllowlist),

@@ -23,6 +23,7 @@ from studbook.records import (
     RollbackRecord,
     RollbackSet,
     Rung,
+    StageRule,
     digest,
     replace,
 )
@@ -89,7 +90,7 @@ def step(moves: Moves, act: str, artifact: str, number: int) -> Record:
     if act == "first":
         return first_champion(HEADER, artifact, "f" * 64, "ann", "deployed", state["champion"])
     if act == "promote":
-        opened = champion_template(HEADER, manifest(artifact), "6" * 64, "7" * 64, state, "ann", IN_FORCE)
+        opened = champion_template(HEADER, manifest(artifact), "6" * 64, "7" * 64, state, "ann", IN_FORCE, ())
         return promote(HEADER, opened, digest(opened), "ann", f"act {number}", state["champion"])
     channel = act.removeprefix("undo ")
     return roll_back(HEADER, channel, state[channel], f"act {number}")
@@ -243,21 +244,23 @@ def test_nothing_is_promoted_where_there_is_no_champion_to_go_back_to() -> None:
 def test_a_decision_against_what_is_no_longer_in_force_promotes_nothing() -> None:
     moves = some_moves()[:2]
     stale = (False, "was decided against another champion than the one in force; run the round again")
-    opened = champion_template(HEADER, manifest(MODELS[1]), "6" * 64, "7" * 64, channel_state(moves), "ann", stale)
+    opened = champion_template(HEADER, manifest(MODELS[1]), "6" * 64, "7" * 64, channel_state(moves), "ann", stale, ())
     with pytest.raises(OutOfOrder, match="gate decided-against is failed"):
         promote(HEADER, opened, digest(opened), "ann", "", channel_state(moves)["champion"])
 
 
 def test_canary_is_refused_as_not_built_and_never_simulated() -> None:
     policy = default_policy(HEADER)
-    for stages in (("shadow", "champion"), ("shadow", "canary", "champion")):
+    canary = StageRule(stage="canary", approvals=1, hold_hours=0)
+    for stages in (policy.stages, (*policy.stages, canary)):
         with pytest.raises(OutOfOrder, match="not built") as caught:
             check_stage(replace(policy, stages=stages), "canary")
         assert caught.value.reason == "order.canary"
 
 
 def test_a_stage_the_policy_does_not_name_is_refused() -> None:
-    policy = replace(default_policy(HEADER), stages=("champion",))
+    shipped = default_policy(HEADER)
+    policy = replace(shipped, stages=shipped.stages[1:])
     with pytest.raises(OutsideAllowlist):
         check_stage(policy, "shadow")
     check_stage(policy, "champion")

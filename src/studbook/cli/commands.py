@@ -11,6 +11,7 @@ import msgspec
 
 from studbook.cli import history, pages, storage
 from studbook.cli.keys import key
+from studbook.cli.policy import policy as policy_verbs
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
 from studbook.errors import UsageError
 from studbook.lab import Lab
@@ -72,18 +73,25 @@ def register(session: Session, paths: Sequence[Path], name: str | None, licence:
 @commands.command()
 @click.argument("name")
 @click.option("--as", "person", required=True, help="Who approves; their key signs.")
-@click.option("--for", "clusters", multiple=True, default=("*",), help="A cluster it may be bred for [all].")
+@click.option(
+    "--for",
+    "clusters",
+    multiple=True,
+    default=("*",),
+    help="A cluster it may be bred for [all]; of a candidate: shadow, champion.",
+)
 @click.option("--until", default="", help="Last day, YYYY-MM-DD [a year from now].")
 @click.option("--reason", default="", help="Why.")
 @click.pass_obj
 def approve(session: Session, name: str, person: str, clusters: Sequence[str], until: str, reason: str) -> None:
-    """Approve a registered model as a parent, or sign a record that waits (NAME is its digest): a person's act."""
+    """Approve a source as a parent or a candidate for a stage, or sign what waits (NAME is its digest): a person's act."""
     with session.open() as lab:
         record = lab.approve(name, person, clusters, until, reason)
     session.give(record, pages.signed(record) if isinstance(record, Signed) else pages.approved(name, record))
 
 
 commands.add_command(key)
+commands.add_command(policy_verbs)
 history.add_to(commands)
 storage.add_to(commands)
 
@@ -268,7 +276,8 @@ def release(session: Session, name: str, stage: str, person: str | None, reason:
     only_with("person", "with --to champion; shadow needs nobody's key", stage != "shadow")
     with session.open() as lab:
         record = lab.release(name, stage, person, reason)
-        session.give(record, pages.moved(stage, record, lab.desk.name_of))
+        moved = pages.signed(record) if isinstance(record, Signed) else pages.moved(stage, record, lab.desk.name_of)
+        session.give(record, moved)
 
 
 @commands.command()

@@ -41,9 +41,11 @@ from studbook.lab.export import export
 from studbook.lab.history import Logged
 from studbook.lab.keys import Keys
 from studbook.lab.papers import Papers
-from studbook.lab.pending import Signed, approve_pending, waits
+from studbook.lab.pending import Signed, waits
+from studbook.lab.policies import Policies
 from studbook.lab.progress import Progress
 from studbook.lab.review import Pack, review_pack
+from studbook.lab.stages import approve_stage
 from studbook.lab.suites import Suites
 from studbook.records import (
     CompatibilityReport,
@@ -93,6 +95,7 @@ class Lab:
         self.suites = Suites(self.desk)
         self.adapters = Adapters(self.desk)
         self.keys = Keys(self.desk)
+        self.policy = Policies(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
             storage.finish_withdrawals(self.desk)
@@ -132,9 +135,19 @@ class Lab:
     def approve(
         self, name: str, person: str, clusters: Sequence[str] = ("*",), until: str = "", reason: str = ""
     ) -> ParentApproval | Signed:
-        """A person approves a registered model as a parent (for a year, unless a day is given), or a record that waits."""
+        """A person's yes: to a registered model as a parent, to a candidate before a stage, or to a record that waits.
+
+        Args:
+            name: The model, the candidate, or the digest of what waits.
+            person: Who approves.
+            clusters: The clusters a parent is approved for; for a candidate its stage, ``shadow`` or ``champion``.
+            until: Last day of a parent's approval; a year from today by default.
+            reason: Why.
+        """
         if waits(self.desk, name):
-            return approve_pending(self.desk, name, person)
+            return channels.approve_waiting(self.desk, name, person)
+        if stage := approvals.stage_of(self.desk, name, clusters, until):
+            return approve_stage(self.desk, self.desk.find_model(name), stage, person, reason)
         return approvals.approve(self.desk, name, person, clusters, until, reason)
 
     def compare(self, base: str, parents: Sequence[str], cluster: str | None = None) -> CompatibilityReport:
@@ -202,8 +215,8 @@ class Lab:
         """Search for a recipe on development items and breed the best one; nothing is judged or released."""
         return search.search(self.desk, cluster, request, resume=resume)
 
-    def release(self, name: str, stage: str, person: str | None = None, reason: str = "") -> Record:
-        """Move a winner to shadow or, with a person's key, to champion."""
+    def release(self, name: str, stage: str, person: str | None = None, reason: str = "") -> Record | Signed:
+        """Move a winner to shadow or, with a person's key, to champion; what needs more people waits for them."""
         return channels.release(self.desk, name, stage, person, reason)
 
     def rollback(self, channel: str = "champion", reason: str = "", to: str | None = None) -> RollbackRecord:

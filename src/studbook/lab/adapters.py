@@ -20,6 +20,7 @@ from studbook.files import write_new
 from studbook.lab import breeding, checkpoints, judging
 from studbook.lab.approvals import require_approved
 from studbook.lab.desk import Desk, plain_name
+from studbook.lab.generations import require_depth
 from studbook.lab.sources import licence_of
 from studbook.models.keyvalue import format_manifest
 from studbook.models.peft import read_peft
@@ -164,6 +165,7 @@ def breed_fused(desk: Desk, label: str, names: Sequence[str], today: date | None
     operator = AdapterFuse()
     policy_digest, policy = desk.policy
     check_operator(policy, operator_fields(operator))
+    require_depth(desk, (base, *([onto] if onto else ()), *used[1:]), operator.family)
     parents: list[Slm | Adapter] = [desk.model(onto or base), *(_package(desk, s) for s in sources)]
     cluster, _ = judging.declare_cluster(desk, label, base)
     # The base stays the f32 model the packages name, so the receipt's change is measured from what was trained.

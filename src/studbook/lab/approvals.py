@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import date, timedelta
+from typing import Literal
 
 from studbook.errors import OutOfOrder, UsageError, printable
 from studbook.lab.desk import Desk, plain_name, plain_text
@@ -12,7 +13,9 @@ from studbook.records import ParentApproval
 from studbook.registry.approval import Selection, select_approved_parents
 from studbook.registry.approval import require_approved as require_all_approved
 
-__all__ = ["approve", "require_approved", "require_unrevoked", "select"]
+__all__ = ["approve", "require_approved", "require_unrevoked", "select", "stage_of"]
+
+_STAGES: tuple[Literal["shadow", "champion"], ...] = ("shadow", "champion")
 
 
 def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: str, reason: str) -> ParentApproval:
@@ -24,10 +27,6 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
     """
     artifact = desk.find_model(name)
     sources = desk.registered()
-    if artifact not in sources:
-        raise UsageError(
-            f"{name!r} is a candidate, not a registered source", advice="Only registered sources are approved."
-        )
     until = until or (date.today() + timedelta(days=365)).isoformat()
     try:
         passed = date.fromisoformat(until) < date.today()
@@ -47,6 +46,30 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
     )
     desk.workspace.commit(approval, owner=person)
     return approval
+
+
+def stage_of(desk: Desk, name: str, words: Sequence[str], until: str) -> Literal["shadow", "champion"] | None:
+    """The stage that an approval is for; None where a registered source is approved as a parent.
+
+    Args:
+        desk: The lab.
+        name: The model or candidate.
+        words: What it is approved for: clusters of a source, one stage of a candidate.
+        until: Last day that was asked for; an approval before a stage has none.
+
+    Raises:
+        UsageError: if a source is approved for a stage, or a candidate for anything else.
+    """
+    stages = [stage for stage in _STAGES if stage in words]
+    if desk.find_model(name) in desk.registered():
+        if stages:
+            advice = "A registered source is approved as a parent, for clusters; stages are for winners of a round."
+            raise UsageError(f"{name!r} was registered, not bred here", where=f"--for {stages[0]}", advice=advice)
+        return None
+    if len(words) != 1 or not stages or until:
+        advice = "Only registered sources are approved as parents. Before a stage: --for shadow or --for champion."
+        raise UsageError(f"{name!r} is a candidate, not a registered source", where="--for", advice=advice)
+    return stages[0]
 
 
 def select(desk: Desk, cluster: str, base: str, today: date) -> Selection:

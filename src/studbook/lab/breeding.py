@@ -21,6 +21,7 @@ from studbook.lab import checkpoints
 from studbook.lab.absence import check_not_withdrawn
 from studbook.lab.checkpoint_store import already_bred
 from studbook.lab.desk import Desk
+from studbook.lab.generations import require_depth
 from studbook.lab.sources import compare_parents, inherited_data, licence_of
 from studbook.models.slm import Slm, parse_slm
 from studbook.policy import check_operator, inherited_licence
@@ -71,7 +72,8 @@ def plan(
 
     Raises:
         OutsideAllowlist: if the policy does not allow an operator or a parameter.
-        OverBudget: if there are more candidates than the policy allows, or one would break its budget.
+        OverBudget: if there are more candidates than the policy allows, or one would break its budget, that of
+            generations included.
         ParentsDoNotFit: if a recipe wants another number of parents.
     """
     policy_digest, policy = desk.policy
@@ -85,6 +87,7 @@ def plan(
         base = herd.champion if single else herd.base
         operator = expand(recipe, len(parents))
         check_operator(policy, operator_fields(operator))
+        require_depth(desk, (base, *parents), operator.family)
         for needed in (base, *parents):
             models.setdefault(needed, desk.model(needed))
         template = draft(

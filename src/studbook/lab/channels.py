@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import judging
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk, plain_text
-from studbook.lab.gates import CLAIM, current, shadow_gates
+from studbook.lab.entering import check_entering
+from studbook.lab.gates import CLAIM, champion_template_for, shadow_template
+from studbook.lab.pending import Signed, approve_pending, sign
+from studbook.lab.stages import decision_for
 from studbook.records import (
-    CandidateManifest,
     ChampionPromotion,
     ParentApproval,
-    PromotionTemplate,
     Record,
     ReleaseRecord,
     ViabilityDecision,
@@ -22,15 +23,16 @@ from studbook.records import (
 from studbook.release import (
     ChannelState,
     admit,
-    champion_template,
     check_stage,
     first_champion,
     promote,
     to_shadow,
 )
+from studbook.seal import Signer
 
 __all__ = [
     "alias_content",
+    "approve_waiting",
     "finish_aliases",
     "release",
     "release_to_shadow",
@@ -38,8 +40,10 @@ __all__ = [
 ]
 
 
-def release(desk: Desk, name: str, stage: str, person: str | None = None, reason: str = "") -> Record:
+def release(desk: Desk, name: str, stage: str, person: str | None = None, reason: str = "") -> Record | Signed:
     """Move a candidate to a stage, or install the first champion.
+
+    A promotion that takes more people than one waits for them; then nothing has moved, and what waits is returned.
 
     Args:
         desk: The lab.
@@ -57,7 +61,7 @@ def release(desk: Desk, name: str, stage: str, person: str | None = None, reason
     artifact = desk.find_model(name)
     require_unrevoked(desk, artifact)
     if stage == "shadow":
-        decision, record = _decision_for(desk, artifact)
+        decision, record = decision_for(desk, artifact)
         if held := release_to_shadow(desk, decision, record, again=True):
             raise OutOfOrder(held, reason="order.gate")
         return desk.workspace.get(_last_move(desk, "shadow"), ReleaseRecord)
@@ -89,16 +93,7 @@ def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision, *, a
         return ""
     if not again and any(r.artifact == record.chosen for _, r in desk.all(ReleaseRecord)):
         return f"it was in shadow and left it; `studbook release {record.chosen[:12]} --to shadow` puts it back"
-    standing = next(s for s in record.standings if s.artifact == record.chosen)
-    manifest = desk.workspace.get(standing.manifest, CandidateManifest)
-    template = PromotionTemplate(
-        header=desk.header,
-        stage="shadow",
-        artifact=record.chosen,
-        manifest=standing.manifest,
-        decision=decision,
-        gates=shadow_gates(desk, decision, record, manifest),
-    )
+    template = shadow_template(desk, decision, record)
     template_digest = desk.workspace.commit(template)
     if template.open_gates:
         first = template.open_gates[0]
@@ -138,7 +133,20 @@ def finish_aliases(desk: Desk) -> None:
             desk.workspace.write_alias(channel, alias_content(channel, state))
 
 
-def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPromotion:
+def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
+    """A person signs a record that waits; the last signature commits it, if the lab still carries it.
+
+    Raises:
+        StudbookError: as `approve_pending`; and if a gate of a promotion does not hold any longer, or another policy came
+            into force meanwhile. Then nothing is written.
+    """
+    found = approve_pending(desk, name, person, check_entering)
+    if found.committed and isinstance(found.record, ChampionPromotion):
+        sync_aliases(desk)
+    return found
+
+
+def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Record | Signed:
     if artifact not in desk.sources():
         raise OutOfOrder(
             f"{desk.name_of(artifact)} is no SLM1 model, and no suite here can judge it",
@@ -159,39 +167,30 @@ def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Champ
         raise OutOfOrder(f"{desk.name_of(artifact)} did not pass its runtime smoke", reason="order.smoke")
     state = desk.channels()["champion"]
     record = first_champion(desk.header, artifact, approval, person, reason, state)
-    desk.workspace.commit(record, owner=person)
-    sync_aliases(desk)
-    return record
+    return _signed(desk, record, person)
 
 
-def _promote(desk: Desk, artifact: str, person: str, reason: str) -> ChampionPromotion:
+def _promote(desk: Desk, artifact: str, person: str, reason: str) -> Record | Signed:
     channels = desk.channels()
     if channels["champion"].artifact == artifact:
         raise OutOfOrder(f"{desk.name_of(artifact)} is the champion already", reason="order.champion")
-    decision, record = _decision_for(desk, artifact)
-    standing = next(s for s in record.standings if s.artifact == artifact)
-    manifest = desk.workspace.get(standing.manifest, CandidateManifest)
-    template = champion_template(
-        desk.header, manifest, standing.manifest, decision, channels, person, current(desk, record)
-    )
-    promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])
+    decision_for(desk, artifact)
     # Refused without the person's key before anything is written.
-    desk.workspace.keys.find(desk.workspace.authority(), promotion.zone, promotion.kind(), person)
+    authority = desk.workspace.authority(ChampionPromotion.kind())
+    key = desk.workspace.keys.find(authority, ChampionPromotion.zone, ChampionPromotion.kind(), person)
+    template = champion_template_for(desk, desk.header, artifact, Signer(key.public, person), datetime.now(UTC))
+    promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])
     desk.workspace.commit(template)
-    desk.workspace.commit(promotion, owner=person)
+    return _signed(desk, promotion, person)
+
+
+def _signed(desk: Desk, promotion: ChampionPromotion, person: str) -> Record | Signed:
+    """Sign a promotion; the channel moves if that is enough, else the promotion waits."""
+    found = sign(desk, promotion, person)
+    if not found.committed:
+        return found
     sync_aliases(desk)
     return promotion
-
-
-def _decision_for(desk: Desk, artifact: str) -> tuple[str, ViabilityDecision]:
-    found = [(d, r) for d, r in desk.all(ViabilityDecision) if r.chosen == artifact]
-    if not found:
-        raise OutOfOrder(
-            f"no decision chose {desk.name_of(artifact)}",
-            advice="Only the winner of a round is released; `studbook show` says why it was not chosen.",
-            reason="order.decision",
-        )
-    return found[-1]
 
 
 def _last_move(desk: Desk, channel: str) -> str:

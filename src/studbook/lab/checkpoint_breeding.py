@@ -27,6 +27,7 @@ from studbook.files import read_file
 from studbook.lab.approvals import require_approved
 from studbook.lab.checkpoint_store import already_bred, intact, stored
 from studbook.lab.desk import Desk
+from studbook.lab.generations import require_depth
 from studbook.lab.resume import resumable
 from studbook.lab.sources import licence_of
 from studbook.policy import check_operator, inherited_licence
@@ -51,6 +52,7 @@ def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None =
     Raises:
         OutOfOrder: if a model is not approved as a parent.
         OutsideAllowlist: if the policy does not allow the operator.
+        OverBudget: if it would break the policy's budget, that of generations included.
         ParentsDoNotFit: if models do not fit, or the output differs from what was declared.
         DigestDiffers: if a recorded child whose bytes are gone comes out as another one.
         StudbookError: any of its kinds, if the worker fails; finished shards are kept for the next attempt.
@@ -58,6 +60,7 @@ def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None =
     policy_digest, policy = desk.policy
     check_operator(policy, recipe.operator)
     require_approved(desk, _WHO, recipe.sources(), date.today())
+    require_depth(desk, recipe.sources(), recipe.decoded().family)
     # The bound is dear: what was declared before is looked for first.
     declared = _declared(desk, recipe, policy_digest)
     for found, manifest in desk.candidates():

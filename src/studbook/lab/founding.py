@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from studbook.breeding.recipes import check_recipe
-from studbook.breeding.template import operator_fields
 from studbook.errors import RecordRefused, UsageError
 from studbook.files import read_file, replace_file, sync_folder, write_new
 from studbook.lab.desk import Desk, default_keys, make_header, plain_name
-from studbook.policy import check_operator, check_policy, default_policy
+from studbook.lab.policies import as_policy, check_whole
+from studbook.policy import default_policy
 from studbook.records import (
     Header,
     KeyGrant,
@@ -26,8 +25,6 @@ from studbook.records import (
     Zone,
     digest,
     read_plain_json,
-    read_struct,
-    write_record,
 )
 from studbook.sandbox import LEVELS
 from studbook.seal import KeyRing
@@ -64,7 +61,7 @@ LIFETIME = timedelta(days=730)
 ROLES = (
     Role("people/policy/policy", Zone.POLICY, ("policy/1", "revocation/1", "suites-lock/1", "tombstone/1")),
     Role("people/registry/approval", Zone.REGISTRY, ("parent-approval/1",)),
-    Role("people/release/promotion", Zone.RELEASE, ("champion-promotion/1",)),
+    Role("people/release/promotion", Zone.RELEASE, ("champion-promotion/1", "stage-approval/1")),
     Role("process/registry/registry", Zone.REGISTRY, ("source-manifest/1", "compatibility-report/1")),
     Role(
         "process/candidate/candidate",
@@ -123,9 +120,7 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
     check_free(path, witness)
     header = make_header(plain_name(owner, "--owner"))
     chosen = policy or default_policy(header)
-    check_policy(chosen)
-    for recipe in chosen.recipes:
-        check_operator(chosen, operator_fields(check_recipe(recipe)))
+    check_whole(chosen)
     _open_keys(ring.folder, path)
     root = _first_root(ring, header)
     write_new(ring.folder / PIN, f"{digest(root)}\n".encode())
@@ -210,8 +205,4 @@ def read_policy(path: Path, owner: str) -> Policy:
         if key == "minimum_isolation" and isinstance(value, str):
             value = LEVELS.get(value, value)
         merged[key] = merged[key] | value if isinstance(value, dict) and isinstance(merged[key], dict) else value
-    try:
-        policy = msgspec.convert(merged, Policy)
-    except msgspec.ValidationError as error:
-        raise RecordRefused(str(error), where=path, advice="Mend the named field.", reason=_FILE) from error
-    return read_struct(write_record(policy), Policy, path)
+    return as_policy(merged, path)

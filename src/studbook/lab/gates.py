@@ -2,49 +2,134 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from studbook.errors import ClaimRefused, StudbookError
 from studbook.lab import breeding, judging
 from studbook.lab.absence import absent
 from studbook.lab.desk import Desk
+from studbook.lab.rederive import check_candidate
+from studbook.lab.stages import approvals_gate, decision_for, hold_gate
 from studbook.records import (
     CandidateManifest,
     ConfirmationRecord,
     FailureCluster,
     Gate,
+    Header,
     Policy,
+    PromotionTemplate,
     Rung,
     RuntimeSmoke,
     SealedOpening,
     ViabilityDecision,
 )
-from studbook.release import check_claim, decided_against, gate
+from studbook.release import champion_template, check_claim, decided_against, gate
+from studbook.seal import Signer
 from studbook.viability import confirm
 
-__all__ = ["CLAIM", "confirmation_of", "current", "evidence_for", "replay_confirmation", "shadow_gates"]
+__all__ = [
+    "CLAIM",
+    "champion_template_for",
+    "confirmation_of",
+    "current",
+    "evidence_for",
+    "recorded_shadow_template",
+    "replay_confirmation",
+    "shadow_template",
+]
 
 # What an admitted candidate claims: it runs, and every source it descends from was trained.
 CLAIM = Rung.TRAINED
 
 
-def shadow_gates(desk: Desk, decision: str, record: ViabilityDecision, manifest: CandidateManifest) -> tuple[Gate, ...]:
-    """Every gate between a decision and shadow; the sealed suites are opened only when the others have passed."""
+def shadow_template(desk: Desk, decision: str, record: ViabilityDecision) -> PromotionTemplate:
+    """Every gate between a decision and shadow.
+
+    The sealed suites are opened only when the gates before have passed, and people approve last: they see everything.
+    """
+    manifest = desk.workspace.get(_manifest_of(record), CandidateManifest)
+    gates = _first_gates(desk, decision, record, manifest, _recompute_gate(desk, manifest))
+    if all(g.status == "passed" for g in gates):
+        gates.append(_confirmation_gate(desk, decision, record))
+    else:
+        gates.append(gate("confirmation", None, None, "decisions", "waits for the gates before it"))
+    return _shadow_template(desk, desk.header, decision, record, gates)
+
+
+def recorded_shadow_template(desk: Desk, template: PromotionTemplate) -> PromotionTemplate:
+    """The same from what is on record, for the decision that a template cites; nothing is bred, scored or written.
+
+    That a candidate was bred again is taken at its word here: `studbook ready` does it once more.
+    """
+    decision, record = template.decision, desk.workspace.get(template.decision, ViabilityDecision)
+    manifest = desk.workspace.get(_manifest_of(record), CandidateManifest)
+    gates = _first_gates(desk, decision, record, manifest, _recomputed(desk, manifest))
+    found = next(((d, c) for d, c in desk.all(ConfirmationRecord) if c.decision == decision), None)
+    gates.append(
+        _confirmed(*found) if found else gate("confirmation", None, None, "decisions", "was not looked at yet")
+    )
+    return _shadow_template(desk, template.header, decision, record, gates)
+
+
+def champion_template_for(
+    desk: Desk, header: Header, artifact: str, promoter: Signer, time: datetime
+) -> PromotionTemplate:
+    """Every gate between shadow and champion.
+
+    Args:
+        desk: The lab.
+        header: Header of the template.
+        artifact: Digest of the candidate.
+        promoter: Who promotes, and with which key.
+        time: When, in UTC; how long it was in shadow is counted up to then.
+
+    Raises:
+        OutOfOrder: if no decision chose it.
+    """
+    decision, record = decision_for(desk, artifact)
+    manifest = _manifest_of(record)
+    asked = hold_gate(desk, artifact, time), approvals_gate(desk, "champion", artifact, decision, promoter)
+    candidate = desk.workspace.get(manifest, CandidateManifest)
+    held = current(desk, record)
+    return champion_template(header, candidate, manifest, decision, desk.channels(), promoter.owner, held, asked)
+
+
+def _manifest_of(record: ViabilityDecision) -> str:
+    """Digest of the manifest of the candidate that a decision chose."""
+    return next(s.manifest for s in record.standings if s.artifact == record.chosen)
+
+
+def _shadow_template(
+    desk: Desk, header: Header, decision: str, record: ViabilityDecision, gates: list[Gate]
+) -> PromotionTemplate:
+    assert record.chosen is not None
+    return PromotionTemplate(
+        header=header,
+        stage="shadow",
+        artifact=record.chosen,
+        manifest=_manifest_of(record),
+        decision=decision,
+        gates=(*gates, approvals_gate(desk, "shadow", record.chosen, decision)),
+    )
+
+
+def _first_gates(
+    desk: Desk, decision: str, record: ViabilityDecision, manifest: CandidateManifest, recomputed: Gate
+) -> list[Gate]:
     artifact = manifest.artifact.sha256
     holds, detail = current(desk, record)
     kept = all(c.passed for c in manifest.checks)
     smoke = next((d for d, s in desk.all(RuntimeSmoke) if s.artifact == artifact and s.passed), None)
     champion = desk.channels()["champion"]
-    gates = [
+    return [
         gate("decision", True, decision, "decisions", "chosen over champion, parents and doing nothing"),
         gate("decided-against", holds, decision, "decisions", detail),
         gate("lineage", kept, manifest.template, "candidate", "came out as declared"),
-        _recompute_gate(desk, manifest),
+        recomputed,
         gate("runtime-smoke", smoke is not None, smoke, "evaluation", "loads and runs"),
         _claim_gate(desk, artifact, smoke),
         gate("way-back", champion.record is not None, champion.record, "release", "a champion to go back to"),
     ]
-    if all(g.status == "passed" for g in gates):
-        return (*gates, _confirmation_gate(desk, decision, record))
-    return (*gates, gate("confirmation", None, None, "decisions", "waits for the gates before it"))
 
 
 def current(desk: Desk, record: ViabilityDecision) -> tuple[bool, str]:
@@ -89,10 +174,19 @@ def replay_confirmation(desk: Desk, record: ConfirmationRecord) -> ConfirmationR
 
 def _recompute_gate(desk: Desk, manifest: CandidateManifest) -> Gate:
     try:
-        breeding.reproduce_manifest(desk, manifest)
+        if desk.policy[1].recompute == "full":
+            breeding.reproduce_manifest(desk, manifest)
+        else:
+            check_candidate(desk, manifest)
     except StudbookError as error:
         return gate("recompute", False, manifest.receipt, "candidate", error.message)
-    return gate("recompute", True, manifest.receipt, "candidate", "its receipt gives the same bytes")
+    return _recomputed(desk, manifest)
+
+
+def _recomputed(desk: Desk, manifest: CandidateManifest) -> Gate:
+    full = desk.policy[1].recompute == "full"
+    detail = "its receipt gives the same bytes" if full else "receipt, template and bytes fit; it was not bred again"
+    return gate("recompute", True, manifest.receipt, "candidate", detail)
 
 
 def _claim_gate(desk: Desk, artifact: str, smoke: str | None) -> Gate:
@@ -115,11 +209,14 @@ def _confirmation_gate(desk: Desk, decision: str, record: ViabilityDecision) -> 
             )
         made = _confirm(desk, record, opening)
         found = desk.workspace.commit(made), made
-    confirmation = found[1]
+    return _confirmed(*found)
+
+
+def _confirmed(digest: str, confirmation: ConfirmationRecord) -> Gate:
     failed = [c.on for c in confirmation.comparisons if not c.passed]
     outcome = "confirmed" if confirmation.passed else f"not confirmed on {', '.join(failed) or 'any data'}"
     detail = f"opening {confirmation.opening} of {confirmation.of} of the sealed suites: {outcome}"
-    return gate("confirmation", confirmation.passed, found[0], "decisions", detail)
+    return gate("confirmation", confirmation.passed, digest, "decisions", detail)
 
 
 def _open_sealed(desk: Desk, decision: str, record: ViabilityDecision) -> int | None:

@@ -7,6 +7,8 @@ to its threshold; only then it is committed. What waits changes nothing, and may
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
@@ -16,10 +18,12 @@ from studbook.files import make_folder, read_file, replace_file
 from studbook.lab.desk import Desk
 from studbook.records import Record, Root, digest
 from studbook.records.doors import MAX_RECORD_BYTES
-from studbook.seal import SigningKey, add_signature, peek, seal, signing_keys, unseal
+from studbook.seal import Signer, SigningKey, add_signature, peek, seal, signing_keys, unseal
 
-__all__ = ["Signed", "approve_pending", "sign", "signers_here", "waiting", "waits"]
+__all__ = ["Check", "Signed", "approve_pending", "sign", "signers_here", "waiting", "waits"]
 
+# Refuses a record by these signers at this time, in UTC; see `studbook.lab.entering`.
+Check = Callable[[Desk, Record, Sequence[Signer], datetime], None]
 # What one more signature can still mend.
 _SHORT = frozenset(("authority.threshold", "authority.root-threshold", "authority.root-old-threshold"))
 _FILE = re.compile(r"[0-9a-f]{64}\.json")
@@ -63,13 +67,14 @@ def sign(desk: Desk, record: Record, person: str) -> Signed:
     return _settle(desk, record, seal(record, *signers_here(desk, record, person)))
 
 
-def approve_pending(desk: Desk, name: str, person: str) -> Signed:
+def approve_pending(desk: Desk, name: str, person: str, check: Check | None = None) -> Signed:
     """A person signs a record that waits; with the last signature it takes, it is committed.
 
     Args:
         desk: The lab.
         name: Its digest, or the first eight or more digits of it.
         person: Who signs. One who signed already signs nothing anew, but what has enough signatures is committed.
+        check: Refuses a record with enough signatures that the lab, which went on meanwhile, does not carry any more.
 
     Raises:
         UsageError: if nothing of that name waits.
@@ -90,7 +95,7 @@ def approve_pending(desk: Desk, name: str, person: str) -> Signed:
     for key in signers_here(desk, record, person):
         if key.public not in already:
             data = add_signature(data, key, path)
-    return _settle(desk, record, data)
+    return _settle(desk, record, data, check)
 
 
 def signers_here(desk: Desk, record: Record, person: str) -> list[SigningKey]:
@@ -110,18 +115,20 @@ def signers_here(desk: Desk, record: Record, person: str) -> list[SigningKey]:
     raise NotAuthorised(text, where=ring.folder, advice=advice, reason="authority.key-missing")
 
 
-def _settle(desk: Desk, record: Record, envelope: bytes) -> Signed:
+def _settle(desk: Desk, record: Record, envelope: bytes, check: Check | None = None) -> Signed:
     """Commit a record that enough people signed; let it wait otherwise."""
     name = digest(record)
     path = desk.workspace.pending / f"{name}.json"
     try:
-        unseal(envelope, desk.workspace.authority(record.kind()), path)
+        sealed = unseal(envelope, desk.workspace.authority(record.kind()), path)
     except NotAuthorised as error:
         if error.reason not in _SHORT:
             raise
         make_folder(path.parent)
         replace_file(path, envelope)
         return Signed(record, name, False, error.message)
+    if check is not None:
+        check(desk, record, sealed.signers, datetime.now(UTC))
     if path.exists():
         # Whoever signs last may not hold the audit key: what they signed is kept for the one who does.
         replace_file(path, envelope)

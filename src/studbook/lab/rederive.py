@@ -25,6 +25,7 @@ from studbook.breeding.sources import SlmTensors, as_inputs, open_inputs
 from studbook.errors import DigestDiffers, StudbookError
 from studbook.lab.adapters import FUSE, builds
 from studbook.lab.desk import Desk
+from studbook.lab.generations import require_depth
 from studbook.lab.sources import inherited_data, licence_of
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.peft import read_peft
@@ -80,6 +81,7 @@ def check_template(desk: Desk, record: LineageTemplate) -> None:
     Raises:
         DigestDiffers: naming the field that does not follow from the others.
         OutOfOrder: if a source it uses was approved by nobody.
+        OverBudget: if it is further from its founders than the policy allowed.
         StudbookError: any of its kinds, if its operator is unknown, has an unknown parameter, or was not allowed.
     """
     recipe = recipe_of(record)
@@ -102,6 +104,7 @@ def check_template(desk: Desk, record: LineageTemplate) -> None:
     }
     _require("template", facts, "template.field")
     check_operator(policy, _plain(operator))
+    require_depth(desk, (record.base, *record.parents), operator.family)
     used = {f for artifact in (record.base, *record.parents) for f in desk.founders_of(artifact)}
     registered = {
         a: found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab import judging
 from studbook.lab.absence import check_clearing, check_tombstone
 from studbook.lab.desk import Desk
+from studbook.lab.entering import check_entering, check_shadow
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
 from studbook.lab.rollbacks import check_rollback
@@ -18,7 +20,6 @@ from studbook.records import (
     ArchiveRecord,
     BaselineReceipt,
     CandidateManifest,
-    ChampionPromotion,
     CheckpointSource,
     ClearingRecord,
     ConfirmationRecord,
@@ -27,7 +28,6 @@ from studbook.records import (
     LineageTemplate,
     ModelSource,
     OperatorReceipt,
-    ParentApproval,
     Policy,
     PromotionTemplate,
     Record,
@@ -40,7 +40,7 @@ from studbook.records import (
     ViabilityDecision,
     digest,
 )
-from studbook.release import check_admitted, check_claim, check_promoted, decided_against
+from studbook.release import check_admitted, check_claim, decided_against
 from studbook.viability import Baseline, archive, decide
 
 __all__ = ["check_record", "replay"]
@@ -59,6 +59,7 @@ def check_record(desk: Desk, entry: LedgerEntry) -> None:
     sealed = desk.workspace.sealed(entry)
     if check := _CHECKS.get(type(sealed.record)):
         check(desk, sealed.record)
+    check_entering(desk, sealed.record, sealed.signers, datetime.fromisoformat(entry.time))
     for field in ("approved_by", "promoted_by", "withdrawn_by"):
         named = getattr(sealed.record, field, None)
         if named is not None and named not in sealed.owners:
@@ -142,24 +143,16 @@ def _admission(desk: Desk, record: AdmissionRecord) -> None:
     template = desk.workspace.get(record.template, PromotionTemplate)
     decision = desk.workspace.get(template.decision, ViabilityDecision)
     check_admitted(record, template, decision)
+    check_shadow(desk, record.template)
     check_claim(record.claim, evidence_for(desk, record.artifact))
 
 
 def _release(desk: Desk, record: ReleaseRecord) -> None:
-    if desk.workspace.get(record.admission, AdmissionRecord).artifact != record.artifact:
+    admission = desk.workspace.get(record.admission, AdmissionRecord)
+    if admission.artifact != record.artifact:
         raise DigestDiffers("the admission it cites is another candidate's")
-
-
-def _promotion(desk: Desk, record: ChampionPromotion) -> None:
-    channels = desk.channels()
-    if record.basis == "first":
-        approval = desk.workspace.get(record.evidence, ParentApproval)
-        if approval.artifact != record.artifact or channels["champion"].record is not None:
-            raise OutOfOrder("is no first champion, or the approval it cites is another model's")
-        return
-    template = desk.workspace.get(record.evidence, PromotionTemplate)
-    decision = desk.workspace.get(template.decision, ViabilityDecision)
-    check_promoted(record, template, decision, channels["shadow"])
+    # An admission of another day may be used again, but only while all of it still holds.
+    check_shadow(desk, admission.template)
 
 
 def _same(again: Record, record: Record, what: str) -> None:
@@ -179,7 +172,6 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     BaselineReceipt: _baselines,
     AdmissionRecord: _admission,
     ReleaseRecord: _release,
-    ChampionPromotion: _promotion,
     RollbackRecord: check_rollback,
     SearchReceipt: check_search,
     ClearingRecord: check_clearing,

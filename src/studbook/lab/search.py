@@ -20,6 +20,7 @@ from studbook.executor import available_cores, in_order
 from studbook.lab import breeding, judging, rounds
 from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
+from studbook.lab.generations import require_depth
 from studbook.lab.search_check import require_same, searched_suites, space_of, tables_of
 from studbook.lab.search_journal import Journal
 from studbook.lab.suites import of_role
@@ -159,6 +160,7 @@ def _prepare(desk: Desk, label: str, request: Request) -> _Ground:
         raise UsageError(f"{request.evaluations} evaluations; 1 to {_MOST}", where="--evaluations")
     herd, cluster, _ = rounds.start(desk, label, [], names, date.today())
     _check_filters(desk, herd.base, request.filters)
+    require_depth(desk, (herd.base, *herd.parents), "the winner")
     held = {s.digest: s for s in of_role(desk, "development")}
     suites = tuple(held[d] for d in searched_suites(policy, label, {d: s.manifest for d, s in held.items()}))
     labels = tuple(dict.fromkeys(s.manifest.cluster for s in suites))

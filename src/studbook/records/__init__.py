@@ -21,6 +21,7 @@ from studbook.records.authority import (
     Revocation,
     RevokedSubject,
     Root,
+    StageRule,
     SuitesLock,
     Threshold,
     Utility,
@@ -72,6 +73,7 @@ from studbook.records.release import (
     ReleaseRecord,
     RollbackRecord,
     RollbackSet,
+    StageApproval,
 )
 from studbook.records.sources import (
     AdapterSource,
@@ -110,6 +112,7 @@ AnyRecord = (
     | ArchiveRecord
     | SealedOpening
     | ConfirmationRecord
+    | StageApproval
     | PromotionTemplate
     | AdmissionRecord
     | ReleaseRecord
@@ -200,6 +203,8 @@ __all__ = [
     "SealedOpening",
     "SearchReceipt",
     "SourceManifest",
+    "StageApproval",
+    "StageRule",
     "Standing",
     "SuiteManifest",
     "SuiteResult",

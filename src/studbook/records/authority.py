@@ -21,6 +21,7 @@ __all__ = [
     "Revocation",
     "RevokedSubject",
     "Root",
+    "StageRule",
     "SuitesLock",
     "Threshold",
     "Utility",
@@ -169,6 +170,7 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         worker_bytes: Address space of one worker in bytes.
         output_bytes: Size of one candidate file in bytes.
         relative_delta: Largest ||candidate - base|| / ||base|| a candidate may have (L2 over all tensors).
+        depth: Most generations between a candidate and its farthest founder; a founder is generation 0.
     """
 
     candidates: Annotated[int, Meta(ge=1, le=10_000)]
@@ -177,6 +179,7 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     worker_bytes: Count
     output_bytes: Count
     relative_delta: Annotated[float, Meta(gt=0.0)]
+    depth: Annotated[int, Meta(ge=1, le=10_000)]
 
 
 class Gates(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -249,6 +252,21 @@ class LicenceRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     combines_with: tuple[Name, ...]
 
 
+class StageRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What has to come before one stage, beside the gates that always stand there.
+
+    Attributes:
+        stage: The stage.
+        approvals: How many distinct owners, with as many distinct public keys, must approve; for champion whoever
+            promotes is one of them.
+        hold_hours: Least time in shadow before champion, in hours of ledger time.
+    """
+
+    stage: Literal["shadow", "canary", "champion"]
+    approvals: Annotated[int, Meta(ge=0, le=100)]
+    hold_hours: Annotated[int, Meta(ge=0, le=87_600)]
+
+
 class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
     """Everything a round may not decide for itself; one signed document.
 
@@ -263,7 +281,9 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
         reserve: Storage reserve.
         licences: The licence table.
         minimum_isolation: Measures every worker must have reached.
-        stages: The way to champion, in order.
+        recompute: What shadow asks of a candidate's bytes: ``receipt`` that they, their receipt and their template fit
+            each other, ``full`` that they are bred again byte for byte.
+        stages: The way to champion, in order, with what each stage asks for.
         protected: Clusters on which no candidate may be inferior to the champion; none named means every task suite's.
         notes: In plain words, what this policy is for.
     """
@@ -279,7 +299,8 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
     reserve: Reserve
     licences: tuple[LicenceRule, ...]
     minimum_isolation: tuple[Name, ...]
-    stages: tuple[Literal["shadow", "canary", "champion"], ...]
+    recompute: Literal["receipt", "full"]
+    stages: tuple[StageRule, ...]
     protected: tuple[Name, ...]
     notes: Text
 

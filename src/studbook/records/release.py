@@ -19,6 +19,7 @@ __all__ = [
     "ReleaseRecord",
     "RollbackRecord",
     "RollbackSet",
+    "StageApproval",
 ]
 
 Channel = Literal["shadow", "canary", "champion"]
@@ -31,7 +32,7 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         name: What it asks.
         status: passed, pending or failed; nothing is admitted while one is pending or failed.
         evidence: Digest of the record that settles it; null while it is pending.
-        satisfied_by: Who may settle it: a key's zone, or ``person``.
+        satisfied_by: Who may settle it: a key's zone, ``person``, or ``time``.
         detail: In words.
     """
 
@@ -40,6 +41,36 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     evidence: Digest | None
     satisfied_by: Name
     detail: Text
+
+
+class StageApproval(Record, frozen=True, kw_only=True, tag="stage-approval/1"):
+    """A person agrees that a candidate enters a stage; good for one decision and one place in its life only.
+
+    Attributes:
+        stage: The stage.
+        artifact: Digest of the candidate.
+        decision: Digest of the ViabilityDecision that chose it, which names policy, suites and champion.
+        standing: Digest of the candidate's last move in any channel; null when it never moved. Once it moves again, an
+            approval given before counts no longer.
+        approved_by: The person.
+        reason: Why.
+    """
+
+    zone: ClassVar[Zone] = Zone.RELEASE
+    stage: Channel
+    artifact: Digest
+    decision: Digest
+    standing: Digest | None
+    approved_by: Name
+    reason: Text
+
+    def subjects(self) -> tuple[str, ...]:
+        """The candidate."""
+        return (self.artifact,)
+
+    def references(self) -> tuple[str, ...]:
+        """The decision, and the last move."""
+        return tuple(d for d in (self.decision, self.standing) if d)
 
 
 class PromotionTemplate(Record, frozen=True, kw_only=True, tag="promotion-template/1"):

@@ -19,6 +19,7 @@ PEOPLES_KINDS = frozenset(
         "parent-approval/1",
         "policy/1",
         "revocation/1",
+        "stage-approval/1",
         "suites-lock/1",
         "tombstone/1",
     )

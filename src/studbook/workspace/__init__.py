@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,8 +20,9 @@ from typing import NamedTuple
 from studbook.errors import BytesLie, DigestDiffers, OutOfOrder
 from studbook.files import lock_folder, make_folder, place, replace_file, sha256_file, sync_folder, write_new
 from studbook.ledger import Draft, Ledger, Staging, Witness, audit_keys
-from studbook.records import Blob, LedgerEntry, Record, Root, Zone
+from studbook.records import LedgerEntry, Record, Root, Zone
 from studbook.seal import AUTHORITY_KINDS, Authority, KeyRing, SigningKey, seal, unseal
+from studbook.workspace.lines import entry_time, new_entry
 from studbook.workspace.places import FORMAT, MARKER, check_free, check_lab, marker_bytes, witness_folder
 from studbook.workspace.store import Store
 
@@ -181,7 +181,8 @@ class Workspace(Store):
 
         Raises:
             NotAuthorised: if no key at hand may sign it, or the envelope does not count.
-            OutOfOrder: if it cites a record the ledger does not hold, or an earlier commit failed half-way.
+            OutOfOrder: if it cites a record the ledger does not hold, an earlier commit failed half-way, or the clock
+                was set back (``ledger.clock``).
             DigestDiffers: if a file's bytes are not those of its digest, or the envelope holds another record.
         """
         return self.commit_all([Accession(record, blobs or {}, owner, envelope)])[0]
@@ -214,7 +215,7 @@ class Workspace(Store):
 
     def _draft(self, accession: Accession, draft: Draft, new: _New) -> str:
         """Seal and stage one record of a group, and draft its line."""
-        record, now = accession.record, datetime.now(UTC)
+        record, now = accession.record, entry_time(datetime.now(UTC), draft.entries or self.ledger.entries)
         kind, position, day = record.kind(), draft.sequence, _day(now)
         if isinstance(record, Root) and not self.ledger.entries:
             authority = Authority(record)
@@ -234,7 +235,7 @@ class Workspace(Store):
         unknown = sorted((d, c) for d, c in accession.blobs.items() if d not in self._blobs and d not in new.blobs)
         blobs = [self._staging.stage(digest, content) for digest, content in unknown]
         whole = self._staging.stage(hashlib.sha256(envelope).hexdigest(), envelope)
-        entry = _entry(record, sealed.digest, draft, now, whole, blobs)
+        entry = new_entry(record, sealed.digest, draft, now, whole, blobs)
         draft.add(entry, self._line_key(entry, envelope, draft, day))
         new.records.add(sealed.digest)
         new.blobs.update(d for d, _ in unknown)
@@ -379,18 +380,3 @@ class _New:
 
 def _day(time: datetime) -> str:
     return time.date().isoformat()
-
-
-def _entry(record: Record, digest: str, draft: Draft, now: datetime, envelope: Blob, blobs: list[Blob]) -> LedgerEntry:
-    return LedgerEntry(
-        header=record.header,
-        sequence=draft.sequence,
-        previous=draft.head,
-        time=now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        host="".join(c for c in platform.node() if c.isprintable())[:255],
-        record_zone=record.zone,
-        record_kind=record.kind(),
-        record=digest,
-        envelope=envelope,
-        blobs=tuple(blobs),
-    )

@@ -1,28 +1,25 @@
-"""What the policy says about an operator or a licence: small questions with typed answers. And the default policy."""
+"""What the policy says about an operator, a licence, a stage or a generation: small questions with typed answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from studbook.errors import OutsideAllowlist, ParentsDoNotFit
-from studbook.records import (
-    Budget,
-    Gates,
-    Header,
-    LicenceRule,
-    OperatorGrant,
-    Policy,
-    Reserve,
-    Utility,
-)
-from studbook.sandbox.levels import LEVELS
+from studbook.errors import OutOfOrder, OutsideAllowlist, OverBudget, ParentsDoNotFit
+from studbook.records import Policy, StageRule
 
-__all__ = ["check_operator", "check_policy", "default_policy", "inherited_licence", "operator_refusals"]
+__all__ = [
+    "check_generation",
+    "check_operator",
+    "check_policy",
+    "check_version",
+    "inherited_licence",
+    "operator_refusals",
+    "stage_rule",
+]
 
 # Interpreter, numpy and compiled kernels take most of this before a model is opened.
 _LEAST_WORKER_BYTES = 1 << 30
-_PERMISSIVE = ("CC0-1.0", "MIT", "BSD-3-Clause", "Apache-2.0")
 
 
 def operator_refusals(policy: Policy, operator: Mapping[str, Any]) -> tuple[str, ...]:
@@ -77,8 +74,14 @@ def check_policy(policy: Policy) -> None:
     rules = (
         (
             "stages",
-            policy.stages == ("shadow", "champion"),
+            tuple(rule.stage for rule in policy.stages) == ("shadow", "champion"),
             "must be shadow, champion: canary is not built in this version",
+        ),
+        ("stages: shadow", _rule(policy, "shadow").hold_hours == 0, "nothing comes before shadow, so nothing is held"),
+        (
+            "stages: champion",
+            _rule(policy, "champion").approvals > 0,
+            "whoever promotes is one owner: ask for 1 or more",
         ),
         ("operators", bool(policy.operators), "allows no operator"),
         ("operators", not crossed, f"bounds of {', '.join(crossed)} are the wrong way round"),
@@ -93,6 +96,64 @@ def check_policy(policy: Policy) -> None:
             raise OutsideAllowlist(
                 what, where=f"policy: {field}", advice="Mend the field in the policy file.", reason="policy.field"
             )
+
+
+def check_version(policy: Policy, expected: int, where: object) -> None:
+    """Refuse a policy that does not follow the one before it: versions count by one, and none is ever put back.
+
+    Args:
+        policy: The policy that shall come into force.
+        expected: The only version that follows; one more than the newest that ever entered.
+        where: Its file or record, for errors.
+
+    Raises:
+        OutOfOrder: ``policy.replay`` for an older version, ``policy.same`` for the newest, ``policy.skip`` for a later one.
+    """
+    found, newest = policy.policy_version, expected - 1
+    if found == expected:
+        return
+    reason = "skip" if found > expected else "same" if found == newest else "replay"
+    text = {
+        "skip": f"is version {found}, and {newest} is the newest: a version in between was skipped",
+        "same": f"is version {found} again, which entered already",
+        "replay": f"is version {found}, older than version {newest}; an older policy is never put back",
+    }[reason]
+    advice = f"Set policy_version to {expected}, after a look at what changes: studbook policy diff current FILE"
+    raise OutOfOrder(text, where=f"{where}: policy_version", advice=advice, reason=f"policy.{reason}")
+
+
+def check_generation(policy: Policy, generation: int, what: str) -> None:
+    """Refuse a candidate that would be further away from its founders than the policy allows.
+
+    Args:
+        policy: The policy in force.
+        generation: Generations between the candidate and its farthest founder; a founder's own is 0.
+        what: What is bred, for the message.
+
+    Raises:
+        OverBudget: ``budget.depth``.
+    """
+    if generation > policy.budget.depth:
+        raise OverBudget(
+            f"{what} would be generation {generation} after its founders; the policy allows {policy.budget.depth}",
+            where="policy: budget.depth",
+            advice="Breed from registered models again, or have the owner of the policy allow more generations.",
+            reason="budget.depth",
+        )
+
+
+def stage_rule(policy: Policy, stage: str) -> StageRule:
+    """What the policy asks for before a stage.
+
+    Raises:
+        OutsideAllowlist: if its way to champion does not include the stage.
+    """
+    for rule in policy.stages:
+        if rule.stage == stage:
+            return rule
+    raise OutsideAllowlist(
+        f"policy {policy.name} has no stage {stage!r}", where="policy: stages", reason="policy.stage"
+    )
 
 
 def inherited_licence(policy: Policy, licences: Iterable[str]) -> str:
@@ -120,29 +181,10 @@ def inherited_licence(policy: Policy, licences: Iterable[str]) -> str:
     return max(names, key=lambda n: (table[n].strictness, n))
 
 
-def default_policy(header: Header, **changes: Any) -> Policy:
-    """The policy a new lab starts with: conservative gates, every operator of this version offline-bred, none routed.
-
-    Args:
-        header: The record header.
-        changes: Fields to set otherwise, such as ``recipes`` or ``protected``.
-    """
-    fields: dict[str, Any] = {
-        "name": "default",
-        "policy_version": 1,
-        "operators": _DEFAULT_OPERATORS,
-        "recipes": _DEFAULT_RECIPES,
-        "budget": _DEFAULT_BUDGET,
-        "gates": _DEFAULT_GATES,
-        "utility": _DEFAULT_UTILITY,
-        "reserve": Reserve(capacity_bytes=256 << 20, minimum_bytes=64 << 20),
-        "licences": _DEFAULT_LICENCES,
-        "minimum_isolation": _DEFAULT_ISOLATION,
-        "stages": ("shadow", "champion"),
-        "protected": (),
-        "notes": "Shadow, then champion by a person's key. There is no canary stage in this version.",
-    }
-    return Policy(header=header, **{**fields, **changes})
+def _rule(policy: Policy, stage: Literal["shadow", "champion"]) -> StageRule:
+    """The rule of a stage; one that asks for nothing unusual where there is none, which is refused by itself."""
+    found = next((rule for rule in policy.stages if rule.stage == stage), None)
+    return found or StageRule(stage=stage, approvals=1, hold_hours=0)
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
@@ -151,78 +193,3 @@ def _numbers(value: Any) -> tuple[float, ...]:
     if isinstance(value, int | float):
         return (float(value),)
     return tuple(float(v) for v in value if isinstance(v, int | float)) if isinstance(value, list | tuple) else ()
-
-
-def _grant(operator: str, **bounds: tuple[float, float]) -> OperatorGrant:
-    return OperatorGrant(operator=operator, status="offline", bounds=bounds)
-
-
-_DEFAULT_OPERATORS = (
-    _grant("adapter-fuse/1"),
-    _grant("blend/1", weights=(0.0, 1.0)),
-    _grant("breadcrumbs/1", scale=(-1.0, 1.5)),
-    _grant("crossover/1"),
-    _grant("crossover-split/1"),
-    _grant("dare/1", keep=(0.05, 1.0), scales=(-1.0, 1.0)),
-    _grant("dare-norm-matched/1", keep=(0.05, 1.0), scales=(-1.0, 1.0)),
-    _grant("dare-ties/1", scale=(-1.0, 1.5)),
-    _grant("della/1", scale=(-1.0, 1.5)),
-    _grant("dequantise/1"),
-    _grant("federated-update/1", scale=(-1.0, 1.5)),
-    _grant("linear-sum/1", weights=(-4.0, 4.0)),
-    _grant("model-stock/1"),
-    _grant("multislerp/1"),
-    _grant("mutation/1", strength=(0.0, 0.1)),
-    _grant("nearswap/1"),
-    _grant("passthrough/1"),
-    _grant("prune/1", fraction=(0.0, 0.5)),
-    _grant("quantise/1"),
-    _grant("scheduled/1"),
-    _grant("sign-aware-merge/1", density=(0.05, 1.0), scale=(-1.0, 1.5)),
-    _grant("slerp/1", t=(0.0, 1.0)),
-    _grant("soup/1"),
-    _grant("sparse-task-delta/1", scales=(-1.0, 1.0)),
-    _grant("task-delta/1", scales=(-1.0, 1.0)),
-    _grant("ties/1", scale=(-1.0, 1.5)),
-    _grant("tokenizer-extend/1"),
-    _grant("tokenizer-prune/1"),
-)
-# What a round tries when nobody says otherwise; one number stands for every parent.
-_DEFAULT_RECIPES: tuple[dict[str, Any], ...] = (
-    {"operator": "blend/1", "weights": "uniform"},
-    {"operator": "task-delta/1", "scales": 0.3, "skip": []},
-    {"operator": "sign-aware-merge/1", "density": 0.5, "weights": "uniform", "scale": 1.0, "skip": []},
-    {"operator": "dare/1", "keep": 0.8, "scales": 0.3, "seed": 1, "skip": []},
-)
-_DEFAULT_BUDGET = Budget(
-    candidates=16,
-    evaluations=400_000,
-    worker_seconds=600,
-    worker_bytes=4 << 30,
-    output_bytes=16 << 30,
-    relative_delta=1.5,
-)
-_DEFAULT_GATES = Gates(
-    alpha=0.05,
-    margin=0.02,
-    calibration_margin=0.05,
-    practical_minimum=0.01,
-    finalists=3,
-    cluster_error=0.05,
-    maximum_bytes=33_554_432,
-    sealed_openings=20,
-)
-_DEFAULT_UTILITY = Utility(
-    weights_version="accuracy-first/1",
-    accuracy=1.0,
-    memory=0.02,
-    compute=0.02,
-    risk=0.0025,
-    switching_threshold=0.005,
-)
-# Landlock and seccomp. A lab on another system needs a policy that says "portable"; see docs/sandbox.md.
-_DEFAULT_ISOLATION = LEVELS["kernel"]
-_DEFAULT_LICENCES = tuple(
-    LicenceRule(spdx=name, strictness=rank, combines_with=tuple(o for o in _PERMISSIVE if o != name))
-    for rank, name in enumerate(_PERMISSIVE)
-)

@@ -1,0 +1,166 @@
+"""The policy as people handle it: read it, compare two of them, sign the next one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from studbook.breeding.recipes import check_recipe
+from studbook.breeding.template import operator_fields
+from studbook.errors import RecordRefused, UsageError, printable
+from studbook.files import read_file, write_new
+from studbook.lab.desk import Desk
+from studbook.lab.pending import Signed, sign
+from studbook.policy import PolicyChange, check_operator, check_policy, check_version, policy_changes
+from studbook.records import Header, Policy, read_plain_json, read_struct, write_record
+
+__all__ = ["Policies", "as_policy", "check_next", "check_whole", "editable", "next_version", "policy_from"]
+
+_LIMIT = 1 << 20
+_FILE = "policy.file"
+# What the lab fills in; everything else is the owners' to write.
+_FILLED_IN = ("header", "kind")
+
+
+class Policies:
+    """The facet behind ``studbook policy``."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def show(self, file: Path | None = None) -> dict[str, Any]:
+        """The policy in force, as people edit it; written to a new file too, if one is named.
+
+        Raises:
+            UsageError: if the file exists.
+        """
+        fields = editable(self._desk.policy[1])
+        if file is not None:
+            if file.exists() or file.is_symlink():
+                advice = "Name a file that does not exist yet."
+                raise UsageError("exists already", where=file, advice=advice, reason="usage.file")
+            write_new(file, (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode(), 0o644)
+        return fields
+
+    def diff(self, first: str, second: str) -> tuple[PolicyChange, ...]:
+        """What changed between two policies, each a file, a version number, or ``current``.
+
+        Raises:
+            UsageError: if the lab holds no such version, or there is no such file.
+            RecordRefused: if a file holds no whole policy.
+        """
+        return policy_changes(self._named(first), self._named(second))
+
+    def sign(self, file: Path, person: str) -> Signed:
+        """A person signs the next policy; it is in force at once, or waits until enough people signed it.
+
+        Args:
+            file: The whole policy, as `show` writes it, with the next version number.
+            person: Who signs.
+
+        Raises:
+            RecordRefused: if the file holds no whole policy; ``policy.file``.
+            OutOfOrder: if its version is not the next; ``policy.replay``, ``policy.same``, ``policy.skip``.
+            OutsideAllowlist: if no round could run under it.
+            NotAuthorised: if the person's key is not at hand.
+        """
+        policy = policy_from(read_file(file, _LIMIT), self._desk.header, file)
+        check_next(self._desk, policy, file)
+        return sign(self._desk, policy, person)
+
+    def _named(self, name: str) -> Policy:
+        if name == "current":
+            return self._desk.policy[1]
+        if re.fullmatch(r"[0-9]{1,9}", name):
+            found = [p for _, p in self._desk.all(Policy) if p.policy_version == int(name)]
+            if not found:
+                versions = ", ".join(str(p.policy_version) for _, p in self._desk.all(Policy))
+                advice = f"Versions here: {versions}. A file whose name is a number: ./{name}"
+                raise UsageError("is no version of this lab's policy", where=name, advice=advice, reason="usage.name")
+            return found[-1]
+        return policy_from(read_file(Path(name), _LIMIT), self._desk.header, name)
+
+
+def editable(policy: Policy) -> dict[str, Any]:
+    """A policy's fields as plain JSON values, without those that the lab fills in."""
+    fields: dict[str, Any] = msgspec.json.decode(write_record(policy))
+    order = [f for f in Policy.__struct_fields__ if f not in _FILLED_IN]
+    return {field: fields[field] for field in order}
+
+
+def policy_from(data: bytes, header: Header, where: object) -> Policy:
+    """A whole policy from a file that people wrote: every field, and no other.
+
+    Args:
+        data: JSON.
+        header: The header it gets.
+        where: Its file, for errors.
+
+    Raises:
+        RecordRefused: if it is not JSON, or a field is missing, unknown or out of range; ``policy.file``.
+    """
+    fields = read_plain_json(data, where)
+    if not isinstance(fields, Mapping):
+        advice = "Begin with what `studbook policy show` prints."
+        raise RecordRefused("is not a JSON object", where=where, advice=advice, reason=_FILE)
+    if filled := [field for field in _FILLED_IN if field in fields]:
+        advice = "Leave it out: the lab fills it in when the policy is signed."
+        raise RecordRefused(f"states {filled[0]!r}", where=where, advice=advice, reason=_FILE)
+    return as_policy({**fields, "header": header, "kind": Policy.kind()}, where)
+
+
+def as_policy(fields: Mapping[str, Any], where: object) -> Policy:
+    """A policy from plain JSON values, header and kind included, through the strict door.
+
+    Raises:
+        RecordRefused: if a field is missing, unknown or out of range; ``policy.file``.
+    """
+    try:
+        policy = msgspec.convert(fields, Policy)
+    except msgspec.ValidationError as error:
+        advice = "Mend the named field. `studbook policy show` prints a policy with every field."
+        raise RecordRefused(printable(error), where=where, advice=advice, reason=_FILE) from error
+    return read_struct(write_record(policy), Policy, where)
+
+
+def check_whole(policy: Policy) -> None:
+    """Refuse a policy under which no round could run, its recipes included.
+
+    Raises:
+        OutsideAllowlist: naming the field.
+        RecordRefused: if a recipe is no operator record.
+    """
+    check_policy(policy)
+    for recipe in policy.recipes:
+        check_operator(policy, operator_fields(check_recipe(recipe)))
+
+
+def next_version(desk: Desk) -> int:
+    """The version that the next policy must have.
+
+    What a stolen key signed is no policy any more, but its number is used up: nothing that entered is counted twice.
+    """
+    entered = [e.record for e in desk.entries() if e.record_kind == Policy.kind()]
+    newest, policy = desk.policy
+    return policy.policy_version + len(entered) - entered.index(newest)
+
+
+def check_next(desk: Desk, policy: Policy, where: object) -> None:
+    """Refuse a policy that does not follow those of the lab, or under which no round could run.
+
+    Args:
+        desk: The lab as it is before the policy.
+        policy: The policy.
+        where: Its file or record, for errors.
+
+    Raises:
+        StudbookError: as `check_whole` and `studbook.policy.check_version`.
+    """
+    if any(e.record_kind == Policy.kind() for e in desk.entries()):
+        check_version(policy, next_version(desk), where)
+    check_whole(policy)

@@ -1,0 +1,209 @@
+"""What a policy may ask for before a stage beside the gates: approvals by people, and time in shadow.
+
+An approval is good for one stage, one candidate, one decision and one place in the candidate's life. A decision names the
+policy, the suites and the champion it was made under, so with any of them the approvals fall too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
+
+from studbook.errors import OutOfOrder
+from studbook.lab.approvals import require_unrevoked
+from studbook.lab.desk import Desk, plain_name, plain_text
+from studbook.lab.pending import Signed, sign
+from studbook.policy import stage_rule
+from studbook.records import Gate, Revocation, StageApproval, ViabilityDecision
+from studbook.release import check_stage, decided_against, gate
+from studbook.seal import Signer
+
+__all__ = [
+    "Vote",
+    "approvals_gate",
+    "approve_stage",
+    "check_approval",
+    "decision_for",
+    "distinct",
+    "hold_gate",
+    "standing",
+    "votes",
+]
+
+
+class Vote(NamedTuple):
+    """One signature that approves.
+
+    Attributes:
+        owner: Who answers for the key.
+        key: The public key, 64 hex digits.
+        record: Digest of the approval; None for the signature of whoever promotes.
+    """
+
+    owner: str
+    key: str
+    record: str | None
+
+
+def approve_stage(desk: Desk, artifact: str, stage: Literal["shadow", "champion"], person: str, reason: str) -> Signed:
+    """A person agrees that the winner of a round enters a stage.
+
+    Args:
+        desk: The lab.
+        artifact: Digest of the candidate.
+        stage: The stage.
+        person: Who approves; their key signs.
+        reason: Why, for people.
+
+    Raises:
+        OutOfOrder: if no decision in force chose it, it was revoked, or it does not stand before that stage.
+        NotAuthorised: if the person's key is not at hand.
+    """
+    check_stage(desk.policy[1], stage)
+    decision, _ = decision_for(desk, artifact)
+    record = StageApproval(
+        header=desk.header,
+        stage=stage,
+        artifact=artifact,
+        decision=decision,
+        standing=standing(desk, artifact),
+        approved_by=plain_name(person, "--as"),
+        reason=plain_text(reason, "--reason"),
+    )
+    check_approval(desk, record)
+    return sign(desk, record, person)
+
+
+def decision_for(desk: Desk, artifact: str) -> tuple[str, ViabilityDecision]:
+    """Digest and record of the newest decision that chose an artifact.
+
+    Raises:
+        OutOfOrder: if none did; ``order.decision``.
+    """
+    found = [(d, r) for d, r in desk.all(ViabilityDecision) if r.chosen == artifact]
+    if not found:
+        raise OutOfOrder(
+            f"no decision chose {desk.name_of(artifact)}",
+            advice="Only the winner of a round is released; `studbook show` says why it was not chosen.",
+            reason="order.decision",
+        )
+    return found[-1]
+
+
+def check_approval(desk: Desk, record: StageApproval) -> None:
+    """Whether an approval speaks of what is so: the decision, the champion, policy and suites, and where it stands.
+
+    Args:
+        desk: The lab as it is before the approval.
+        record: The approval.
+
+    Raises:
+        OutOfOrder: naming what is not so.
+    """
+    require_unrevoked(desk, record.artifact)
+    channels, name = desk.channels(), desk.name_of(record.artifact)
+    decision = desk.workspace.get(record.decision, ViabilityDecision)
+    if decision.chosen != record.artifact:
+        raise OutOfOrder(f"the decision it rests on did not choose {name}", reason="order.decision")
+    holds, detail = decided_against(decision, channels["champion"].artifact, desk.policy[0], desk.suites_lock[0])
+    if not holds:
+        raise OutOfOrder(f"{name} {detail}", advice="Run the round again.", reason="order.decision")
+    here = channels["shadow"].artifact == record.artifact
+    if record.stage not in ("shadow", "champion") or here != (record.stage == "champion"):
+        text = "is in shadow already" if here else "is not in shadow"
+        advice = "Approve it for shadow before it enters, and for champion while it is there."
+        raise OutOfOrder(f"{name} {text}", where=f"--for {record.stage}", advice=advice, reason="order.shadow")
+    if record.standing != standing(desk, record.artifact):
+        raise OutOfOrder(
+            f"{name} moved since", advice="Look at it again, and approve it anew.", reason="order.standing"
+        )
+
+
+def standing(desk: Desk, artifact: str) -> str | None:
+    """Digest of the last move that put an artifact where it is, or took it away; None if it never moved."""
+    found: list[tuple[int, str]] = []
+    for channel in desk.channels():
+        before: str | None = None
+        for state in desk.history(channel):
+            entry = desk.workspace.entry(state.record) if state.record else None
+            if entry is not None and artifact in (before, state.artifact):
+                found.append((entry.sequence, entry.record))
+            before = state.artifact
+    return max(found)[1] if found else None
+
+
+def votes(desk: Desk, stage: str, artifact: str, decision: str) -> list[Vote]:
+    """Every signature that approves a candidate for a stage, oldest first; of approvals that count no longer, none.
+
+    Args:
+        desk: The lab.
+        stage: The stage.
+        artifact: Digest of the candidate.
+        decision: Digest of the decision that chose it.
+    """
+    wanted = (stage, artifact, decision, standing(desk, artifact))
+    taken_back = {r.subject.digest for _, r in desk.all(Revocation) if r.subject.type == "record"}
+    found = []
+    for digest, record in desk.all(StageApproval):
+        entry = desk.workspace.entry(digest)
+        if (record.stage, record.artifact, record.decision, record.standing) == wanted and digest not in taken_back:
+            assert entry is not None
+            found += [Vote(s.owner, s.key, digest) for s in desk.workspace.sealed(entry).signers]
+    return found
+
+
+def distinct(found: Iterable[Vote]) -> list[Vote]:
+    """The signatures that count: each of another owner and of another key than those before it.
+
+    One root never lists a key for two owners, but a later one may list it for somebody else.
+    """
+    owners: set[str] = set()
+    keys: set[str] = set()
+    counted = []
+    for vote in found:
+        if vote.owner.casefold() not in owners and vote.key not in keys:
+            owners.add(vote.owner.casefold())
+            keys.add(vote.key)
+            counted.append(vote)
+    return counted
+
+
+def approvals_gate(desk: Desk, stage: str, artifact: str, decision: str, promoter: Signer | None = None) -> Gate:
+    """Whether enough people approved.
+
+    Args:
+        desk: The lab.
+        stage: The stage.
+        artifact: Digest of the candidate.
+        decision: Digest of the decision that chose it.
+        promoter: Who promotes, and with which key; that counts as one.
+    """
+    policy_digest, policy = desk.policy
+    needed = stage_rule(policy, stage).approvals
+    own = [Vote(promoter.owner, promoter.key, None)] if promoter else []
+    counted = distinct([*own, *votes(desk, stage, artifact, decision)])
+    people = ", ".join(f"{v.owner} by {v.record[:12] if v.record else 'promoting'}" for v in counted) or "nobody"
+    detail = f"{len(counted)} of {needed} distinct owners: {people}"
+    if len(counted) < needed:
+        return gate("approvals", None, None, "person", detail)
+    records = [v.record for v in counted if v.record]
+    return gate("approvals", True, records[-1] if records else policy_digest, "person", detail)
+
+
+def hold_gate(desk: Desk, artifact: str, now: datetime) -> Gate:
+    """Whether a candidate was in shadow long enough, by the ledger's time of the move that put it there.
+
+    Args:
+        desk: The lab.
+        artifact: Digest of the candidate.
+        now: The time of the promotion, in UTC.
+    """
+    shadow = desk.channels()["shadow"]
+    entry = desk.workspace.entry(shadow.record) if shadow.record and shadow.artifact == artifact else None
+    if entry is None:
+        return gate("hold", None, None, "time", "is not in shadow")
+    hours = stage_rule(desk.policy[1], "champion").hold_hours
+    until = datetime.fromisoformat(entry.time) + timedelta(hours=hours)
+    detail = f"is in shadow since {entry.time} and stays for {hours} hours, until {until:%Y-%m-%dT%H:%M:%S.%fZ}"
+    return gate("hold", True if now >= until else None, shadow.record, "time", detail)

@@ -1,0 +1,129 @@
+"""The policy a new lab starts with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studbook.records import (
+    Budget,
+    Gates,
+    Header,
+    LicenceRule,
+    OperatorGrant,
+    Policy,
+    Reserve,
+    StageRule,
+    Utility,
+)
+from studbook.sandbox.levels import LEVELS
+
+__all__ = ["default_policy"]
+
+_PERMISSIVE = ("CC0-1.0", "MIT", "BSD-3-Clause", "Apache-2.0")
+
+
+def default_policy(header: Header, **changes: Any) -> Policy:
+    """The policy a new lab starts with: conservative gates, every operator of this version offline-bred, none routed.
+
+    Args:
+        header: The record header.
+        changes: Fields to set otherwise, such as ``recipes`` or ``protected``.
+    """
+    fields: dict[str, Any] = {
+        "name": "default",
+        "policy_version": 1,
+        "operators": _DEFAULT_OPERATORS,
+        "recipes": _DEFAULT_RECIPES,
+        "budget": _DEFAULT_BUDGET,
+        "gates": _DEFAULT_GATES,
+        "utility": _DEFAULT_UTILITY,
+        "reserve": Reserve(capacity_bytes=256 << 20, minimum_bytes=64 << 20),
+        "licences": _DEFAULT_LICENCES,
+        "minimum_isolation": _DEFAULT_ISOLATION,
+        "recompute": "full",
+        "stages": _DEFAULT_STAGES,
+        "protected": (),
+        "notes": "Shadow, then champion by a person's key. There is no canary stage in this version.",
+    }
+    return Policy(header=header, **{**fields, **changes})
+
+
+def _grant(operator: str, **bounds: tuple[float, float]) -> OperatorGrant:
+    return OperatorGrant(operator=operator, status="offline", bounds=bounds)
+
+
+_DEFAULT_OPERATORS = (
+    _grant("adapter-fuse/1"),
+    _grant("blend/1", weights=(0.0, 1.0)),
+    _grant("breadcrumbs/1", scale=(-1.0, 1.5)),
+    _grant("crossover/1"),
+    _grant("crossover-split/1"),
+    _grant("dare/1", keep=(0.05, 1.0), scales=(-1.0, 1.0)),
+    _grant("dare-norm-matched/1", keep=(0.05, 1.0), scales=(-1.0, 1.0)),
+    _grant("dare-ties/1", scale=(-1.0, 1.5)),
+    _grant("della/1", scale=(-1.0, 1.5)),
+    _grant("dequantise/1"),
+    _grant("federated-update/1", scale=(-1.0, 1.5)),
+    _grant("linear-sum/1", weights=(-4.0, 4.0)),
+    _grant("model-stock/1"),
+    _grant("multislerp/1"),
+    _grant("mutation/1", strength=(0.0, 0.1)),
+    _grant("nearswap/1"),
+    _grant("passthrough/1"),
+    _grant("prune/1", fraction=(0.0, 0.5)),
+    _grant("quantise/1"),
+    _grant("scheduled/1"),
+    _grant("sign-aware-merge/1", density=(0.05, 1.0), scale=(-1.0, 1.5)),
+    _grant("slerp/1", t=(0.0, 1.0)),
+    _grant("soup/1"),
+    _grant("sparse-task-delta/1", scales=(-1.0, 1.0)),
+    _grant("task-delta/1", scales=(-1.0, 1.0)),
+    _grant("ties/1", scale=(-1.0, 1.5)),
+    _grant("tokenizer-extend/1"),
+    _grant("tokenizer-prune/1"),
+)
+# What a round tries when nobody says otherwise; one number stands for every parent.
+_DEFAULT_RECIPES: tuple[dict[str, Any], ...] = (
+    {"operator": "blend/1", "weights": "uniform"},
+    {"operator": "task-delta/1", "scales": 0.3, "skip": []},
+    {"operator": "sign-aware-merge/1", "density": 0.5, "weights": "uniform", "scale": 1.0, "skip": []},
+    {"operator": "dare/1", "keep": 0.8, "scales": 0.3, "seed": 1, "skip": []},
+)
+_DEFAULT_BUDGET = Budget(
+    candidates=16,
+    evaluations=400_000,
+    worker_seconds=600,
+    worker_bytes=4 << 30,
+    output_bytes=16 << 30,
+    relative_delta=1.5,
+    depth=64,
+)
+# Into shadow by the gates alone; to champion by one person, whenever they like.
+_DEFAULT_STAGES = (
+    StageRule(stage="shadow", approvals=0, hold_hours=0),
+    StageRule(stage="champion", approvals=1, hold_hours=0),
+)
+_DEFAULT_GATES = Gates(
+    alpha=0.05,
+    margin=0.02,
+    calibration_margin=0.05,
+    practical_minimum=0.01,
+    finalists=3,
+    cluster_error=0.05,
+    maximum_bytes=33_554_432,
+    sealed_openings=20,
+)
+_DEFAULT_UTILITY = Utility(
+    weights_version="accuracy-first/1",
+    accuracy=1.0,
+    memory=0.02,
+    compute=0.02,
+    risk=0.0025,
+    switching_threshold=0.005,
+)
+# Landlock and seccomp. A lab on another system needs a policy that says "portable"; see docs/sandbox.md.
+_DEFAULT_ISOLATION = LEVELS["kernel"]
+_DEFAULT_LICENCES = tuple(
+    LicenceRule(spdx=name, strictness=rank, combines_with=tuple(o for o in _PERMISSIVE if o != name))
+    for rank, name in enumerate(_PERMISSIVE)
+)

@@ -13,7 +13,7 @@ def test_verify_names_the_witness_of_a_lab_that_was_restored_from_an_old_copy(yo
     backup = young.path.with_name("backup")
     shutil.copytree(young.path, backup)
     with young.open() as lab:
-        lab.desk.workspace.commit(replace(lab.desk.policy[1], notes="lost with the restore"))
+        lab.desk.workspace.commit(replace(lab.desk.policy[1], policy_version=2, notes="lost with the restore"))
     assert problems(young) == []
     shutil.rmtree(young.path)
     backup.rename(young.path)

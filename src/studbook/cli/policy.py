@@ -37,7 +37,8 @@ def diff(session: Session, first: str, second: str) -> None:
     """Say what changed between two policies: each a file, a version number, or the word current."""
     with session.open(writer=False) as lab:
         changes = lab.policy.diff(first, second)
-    session.give(changes, pages.lines(*(f"{c.field}: {c.what}" for c in changes) or ("no difference",)))
+    told = [f"{change.field}: {change.what}" for change in changes] or ["no difference"]
+    session.give(changes, pages.lines(*told))
 
 
 @policy.command()

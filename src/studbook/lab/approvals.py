@@ -113,6 +113,7 @@ def require_unrevoked(desk: Desk, artifact: str) -> None:
     if reason := desk.revoked(artifact):
         raise OutOfOrder(
             f"{desk.name_of(artifact)} {reason}",
+            where=artifact[:12],
             advice="Go on with models that have nothing to do with it; a revocation is never undone.",
             reason="order.revoked",
         )

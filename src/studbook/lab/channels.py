@@ -63,7 +63,9 @@ def release(desk: Desk, name: str, stage: str, person: str | None = None, reason
     if stage == "shadow":
         decision, record = decision_for(desk, artifact)
         if held := release_to_shadow(desk, decision, record, again=True):
-            raise OutOfOrder(held, reason="order.gate")
+            advice = f"See every gate: studbook show {artifact[:12]}. People approve: studbook approve {artifact[:12]} "
+            advice += "--for shadow --as NAME"
+            raise OutOfOrder(held, where=f"{desk.name_of(artifact)} to shadow", advice=advice, reason="order.gate")
         return desk.workspace.get(_last_move(desk, "shadow"), ReleaseRecord)
     if person is None:
         raise UsageError("promotion to champion is an act of a person: name who does it", where="--as")

@@ -85,6 +85,7 @@ def decision_for(desk: Desk, artifact: str) -> tuple[str, ViabilityDecision]:
     if not found:
         raise OutOfOrder(
             f"no decision chose {desk.name_of(artifact)}",
+            where=artifact[:12],
             advice="Only the winner of a round is released; `studbook show` says why it was not chosen.",
             reason="order.decision",
         )
@@ -105,10 +106,14 @@ def check_approval(desk: Desk, record: StageApproval) -> None:
     channels, name = desk.channels(), desk.name_of(record.artifact)
     decision = desk.workspace.get(record.decision, ViabilityDecision)
     if decision.chosen != record.artifact:
-        raise OutOfOrder(f"the decision it rests on did not choose {name}", reason="order.decision")
+        raise OutOfOrder(
+            f"the decision it rests on did not choose {name}", where="stage-approval: decision", reason="order.decision"
+        )
     holds, detail = decided_against(decision, channels["champion"].artifact, desk.policy[0], desk.suites_lock[0])
     if not holds:
-        raise OutOfOrder(f"{name} {detail}", advice="Run the round again.", reason="order.decision")
+        raise OutOfOrder(
+            f"{name} {detail}", where="stage-approval: decision", advice="Run the round again.", reason="order.decision"
+        )
     here = channels["shadow"].artifact == record.artifact
     if record.stage not in ("shadow", "champion") or here != (record.stage == "champion"):
         text = "is in shadow already" if here else "is not in shadow"

@@ -138,21 +138,21 @@ class Chain:
 
         Raises:
             StudbookError: as `open_line`; and if the root or revocation that it brings is refused.
-            DigestDiffers: if it does not follow the line before it (``ledger.chain``), is dated before it
-                (``ledger.clock``), or brings a record that entered before (``ledger.replay``).
+            DigestDiffers: if it does not follow the line before it (``ledger.chain``), brings a record that entered
+                before (``ledger.replay``), or is dated before the line before it (``ledger.clock``).
         """
         where = f"{self._where}: entry {len(self.entries)}"
         entry, succession = self._open(line, where)
         _check_follows(entry, len(self.entries), self.head, where)
-        if self.entries and entry.time < self.entries[-1].time:
-            advice = "Whoever wrote it had another clock, or lied. Restore the audit folder from a backup."
-            text = f"is dated {entry.time}, before the line before it"
-            raise DigestDiffers(text, where=where, advice=advice, reason="ledger.clock")
         if entry.record in self._known:
             # Else whoever holds an audit key could put an older policy back in force under its own old signature.
             advice = "Restore the audit folder from a backup, and replace the audit key: studbook key rotate."
             text = "brings a record that entered before"
             raise DigestDiffers(text, where=where, advice=advice, reason="ledger.replay")
+        if self.entries and entry.time < self.entries[-1].time:
+            advice = "Whoever wrote it had another clock, or lied. Restore the audit folder from a backup."
+            text = f"is dated {entry.time}, before the line before it"
+            raise DigestDiffers(text, where=where, advice=advice, reason="ledger.clock")
         self.take(entry, line, succession)
 
     def take(self, entry: LedgerEntry, line: bytes, succession: Succession | None = None) -> None:

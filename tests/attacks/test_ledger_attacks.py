@@ -56,8 +56,8 @@ class Case:
 
     def add(self, note: str) -> None:
         workspace = Workspace(self.place.path, KeyRing(self.place.keys), writer=True)
-        _, policy = next(workspace.all(Policy))
-        workspace.commit(replace(policy, notes=note))
+        *_, (_, policy) = workspace.all(Policy)
+        workspace.commit(replace(policy, policy_version=policy.policy_version + 1, notes=note))
         workspace.close()
 
     def key(self) -> SigningKey:

@@ -142,7 +142,7 @@ def test_a_reader_that_a_writer_overtakes_sees_no_tampering(new_lab: Place, monk
 
     def overtaken(path: Path, limit: int) -> bytes:
         data = read_file(path, limit)
-        writer.commit(replace(policy, notes=f"after {path.name}"))
+        writer.commit(replace(policy, policy_version=policy.policy_version + 1, notes=f"after {path.name}"))
         return data
 
     monkeypatch.setattr(book, "read_file", overtaken)

@@ -39,7 +39,7 @@ def add_policy(place: Place, note: str, *blobs: bytes) -> str:
     with place.open() as lab:
         _, policy = lab.desk.policy
         held = {hashlib.sha256(data).hexdigest(): data for data in blobs}
-        return lab.desk.workspace.commit(replace(policy, notes=note), held)
+        return lab.desk.workspace.commit(replace(policy, policy_version=policy.policy_version + 1, notes=note), held)
 
 
 def test_staged_names_are_on_disk_before_the_line_is_written(new_lab: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def check_left(state: State, work: Work, done: list[str], folder: Path, pool: Pa
             lab.desk.workspace.sealed(entry)
             assert all(lab.desk.workspace.blob(blob.sha256) for blob in entry.blobs), why
         _, policy = lab.desk.policy
-        lab.desk.workspace.commit(replace(policy, notes="and on it goes"))
+        lab.desk.workspace.commit(replace(policy, policy_version=policy.policy_version + 1, notes="and on it goes"))
     assert problems(place) == [], why
     shutil.rmtree(folder)
 
@@ -99,7 +99,7 @@ def new_place(folder: Path) -> Place:
 def note(lab: Lab, text: str, *blobs: bytes) -> None:
     _, policy = lab.desk.policy
     held = {hashlib.sha256(data).hexdigest(): data for data in blobs}
-    lab.desk.workspace.commit(replace(policy, notes=text), held)
+    lab.desk.workspace.commit(replace(policy, policy_version=policy.policy_version + 1, notes=text), held)
 
 
 def one_record(lab: Lab) -> None:

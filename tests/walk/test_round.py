@@ -310,6 +310,29 @@ def test_round_and_rollback_need_no_persons_key(new_lab: Place, tmp_path: Path) 
     assert problems(new_lab) == []
 
 
+def test_without_any_persons_key_a_round_and_both_rollbacks_go_on_and_a_promotion_does_not(
+    new_lab: Place, tmp_path: Path
+) -> None:
+    with new_lab.open() as lab:
+        won = lab.round(CLUSTER).released
+        assert won is not None
+        lab.release(won, "champion", PERSON)
+    shutil.move(new_lab.keys / "people", tmp_path / "in-a-safe")
+    with new_lab.open() as lab:
+        assert lab.round(CLUSTER).record.action == "no-op"
+        assert isinstance(lab.rollback("champion", "it misbehaved"), RollbackRecord)
+        assert lab.desk.champion() == lab.desk.find_model("base")
+        entries = len(lab.desk.entries())
+        with pytest.raises(NotAuthorised, match="no key of ann here") as promoted:
+            lab.release(won, "champion", PERSON)
+        with pytest.raises(NotAuthorised, match="no key of ann here") as approved:
+            lab.approve(won, PERSON, ["champion"])
+        assert {promoted.value.reason, approved.value.reason} == {"authority.key-missing"}
+        assert len(lab.desk.entries()) == entries
+        assert isinstance(lab.rollback("shadow"), RollbackRecord)
+    assert problems(new_lab) == []
+
+
 def test_promotion_and_approval_need_a_persons_key(keyless: Place) -> None:
     with keyless.open() as lab:
         workspace = lab.desk.workspace

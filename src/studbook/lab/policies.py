@@ -121,11 +121,11 @@ def as_policy(fields: Mapping[str, Any], where: object) -> Policy:
         RecordRefused: if a field is missing, unknown or out of range; ``policy.file``.
     """
     try:
-        policy = msgspec.convert(fields, Policy)
-    except msgspec.ValidationError as error:
+        written = write_record(msgspec.convert(fields, Policy))
+    except (msgspec.ValidationError, RecordRefused) as error:
         advice = "Mend the named field. `studbook policy show` prints a policy with every field."
         raise RecordRefused(printable(error), where=where, advice=advice, reason=_FILE) from error
-    return read_struct(write_record(policy), Policy, where)
+    return read_struct(written, Policy, where)
 
 
 def check_whole(policy: Policy) -> None:

@@ -290,7 +290,7 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
 
     zone: ClassVar[Zone] = Zone.POLICY
     name: Name
-    policy_version: Annotated[int, Meta(ge=1)]
+    policy_version: Annotated[int, Meta(ge=1, le=2**53 - 1)]
     operators: tuple[OperatorGrant, ...]
     recipes: tuple[JsonObject, ...]
     budget: Budget

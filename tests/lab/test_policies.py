@@ -1,0 +1,217 @@
+"""The policy as people handle it: shown, edited, compared in words, signed as the next version."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_fixtures import PERSON, Place, problems
+from release_fixtures import edited, refused
+from studbook.cli import main
+from studbook.errors import NotAuthorised, OutsideAllowlist, RecordRefused, StudbookError, UsageError
+from studbook.lab import Lab
+from studbook.lab.policies import editable, policy_from
+from studbook.policy import default_policy, policy_changes
+from studbook.records import Header, Policy, replace
+
+HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
+POLICY = default_policy(HEADER)
+Fields = dict[str, Any]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A new lab of ann's, without anything in it."""
+    place = Place(tmp_path / "lab", tmp_path / "keys")
+    Lab.init(place.path, PERSON, place.keys)
+    return place
+
+
+def words(before: Policy, after: Policy) -> list[str]:
+    return [f"{c.field}: {c.what}" for c in policy_changes(before, after)]
+
+
+def changed(**changes: Any) -> Policy:
+    """The default policy with fields of its JSON changed."""
+    return policy_from(json.dumps(editable(POLICY) | changes).encode(), HEADER, "test")
+
+
+def grants(edit: Callable[[list[Fields]], object]) -> Policy:
+    found: list[Fields] = editable(POLICY)["operators"]
+    edit(found)
+    return changed(operators=found)
+
+
+# -- shown and read ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_shown_is_what_can_be_signed(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "next.json"
+    with place.open() as lab:
+        fields = lab.policy.show(path)
+        assert json.loads(path.read_text()) == fields
+        assert "header" not in fields and "kind" not in fields
+        assert policy_from(path.read_bytes(), lab.desk.policy[1].header, path) == lab.desk.policy[1]
+        with refused("usage.file"):
+            lab.policy.show(path)
+
+
+def test_the_next_policy_is_in_force_once_it_is_signed(place: Place, tmp_path: Path) -> None:
+    with place.open() as lab:
+        for version in (2, 3):
+            signed = lab.policy.sign(edited(lab, tmp_path, {"notes": f"version {version}"}), PERSON)
+            assert signed.committed and signed.digest == lab.desk.policy[0]
+            assert lab.desk.policy[1].notes == f"version {version}"
+        assert [c.field for c in lab.policy.diff("1", "current")] == ["policy_version", "notes"]
+        assert lab.policy.diff("3", "current") == ()
+    assert problems(place) == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (lambda f: f.pop("recompute"), "recompute"),
+        (lambda f: f["budget"].pop("depth"), "depth"),
+        (lambda f: f.update(colour="red"), "colour"),
+        (lambda f: f["budget"].update(depth=0), "depth"),
+        (lambda f: f["budget"].update(depth=1.5), "depth"),
+        (lambda f: f.update(recompute="maybe"), "recompute"),
+        (lambda f: f.update(header={}), "header"),
+        (lambda f: f.update(kind="root/1"), "kind"),
+        (lambda f: f["stages"][1].update(hold_hours=-1), "hold_hours"),
+        (lambda f: f["stages"][1].update(approvals="two"), "approvals"),
+        (lambda f: f["stages"].append("champion"), "stages"),
+        (lambda f: f.update(policy_version=2**53), "policy_version"),
+        (lambda f: f["budget"].update(worker_seconds=2**60), "exceeds"),
+    ],
+)
+def test_a_file_that_is_no_whole_policy_is_refused_and_the_field_is_named(
+    place: Place, tmp_path: Path, edit: Callable[[Fields], object], what: str
+) -> None:
+    with place.open() as lab:
+        path = edited(lab, tmp_path, {})
+        fields = json.loads(path.read_text())
+        edit(fields)
+        path.write_text(json.dumps(fields))
+        with pytest.raises(StudbookError) as caught:
+            lab.policy.sign(path, PERSON)
+        assert isinstance(caught.value, RecordRefused) and caught.value.reason == "policy.file"
+        assert what in caught.value.message
+        assert caught.value.where == str(path) and caught.value.advice
+        assert len(lab.desk.entries()) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"name": NaN}', '{"name":"a","name":"b"}'])
+def test_a_file_that_is_no_json_object_is_refused(place: Place, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(text)
+    with place.open() as lab, pytest.raises(RecordRefused) as caught:
+        lab.policy.sign(path, PERSON)
+    assert caught.value.where == str(path)
+
+
+def test_a_policy_under_which_no_round_could_run_is_not_signed(place: Place, tmp_path: Path) -> None:
+    with place.open() as lab:
+        for changes in ({"operators": []}, {"recipes": [{"operator": "slerp/2"}]}, {"stages": []}):
+            with pytest.raises(StudbookError) as caught:
+                lab.policy.sign(edited(lab, tmp_path, changes), PERSON)
+            assert isinstance(caught.value, OutsideAllowlist | RecordRefused)
+        assert lab.desk.policy[1].policy_version == 1
+
+
+def test_without_the_policy_key_nothing_is_signed(place: Place, tmp_path: Path) -> None:
+    shutil.move(place.keys / "people", tmp_path / "in-a-safe")
+    with place.open() as lab:
+        with refused("authority.key-missing"):
+            lab.policy.sign(edited(lab, tmp_path, {}), PERSON)
+        with pytest.raises(NotAuthorised, match="of mallory"):
+            lab.policy.sign(edited(lab, tmp_path, {}), "mallory")
+        assert len(lab.desk.entries()) == 2
+
+
+@pytest.mark.parametrize("name", ["9", "0", "nowhere.json"])
+def test_a_policy_that_is_not_there_is_not_compared(place: Place, name: str) -> None:
+    with place.open(writer=False) as lab, pytest.raises(UsageError):
+        lab.policy.diff(name, "current")
+
+
+# -- in words ----------------------------------------------------------------------------------------------------
+
+
+def test_equal_policies_differ_in_nothing_whoever_wrote_them_down() -> None:
+    other = replace(POLICY, header=replace_owner("bob"))
+    assert words(POLICY, other) == []
+
+
+def replace_owner(owner: str) -> Header:
+    return Header(source="studbook", version="2", environment="other", owner=owner)
+
+
+def test_a_changed_number_is_told_with_its_old_and_new_value() -> None:
+    after = changed(budget=editable(POLICY)["budget"] | {"depth": 3}, recompute="receipt")
+    assert words(POLICY, after) == ["budget.depth: was 64, is 3", "recompute: was full, is receipt"]
+
+
+def test_operators_are_told_by_tag_and_their_order_means_nothing() -> None:
+    assert words(POLICY, grants(lambda found: found.reverse())) == []
+
+    def edit(found: list[Fields]) -> None:
+        by_tag = {g["operator"]: g for g in found}
+        found.remove(by_tag["soup/1"])
+        by_tag["dare/1"]["bounds"]["keep"] = [0.2, 1.0]
+        by_tag["blend/1"]["status"] = "routed"
+        by_tag["slerp/1"]["bounds"].pop("t")
+        found.append({"operator": "soup/2", "status": "offline", "bounds": {}})
+
+    assert words(POLICY, grants(edit)) == [
+        "operators.blend/1.status: was offline, is routed",
+        "operators.dare/1.bounds.keep: was 0.05..1, is 0.2..1",
+        "operators.slerp/1.bounds.t: was 0..1, is gone",
+        'operators.soup/1: was {"status": "offline", "bounds": {}}, is gone',
+        'operators.soup/2: is new: {"status": "offline", "bounds": {}}',
+    ]
+
+
+def test_licences_stages_clusters_and_recipes_are_told_one_by_one() -> None:
+    licences = editable(POLICY)["licences"]
+    licences[0]["combines_with"].remove("MIT")
+    stages = editable(POLICY)["stages"]
+    stages[1] |= {"approvals": 2, "hold_hours": 24}
+    recipes = editable(POLICY)["recipes"]
+    found = words(POLICY, changed(licences=licences, stages=stages, protected=["rot"], recipes=recipes[::-1]))
+    assert found[0].startswith("recipes: has another order")
+    assert found[1:] == [
+        "licences.CC0-1.0.combines_with: no longer has MIT",
+        "stages.champion.approvals: was 1, is 2",
+        "stages.champion.hold_hours: was 0, is 24",
+        "protected: has rot now",
+    ]
+
+
+# -- on the command line -----------------------------------------------------------------------------------------
+
+
+def test_a_policy_is_shown_edited_compared_and_signed_on_the_command_line(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*words: str) -> tuple[object, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["--lab", str(place.path), "--keys", str(place.keys), "policy", *words])
+        return ended.value.code, *capsys.readouterr()
+
+    path = tmp_path / "next.json"
+    assert call("show", "-o", str(path))[0] == 0
+    fields = json.loads(path.read_text())
+    assert json.loads(call("show")[1]) == fields
+    path.write_text(json.dumps(fields | {"policy_version": 2, "recompute": "receipt"}))
+    told = call("diff", "current", str(path))[1]
+    assert told.splitlines() == ["policy_version: was 1, is 2", "recompute: was full, is receipt"]
+    assert "is in the ledger" in call("sign", str(path), "--as", PERSON)[1]
+    code, _, refusal = call("sign", str(path), "--as", PERSON)
+    assert code == 8 and "policy_version" in refusal and "what to do" in refusal
+    assert call("diff", "2", "current")[1].strip() == "no difference"

@@ -291,14 +291,9 @@ def champion_template(
     """
     shadow, champion = state["shadow"], state["champion"]
     here = shadow.artifact == manifest.artifact.sha256
+    found = "is what shadow points at" if here else "is not in shadow"
     gates = (
-        gate(
-            "shadow",
-            here,
-            shadow.record if here else None,
-            "release",
-            "is what shadow points at" if here else "is not in shadow",
-        ),
+        gate("shadow", here, shadow.record if here else None, "release", found),
         gate(
             "way-back",
             champion.record is not None,

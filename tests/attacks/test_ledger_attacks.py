@@ -112,14 +112,19 @@ def reordered(case: Case) -> None:
     case.write([*lines[:-2], lines[-1], lines[-2]])
 
 
-def reordered_and_chained_again_with_the_stolen_audit_key(case: Case) -> None:
+def reordered_and_chained_again_with_the_stolen_audit_key(case: Case, *, dated_again: bool = True) -> None:
     key, entries = case.key(), case.open(writer=False).ledger.entries
     lines = case.lines[:-2]
-    for entry in (entries[-1], entries[-2]):
+    for entry, place in ((entries[-1], entries[-2]), (entries[-2], entries[-1])):
         head = hashlib.sha256(lines[-1]).hexdigest()
-        lines.append(seal(replace(entry, sequence=len(lines), previous=head), key))
+        time = place.time if dated_again else entry.time
+        lines.append(seal(replace(entry, sequence=len(lines), previous=head, time=time), key))
     case.write(lines)
     case.sign(lines, key)
+
+
+def reordered_and_chained_again_with_their_old_dates(case: Case) -> None:
+    reordered_and_chained_again_with_the_stolen_audit_key(case, dated_again=False)
 
 
 def doubled(case: Case) -> None:
@@ -176,6 +181,7 @@ LIES: dict[Lie, str] = {
     continued_from_an_old_copy_with_the_stolen_audit_key: "ledger.fork",
     reordered: "ledger.chain",
     reordered_and_chained_again_with_the_stolen_audit_key: "ledger.fork",
+    reordered_and_chained_again_with_their_old_dates: "ledger.clock",
     doubled: "ledger.chain",
     one_sequence_twice_with_the_stolen_audit_key: "ledger.chain",
     old_checkpoint_replayed: "ledger.checkpoint-replayed",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab_fixtures import BLEND, CLUSTER, PERSON, PRUNE, Place, founder, problems
-from release_fixtures import OTHER, Clock, change_policy, refused, winner
+from release_fixtures import OTHER, Clock, change_policy, refused, replayed, winner
 from studbook.errors import OutOfOrder, OutsideAllowlist, OverBudget, UsageError
 from studbook.lab import Lab, breeding
 from studbook.lab.generations import generation_after
@@ -207,7 +207,9 @@ def test_a_policy_says_whether_shadow_breeds_a_winner_again(
         assert asked and "same bytes" in told["recompute"]
 
 
-def test_nothing_is_bred_deeper_than_the_policy_allows(new_lab: Place, tmp_path: Path) -> None:
+def test_nothing_is_bred_deeper_than_the_policy_allows(
+    new_lab: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with new_lab.open() as lab:
         change_policy(lab, tmp_path, budget=lab.policy.show()["budget"] | {"depth": 1})
         won = lab.round(CLUSTER, [BLEND]).released
@@ -224,6 +226,13 @@ def test_nothing_is_bred_deeper_than_the_policy_allows(new_lab: Place, tmp_path:
         change_policy(lab, tmp_path, budget=lab.policy.show()["budget"] | {"depth": 2})
         assert lab.breed(CLUSTER, PRUNE)
     assert problems(new_lab) == []
+    with new_lab.open() as lab:
+        change_policy(lab, tmp_path, budget=lab.policy.show()["budget"] | {"depth": 1})
+        entries = len(lab.desk.entries())
+        monkeypatch.setattr(breeding, "require_depth", lambda *_: None)
+        lab.breed(CLUSTER, PRUNE)
+        found = replayed(lab, entries)
+        assert found is not None and found.reason == "budget.depth"
 
 
 def test_shadow_is_released_by_the_gates_alone_unless_the_policy_asks_for_people(opened: Lab) -> None:

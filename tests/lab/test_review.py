@@ -134,8 +134,11 @@ def test_the_gates_are_those_on_record_and_only_the_person_is_missing(reader: La
     template = next(t for _, t in reader.desk.all(PromotionTemplate))
     shown = [(g.name, g.status, g.evidence, g.detail) for g in pack.review.gates if g.stage == "shadow"]
     assert shown == [(g.name, g.status, g.evidence, g.detail) for g in template.gates]
-    (open_,) = [g for g in pack.review.gates if g.status != "passed"]
-    assert (open_.stage, open_.name, open_.by) == ("champion", "person", f"a person: {PERSON}")
+    open_ = [g for g in pack.review.gates if g.status != "passed"]
+    assert [(g.stage, g.name, g.by) for g in open_] == [
+        ("champion", name, f"a person: {PERSON}") for name in ("approvals", "person")
+    ]
+    assert open_[0].detail == "0 of 1 distinct owners: nobody; whoever promotes is one more"
     assert (pack.review.asked.people, pack.review.asked.needed) == ((PERSON,), 1)
 
 

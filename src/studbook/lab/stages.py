@@ -182,14 +182,15 @@ def approvals_gate(desk: Desk, stage: str, artifact: str, decision: str, promote
         stage: The stage.
         artifact: Digest of the candidate.
         decision: Digest of the decision that chose it.
-        promoter: Who promotes, and with which key; that counts as one.
+        promoter: Who promotes, and with which key; that counts as one. None before anybody does.
     """
     policy_digest, policy = desk.policy
     needed = stage_rule(policy, stage).approvals
     own = [Vote(promoter.owner, promoter.key, None)] if promoter else []
     counted = distinct([*own, *votes(desk, stage, artifact, decision)])
     people = ", ".join(f"{v.owner} by {v.record[:12] if v.record else 'promoting'}" for v in counted) or "nobody"
-    detail = f"{len(counted)} of {needed} distinct owners: {people}"
+    rest = "; whoever promotes is one more" if stage == "champion" and promoter is None else ""
+    detail = f"{len(counted)} of {needed} distinct owners: {people}{rest}"
     if len(counted) < needed:
         return gate("approvals", None, None, "person", detail)
     records = [v.record for v in counted if v.record]

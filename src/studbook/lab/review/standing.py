@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
 from studbook.exchange.figures import UNITS, measured
 from studbook.lab.desk import Desk
 from studbook.lab.gates import confirmation_of, current
 from studbook.lab.review.facts import GateRow, Line, Row, Score, Situation, Verdict
+from studbook.lab.stages import approvals_gate, hold_gate
 from studbook.records import (
     CandidateManifest,
     ChampionPromotion,
@@ -212,8 +213,9 @@ def _line(desk: Desk, suite: str, cards: list[tuple[str, str, list[tuple[str, Sc
 def _before_champion(desk: Desk, digest: str, record: ViabilityDecision, standing: Standing) -> PromotionTemplate:
     """The template a promotion would be written on now; nothing of it is signed or stored."""
     manifest = desk.workspace.get(standing.manifest, CandidateManifest)
-    holds = current(desk, record)
-    return champion_template(desk.header, manifest, standing.manifest, digest, desk.channels(), "nobody", holds)
+    held, artifact = current(desk, record), manifest.artifact.sha256
+    asked = hold_gate(desk, artifact, datetime.now(UTC)), approvals_gate(desk, "champion", artifact, digest)
+    return champion_template(desk.header, manifest, standing.manifest, digest, desk.channels(), "nobody", held, asked)
 
 
 def _of_template(desk: Desk, template: PromotionTemplate) -> Iterator[GateRow]:

@@ -1,0 +1,176 @@
+"""What has to hold before a candidate enters a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from studbook.errors import ClaimRefused, OutOfOrder
+from studbook.policy import stage_rule
+from studbook.records import (
+    AdmissionRecord,
+    CandidateManifest,
+    ChampionPromotion,
+    Gate,
+    Header,
+    Policy,
+    PromotionTemplate,
+    Rung,
+    ViabilityDecision,
+)
+from studbook.release.channels import ChannelState
+
+__all__ = [
+    "champion_template",
+    "check_admitted",
+    "check_claim",
+    "check_promoted",
+    "check_stage",
+    "decided_against",
+    "gate",
+]
+
+CANARY_REFUSAL = "the canary stage is not built in this version, and it is never simulated"
+
+
+def check_stage(policy: Policy, stage: str) -> None:
+    """Refuse a stage that does not exist yet or that the policy does not list.
+
+    Raises:
+        OutOfOrder: for canary, which is not built.
+        OutsideAllowlist: if the policy's way to champion does not include it.
+    """
+    if stage == "canary":
+        raise OutOfOrder(
+            CANARY_REFUSAL, advice="Release to shadow; promote with a person's key.", reason="order.canary"
+        )
+    stage_rule(policy, stage)
+
+
+def gate(name: str, passed: bool | None, evidence: str | None, satisfied_by: str, detail: str) -> Gate:
+    """One gate; ``passed`` None means pending."""
+    status = {True: "passed", False: "failed", None: "pending"}[passed]
+    return Gate(name=name, status=status, evidence=evidence, satisfied_by=satisfied_by, detail=detail)  # type: ignore[arg-type]
+
+
+def check_claim(claim: Rung, evidence: Mapping[Rung, bool]) -> None:
+    """Refuse a claim above the highest rung whose evidence, and that of every rung below, exists.
+
+    Args:
+        claim: The rung claimed.
+        evidence: Rung -> whether its evidence exists.
+
+    Raises:
+        ClaimRefused: naming the first rung without evidence.
+    """
+    for rung in Rung:
+        if rung.height > claim.height:
+            return
+        if not evidence.get(rung, False):
+            raise ClaimRefused(f"claims {claim.value}, but there is no evidence for {rung.value}")
+
+
+def check_admitted(admission: AdmissionRecord, template: PromotionTemplate, decision: ViabilityDecision) -> None:
+    """Refuse an admission that its template and decision do not carry.
+
+    Raises:
+        OutOfOrder: naming what does not hold.
+    """
+    _check_carried(admission.artifact, "shadow", template, decision)
+
+
+def check_promoted(
+    promotion: ChampionPromotion, template: PromotionTemplate, decision: ViabilityDecision, shadow: ChannelState
+) -> None:
+    """Refuse a promotion that its template, decision and the shadow channel do not carry.
+
+    Args:
+        promotion: The promotion.
+        template: The template it cites.
+        decision: The decision that template cites.
+        shadow: What shadow pointed at before.
+
+    Raises:
+        OutOfOrder: naming what does not hold.
+    """
+    _check_carried(promotion.artifact, "champion", template, decision)
+    if shadow.artifact != promotion.artifact:
+        raise OutOfOrder("was not in shadow when it was promoted", reason="order.shadow")
+
+
+def _check_carried(artifact: str, stage: str, template: PromotionTemplate, decision: ViabilityDecision) -> None:
+    if template.stage != stage or template.artifact != artifact:
+        raise OutOfOrder(f"its template is not for this candidate and {stage}", reason="order.template")
+    if template.open_gates:
+        raise OutOfOrder(f"gate {template.open_gates[0].name} of its template is not passed", reason="order.gate")
+    if decision.chosen != artifact:
+        raise OutOfOrder("the decision it rests on chose another candidate", reason="order.decision")
+
+
+def decided_against(decision: ViabilityDecision, champion: str | None, policy: str, suites: str) -> tuple[bool, str]:
+    """Whether a decision was taken against what is in force now; a stale one promotes nothing.
+
+    Args:
+        decision: The decision.
+        champion: Digest of the champion now.
+        policy: Digest of the policy now.
+        suites: Digest of the suites lock now.
+
+    Returns:
+        Whether it holds, and the first difference in words.
+    """
+    for what, then, now in (
+        ("champion", decision.champion, champion),
+        ("policy", decision.policy, policy),
+        ("suites", decision.suites, suites),
+    ):
+        if then != now:
+            return False, f"was decided against another {what} than the one in force; run the round again"
+    return True, "was decided against the champion, policy and suites in force"
+
+
+def champion_template(
+    header: Header,
+    manifest: CandidateManifest,
+    manifest_digest: str,
+    decision: str,
+    state: Mapping[str, ChannelState],
+    person: str,
+    current: tuple[bool, str],
+    asked: Iterable[Gate],
+) -> PromotionTemplate:
+    """The gates between shadow and champion; the person's own signature is the last of them.
+
+    Args:
+        header: Record header.
+        manifest: The candidate's manifest.
+        manifest_digest: Its digest.
+        decision: Digest of the decision that sent it to shadow.
+        state: The channels.
+        person: Who signs the promotion.
+        current: Whether the decision was taken against what is in force, as `decided_against` says.
+        asked: The gates that the policy asks for beside these: time in shadow, and approvals.
+    """
+    shadow, champion = state["shadow"], state["champion"]
+    here = shadow.artifact == manifest.artifact.sha256
+    found = "is what shadow points at" if here else "is not in shadow"
+    gates = (
+        gate("shadow", here, shadow.record if here else None, "release", found),
+        gate(
+            "way-back",
+            champion.record is not None,
+            champion.record,
+            "release",
+            "a champion stands to go back to" if champion.record else "there is no champion to go back to",
+        ),
+        gate("decided-against", current[0], decision, "decisions", current[1]),
+        *asked,
+        gate("person", True, None, "person", f"is signed for by {person}"),
+    )
+    return PromotionTemplate(
+        header=header,
+        stage="champion",
+        artifact=manifest.artifact.sha256,
+        manifest=manifest_digest,
+        decision=decision,
+        gates=gates,
+    )

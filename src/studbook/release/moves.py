@@ -1,0 +1,132 @@
+"""Admission and every way a channel moves: records out, or a refusal that says what is missing."""
+
+from __future__ import annotations
+
+from studbook.errors import OutOfOrder
+from studbook.records import (
+    AdmissionRecord,
+    ChampionPromotion,
+    Header,
+    PromotionTemplate,
+    ReleaseRecord,
+    RollbackRecord,
+    RollbackSet,
+    Rung,
+)
+from studbook.release.channels import ChannelState
+
+__all__ = ["admit", "first_champion", "promote", "roll_back", "to_shadow"]
+
+# What an open gate before champion is about, where that is not the candidate, and what opens it.
+_SPEAKS = {"approvals": "", "way-back": ""}
+_NEXT = {
+    "approvals": "Have other owners approve it: studbook approve CANDIDATE --for champion --as NAME",
+    "decided-against": "Run the round again: studbook round CLUSTER",
+    "hold": "Wait until then; only the policy's owners can ask for less.",
+}
+
+
+def admit(header: Header, template: PromotionTemplate, template_digest: str, claim: Rung) -> AdmissionRecord:
+    """Admit a candidate whose every gate passed.
+
+    Raises:
+        OutOfOrder: naming the first gate that is pending or failed.
+    """
+    if template.open_gates:
+        first = template.open_gates[0]
+        raise OutOfOrder(
+            f"gate {first.name} is {first.status}: {first.detail}",
+            advice=f"It can be settled by: {first.satisfied_by}.",
+            reason="order.gate",
+        )
+    return AdmissionRecord(header=header, artifact=template.artifact, template=template_digest, claim=claim)
+
+
+def to_shadow(header: Header, admission: AdmissionRecord, admission_digest: str, shadow: ChannelState) -> ReleaseRecord:
+    """Point shadow at an admitted candidate."""
+    back = RollbackSet(artifact=shadow.artifact, record=shadow.record)
+    return ReleaseRecord(
+        header=header, channel="shadow", artifact=admission.artifact, admission=admission_digest, rollback=back
+    )
+
+
+def promote(
+    header: Header, template: PromotionTemplate, evidence: str, person: str, reason: str, champion: ChannelState
+) -> ChampionPromotion:
+    """Make what stands in shadow the champion.
+
+    Raises:
+        OutOfOrder: if a gate is not passed.
+    """
+    if template.open_gates:
+        first = template.open_gates[0]
+        raise OutOfOrder(
+            f"gate {first.name} is {first.status}: {_SPEAKS.get(first.name, 'the candidate ')}{first.detail}",
+            where=f"{template.artifact[:12]} to {template.stage}",
+            advice=_NEXT.get(first.name, "A candidate goes to shadow first: studbook round CLUSTER."),
+            reason="order.gate",
+        )
+    return ChampionPromotion(
+        header=header,
+        basis="promotion",
+        artifact=template.artifact,
+        evidence=evidence,
+        promoted_by=person,
+        reason=reason,
+        rollback=RollbackSet(artifact=champion.artifact, record=champion.record),
+    )
+
+
+def first_champion(
+    header: Header, artifact: str, approval: str, person: str, reason: str, champion: ChannelState
+) -> ChampionPromotion:
+    """Install the deployed model where no champion ever was.
+
+    Raises:
+        OutOfOrder: if the channel was ever used.
+    """
+    if champion.record is not None or champion.artifact is not None:
+        raise OutOfOrder(
+            "there is a champion already; only a candidate that passed shadow may replace it",
+            advice="Offer the model as an approved parent, or roll back.",
+            reason="order.champion",
+        )
+    return ChampionPromotion(
+        header=header,
+        basis="first",
+        artifact=artifact,
+        evidence=approval,
+        promoted_by=person,
+        reason=reason,
+        rollback=RollbackSet(artifact=None, record=champion.record),
+    )
+
+
+def roll_back(
+    header: Header, channel: str, state: ChannelState, reason: str, to: RollbackSet | None = None
+) -> RollbackRecord:
+    """Put a channel back to what it pointed at before its last move, or further back; needs no person's key.
+
+    Args:
+        header: Record header.
+        channel: The channel.
+        state: Its state now.
+        reason: Why.
+        to: One of `ways_back`; the state before the last move by default.
+
+    Raises:
+        OutOfOrder: if there is nothing to undo, or undoing would leave no champion.
+    """
+    if state.record is None or state.way_back is None:
+        raise OutOfOrder(f"{channel} was never moved, so there is nothing to undo", reason="order.rollback")
+    target = to or state.way_back
+    if channel == "champion" and target.artifact is None:
+        raise OutOfOrder("this is the first champion; there is nothing before it", reason="order.rollback")
+    return RollbackRecord(
+        header=header,
+        channel=channel,  # type: ignore[arg-type]
+        artifact=target.artifact,
+        undone=state.record,
+        restored=target.record,
+        reason=reason,
+    )

@@ -24,8 +24,8 @@ Behind the door, one package a question:
 * `studbook.lab`: puts the rooms together and is the only one that writes.
 
 They stand on a cellar that knows nothing of breeding: `ledger`, `workspace`, `seal`, `policy`, `sandbox`, `executor`,
-`statistics`, `adapters`, `models`, `tensors`, `files`; on `studbook.records`, where every noun is a frozen struct with
-canonical bytes; and on `studbook.errors`, one tree of everything that can go wrong, with advice.
+`statistics`, `adapters`, `models`, `tensors`, `fetch`, `files`; on `studbook.records`, where every noun is a frozen struct
+with canonical bytes; and on `studbook.errors`, one tree of everything that can go wrong, with advice.
 
 Nothing is imported until it is asked for, so ``import studbook`` costs milliseconds.
 """
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         TokenizerRefused,
         UsageError,
     )
+    from studbook.fetch import HttpMirror
     from studbook.lab import Lab
     from studbook.records import Policy, Record, digest, read_record
     from studbook.seal import SigningKey
@@ -64,6 +65,7 @@ __all__ = [
     "BytesLie",
     "ClaimRefused",
     "DigestDiffers",
+    "HttpMirror",
     "Lab",
     "ManifestRefused",
     "NotAuthorised",
@@ -84,6 +86,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "HttpMirror": "fetch",
     "Lab": "lab",
     "Policy": "records",
     "Record": "records",

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,19 +100,22 @@ def hash_file(path: Path) -> tuple[str, int]:
     return hasher.hexdigest(), size
 
 
-def write_new(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
-    """Create a file that did not exist, with its bytes on disk before this returns.
+def write_new(path: Path, data: bytes | Iterable[bytes], mode: int = READ_ONLY) -> None:
+    """Create a file that did not exist, with its bytes, given whole or in pieces, on disk before this returns.
 
     Raises:
-        StudbookError: if the disk refuses; the half-written file is removed.
+        StudbookError: if the disk refuses, and whatever giving the pieces raises; the half-written file is removed.
     """
     boundary(f"create {path.name}")
     try:
         with os.fdopen(_fresh(path, mode), "wb") as file:
-            file.write(data)
+            file.writelines((data,) if isinstance(data, bytes) else data)
             file.flush()
             boundary(f"fsync {path.name}")
             os.fsync(file.fileno())
+    except StudbookError:
+        path.unlink(missing_ok=True)
+        raise
     except OSError as error:
         if not isinstance(error, FileExistsError):
             path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import history, pages, storage
+from studbook.cli import history, pages, publishing, storage
 from studbook.cli.keys import key
 from studbook.cli.policy import policy as policy_verbs
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
@@ -94,6 +94,7 @@ commands.add_command(key)
 commands.add_command(policy_verbs)
 history.add_to(commands)
 storage.add_to(commands)
+publishing.add_to(commands)
 
 
 @commands.group()

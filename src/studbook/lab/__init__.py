@@ -25,6 +25,8 @@ from studbook.lab import (
     history,
     judging,
     moving,
+    publish,
+    pull,
     readiness,
     reading,
     rollbacks,
@@ -306,6 +308,15 @@ class Lab:
             return moving.upgrade(desk)
         finally:
             desk.close()
+
+    def publish(self, folder: Path, days: int = publish.DAYS) -> publish.Published:
+        """Enter a snapshot of the channels and bring a folder up to it, for those who have no lab."""
+        return publish.publish(self.desk, folder, days)
+
+    @classmethod
+    def pull(cls, request: pull.Request, progress: Progress | None = None) -> pull.Pulled:
+        """Bring a channel's artifact here from a publication, verified from a root of keys alone; needs no lab."""
+        return pull.pull(request, progress)
 
     @classmethod
     def doctor(cls, folder: Path = Path(), progress: Progress | None = None) -> doctor.Examination:

@@ -91,6 +91,7 @@ ROLES = (
         ("promotion-template/1", "admission-record/1", "release-record/1", "readiness-record/1"),
     ),
     Role("process/release/rollback", Zone.RELEASE, ("rollback-record/1",)),
+    Role("process/release/snapshot", Zone.RELEASE, ("channel-snapshot/1",)),
     Role("process/audit/audit", Zone.AUDIT, ("ledger-entry/1",)),
 )
 

@@ -12,6 +12,7 @@ from studbook.lab.absence import check_clearing, check_tombstone
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_shadow
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
+from studbook.lab.publish import check_snapshot
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
 from studbook.lab.rollbacks import check_rollback
 from studbook.lab.search_check import check_search
@@ -20,6 +21,7 @@ from studbook.records import (
     ArchiveRecord,
     BaselineReceipt,
     CandidateManifest,
+    ChannelSnapshot,
     CheckpointSource,
     ClearingRecord,
     ConfirmationRecord,
@@ -176,4 +178,5 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     SearchReceipt: check_search,
     ClearingRecord: check_clearing,
     Tombstone: check_tombstone,
+    ChannelSnapshot: check_snapshot,
 }

@@ -48,10 +48,14 @@ class Tree:
 
     def extend(self, entries: Iterable[bytes]) -> None:
         """Add entries in order."""
+        hasher = sha256
+        self.extend_hashes(hasher(_LEAF + entry).digest() for entry in entries)
+
+    def extend_hashes(self, hashes: Iterable[bytes]) -> None:
+        """Add entries of which only the leaf hashes are known, 32 bytes each, in order."""
         levels, hasher, size = self._levels, sha256, self.size
         leaves = levels[0]
-        for entry in entries:
-            node = hasher(_LEAF + entry).digest()
+        for node in hashes:
             leaves += node
             size += 1
             rest, height = size, 0
@@ -129,6 +133,15 @@ class Tree:
             start, end = (start, middle) if left else (middle, end)
         # The old tree's own root is known to whoever checks; any other subtree at its edge is not.
         return [*([self._range(start, end)] if start else []), *path[::-1]]
+
+    def leaf(self, index: int) -> bytes:
+        """The hash of one leaf, 32 bytes.
+
+        Raises:
+            UsageError: if there is no such leaf.
+        """
+        self._check_size(index + 1)
+        return self._range(index, index + 1)
 
     def _check_size(self, size: int) -> None:
         if not 0 <= size <= self.size:

@@ -67,8 +67,10 @@ from studbook.records.population import SearchReceipt
 from studbook.records.release import (
     AdmissionRecord,
     ChampionPromotion,
+    ChannelSnapshot,
     Gate,
     PromotionTemplate,
+    PublishedChannel,
     ReadinessRecord,
     ReleaseRecord,
     RollbackRecord,
@@ -119,6 +121,7 @@ AnyRecord = (
     | ChampionPromotion
     | RollbackRecord
     | ReadinessRecord
+    | ChannelSnapshot
     | SearchReceipt
     | Tombstone
     | ClearingRecord
@@ -152,6 +155,7 @@ __all__ = [
     "Budget",
     "CandidateManifest",
     "ChampionPromotion",
+    "ChannelSnapshot",
     "Check",
     "CheckpointSource",
     "ClearingRecord",
@@ -188,6 +192,7 @@ __all__ = [
     "ParentApproval",
     "Policy",
     "PromotionTemplate",
+    "PublishedChannel",
     "ReadinessRecord",
     "Record",
     "ReleaseRecord",

@@ -6,15 +6,17 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
-from studbook.records.base import Digest, Name, Record, Rung, Text, Zone
+from studbook.records.base import Blob, Digest, Name, Record, Rung, Text, Zone
 from studbook.records.sources import Check
 
 __all__ = [
     "AdmissionRecord",
     "ChampionPromotion",
     "Channel",
+    "ChannelSnapshot",
     "Gate",
     "PromotionTemplate",
+    "PublishedChannel",
     "ReadinessRecord",
     "ReleaseRecord",
     "RollbackRecord",
@@ -23,6 +25,11 @@ __all__ = [
 ]
 
 Channel = Literal["shadow", "canary", "champion"]
+Moment = Annotated[
+    str,
+    Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z", description="a moment in UTC, ISO 8601"),
+]
+Number = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 
 
 class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -236,3 +243,56 @@ class ReadinessRecord(Record, frozen=True, kw_only=True, tag="readiness-record/1
     head: Digest
     criteria: tuple[Check, ...]
     ready: bool
+
+
+class PublishedChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one channel offers to those outside the lab.
+
+    Attributes:
+        channel: The channel.
+        artifact: SHA-256 and bytes of its one file.
+        record: Digest of the record that moved the channel there.
+    """
+
+    channel: Channel
+    artifact: Blob
+    record: Digest
+
+
+class ChannelSnapshot(Record, frozen=True, kw_only=True, tag="channel-snapshot/1"):
+    """What the channels offer at one position of the ledger, for those who do not have the lab.
+
+    It is a ledger entry itself, and the last one in the checkpoint that is published with it, so its version is counted
+    by the ledger. Version, expiry and the list of what belongs together follow the snapshot and timestamp roles of The
+    Update Framework 1.0, section 4.
+
+    Attributes:
+        lab: The lab's identity.
+        snapshot_version: Counts up by one.
+        expires: The moment from which on it counts no longer.
+        root_version: Version of the root of keys in force.
+        entries: Ledger entries before this one; also its own position.
+        tree: Root of the Merkle tree over them.
+        previous: Digest of the snapshot before; null for the first.
+        channels: Every channel that offers something.
+        revocations: Digests of every Revocation in force, in the order of the ledger.
+    """
+
+    zone: ClassVar[Zone] = Zone.RELEASE
+    lab: Digest
+    snapshot_version: Number
+    expires: Moment
+    root_version: Number
+    entries: Number
+    tree: Digest
+    previous: Digest | None
+    channels: tuple[PublishedChannel, ...]
+    revocations: tuple[Digest, ...]
+
+    def subjects(self) -> tuple[str, ...]:
+        """The artifacts, each once."""
+        return tuple(dict.fromkeys(c.artifact.sha256 for c in self.channels))
+
+    def references(self) -> tuple[str, ...]:
+        """The snapshot before, the moves of the channels, and the revocations."""
+        return tuple(d for d in (self.previous, *(c.record for c in self.channels), *self.revocations) if d)

@@ -14,6 +14,7 @@ from studbook.release.channels import ChannelState, channel_state, ways_back
 from studbook.release.gates import (
     champion_template,
     check_admitted,
+    check_carried,
     check_claim,
     check_promoted,
     check_stage,
@@ -28,6 +29,7 @@ __all__ = [
     "champion_template",
     "channel_state",
     "check_admitted",
+    "check_carried",
     "check_claim",
     "check_promoted",
     "check_stage",

@@ -22,6 +22,7 @@ from studbook.release.channels import ChannelState
 __all__ = [
     "champion_template",
     "check_admitted",
+    "check_carried",
     "check_claim",
     "check_promoted",
     "check_stage",
@@ -75,7 +76,7 @@ def check_admitted(admission: AdmissionRecord, template: PromotionTemplate, deci
     Raises:
         OutOfOrder: naming what does not hold.
     """
-    _check_carried(admission.artifact, "shadow", template, decision)
+    check_carried(admission.artifact, "shadow", template, decision)
 
 
 def check_promoted(
@@ -92,12 +93,23 @@ def check_promoted(
     Raises:
         OutOfOrder: naming what does not hold.
     """
-    _check_carried(promotion.artifact, "champion", template, decision)
+    check_carried(promotion.artifact, "champion", template, decision)
     if shadow.artifact != promotion.artifact:
         raise OutOfOrder("was not in shadow when it was promoted", reason="order.shadow")
 
 
-def _check_carried(artifact: str, stage: str, template: PromotionTemplate, decision: ViabilityDecision) -> None:
+def check_carried(artifact: str, stage: str, template: PromotionTemplate, decision: ViabilityDecision) -> None:
+    """Refuse a move to a stage that its template and decision do not carry.
+
+    Args:
+        artifact: Digest of what moves.
+        stage: The channel it moves to.
+        template: The template that the move rests on.
+        decision: The decision that the template cites.
+
+    Raises:
+        OutOfOrder: naming what does not hold.
+    """
     if template.stage != stage or template.artifact != artifact:
         raise OutOfOrder(f"its template is not for this candidate and {stage}", reason="order.template")
     if template.open_gates:

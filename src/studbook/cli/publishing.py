@@ -1,0 +1,73 @@
+"""The verbs between a lab and those who have none: offering the channels, and taking what they offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from studbook.cli import pages
+from studbook.cli.session import Session
+from studbook.lab import Lab
+from studbook.lab.publish import DAYS, Published
+from studbook.lab.pull import Pulled, Request
+
+__all__ = ["add_to"]
+
+Page = Callable[[Console], None]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--days", default=DAYS, show_default=True, type=click.IntRange(1, 366), help="Days until it ends.")
+@click.pass_obj
+def publish(session: Session, folder: Path, days: int) -> None:
+    """Write what the channels offer to a FOLDER of plain files that any server can hand out."""
+    with session.open() as lab:
+        found = lab.publish(folder, days)
+    session.give(found, _published_page(found))
+
+
+@click.command()
+@click.argument("channel", type=click.Choice(["shadow", "champion"]))
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option("--root", required=True, type=click.Path(path_type=Path), help="The root of keys you were given.")
+@click.option("--from", "source", default="", help="Folder or address of the publication [where it came from last].")
+@click.option("--allow-remote", is_flag=True, help="Take an address of another machine too.")
+@click.pass_obj
+def pull(session: Session, channel: str, dest: Path, root: Path, source: str, allow_remote: bool) -> None:
+    """Verify a publication and bring the artifact of a CHANNEL to the folder DEST; needs no lab."""
+    found = Lab.pull(Request(channel, dest, root, source, allow_remote), session.progress)
+    session.give(found, _pulled_page(found))
+
+
+def add_to(group: click.Group) -> None:
+    """Hang these verbs into the program."""
+    for verb in (publish, pull):
+        group.add_command(verb)
+
+
+def _published_page(found: Published) -> Page:
+    rows = [f"{c.channel} -> {c.artifact.sha256}, {c.artifact.size} bytes" for c in found.channels]
+    return pages.lines(
+        *(rows or ["no channel offers anything"]),
+        *(f"left out: {why}" for why in found.left_out),
+        f"snapshot {found.version}, until {found.expires}: {found.files} files written to {found.folder}",
+        f"hand over once, by a way of its own: {found.root} (root {found.root_sha256})",
+    )
+
+
+def _pulled_page(found: Pulled) -> Page:
+    words = {
+        "installed": f"{found.channel} -> {found.file}",
+        "refreshed": f"the same {found.channel}, under a newer snapshot: {found.file}",
+        "unchanged": f"nothing new: {found.file}",
+    }
+    return pages.lines(
+        *found.notes,
+        words[found.outcome],
+        f"sha256 {found.artifact}, {found.size} bytes, by {found.moved_by}",
+        f"snapshot {found.version} of {found.entries} entries, until {found.expires}; root {found.root_version}",
+    )

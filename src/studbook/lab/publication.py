@@ -1,0 +1,158 @@
+"""The form of a publication: which files it has, and which records carry an artifact to its channel. No file is touched.
+
+Everything but ``snapshot.json`` has a name that says what it must hold, so a newer publication adds files and changes
+none:
+
+* ``roots/N.json``, ``roots/N.line``: every root of keys, sealed, and its ledger line; ``roots/1.json`` is what is pinned.
+* ``records/DIGEST.json``, ``records/DIGEST.line``: sealed records and their lines.
+* ``tile/0/...``: leaf hashes of the Merkle tree, 256 a file, named as in c2sp.org/tlog-tiles.
+* ``artifacts/SHA256``: the files of the channels.
+* ``snapshot.json``: the newest snapshot, its line and the checkpoint that ends with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from msgspec import Struct
+
+from studbook.errors import BytesLie, DigestDiffers
+from studbook.records import (
+    AdmissionRecord,
+    CandidateManifest,
+    ChampionPromotion,
+    ParentApproval,
+    PromotionTemplate,
+    PublishedChannel,
+    Record,
+    ReleaseRecord,
+    RollbackRecord,
+    SourceManifest,
+    ViabilityDecision,
+)
+from studbook.release import check_carried
+
+__all__ = [
+    "PARTS",
+    "POINTER",
+    "POINTER_LIMIT",
+    "Pointer",
+    "artifact_name",
+    "carried",
+    "line_name",
+    "record_name",
+    "root_name",
+    "tile_names",
+]
+
+POINTER = "snapshot.json"
+POINTER_LIMIT = 8 << 20
+PARTS = frozenset(("artifacts", "records", "roots", "tile"))
+_TILE = 256
+_ADVICE = "Do not use this publication; tell whoever runs the lab."
+R = TypeVar("R", bound=Record)
+
+
+class Pointer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``snapshot.json`` holds, in canonical JSON: three texts that were signed, each by itself.
+
+    Attributes:
+        checkpoint: The signed checkpoint whose last entry is the snapshot.
+        envelope: The sealed ChannelSnapshot.
+        line: Its ledger line.
+    """
+
+    checkpoint: str
+    envelope: str
+    line: str
+
+
+def root_name(version: int) -> str:
+    """The file of a sealed root of keys."""
+    return f"roots/{version}.json"
+
+
+def record_name(digest: str) -> str:
+    """The file of a sealed record."""
+    return f"records/{digest}.json"
+
+
+def line_name(name: str) -> str:
+    """The file of the ledger line of a sealed root or record."""
+    return name.removesuffix(".json") + ".line"
+
+
+def artifact_name(digest: str) -> str:
+    """The file of an artifact."""
+    return f"artifacts/{digest}"
+
+
+def tile_names(size: int) -> Iterator[tuple[str, int]]:
+    """The files of the leaf hashes of a tree of ``size`` entries, each with the number of hashes it holds.
+
+    Full tiles are ``tile/0/NNN``, the last one ``tile/0/NNN.p/W``; numbers beyond 999 are written in groups of three
+    digits, all but the last with an ``x`` (c2sp.org/tlog-tiles).
+    """
+    for first in range(0, size, _TILE):
+        number, width = f"{first // _TILE:03d}", min(_TILE, size - first)
+        number = number.zfill(-len(number) // 3 * -3)
+        *above, last = (number[i : i + 3] for i in range(0, len(number), 3))
+        name = "/".join(("tile/0", *(f"x{group}" for group in above), last))
+        yield (name if width == _TILE else f"{name}.p/{width}"), width
+
+
+def carried(held: PublishedChannel, get: Callable[[str], Record]) -> tuple[str, ...]:
+    """The records that carry an artifact to its channel, each held against the one that cites it.
+
+    Args:
+        held: What the channel offers.
+        get: Gives a verified record by its digest.
+
+    Returns:
+        Digests, the move first.
+
+    Raises:
+        BytesLie: if one is of another kind than its place wants; ``pull.kind``.
+        DigestDiffers: if one speaks of another artifact or channel; ``pull.evidence``.
+        OutOfOrder: if a gate is open, or the decision chose another candidate.
+        StudbookError: whatever ``get`` raises.
+    """
+    found: list[str] = []
+
+    def cite(digest: str, *kinds: type[R]) -> R:
+        record = get(digest)
+        found.append(digest)
+        if not isinstance(record, kinds):
+            text = f"is a {record.kind()}, and {' or '.join(k.kind() for k in kinds)} belongs here"
+            raise BytesLie(text, where=record_name(digest), advice=_ADVICE, reason="pull.kind")
+        return record
+
+    def require(holds: bool, what: str) -> None:
+        if not holds:
+            text = f"{what} of {held.channel} speaks of something else than {held.artifact.sha256[:16]}..."
+            raise DigestDiffers(text, where=record_name(found[-1]), advice=_ADVICE, reason="pull.evidence")
+
+    artifact = held.artifact.sha256
+    move: Record = cite(held.record, ReleaseRecord, ChampionPromotion, RollbackRecord)
+    while isinstance(move, RollbackRecord):
+        require((move.channel, move.artifact, bool(move.restored)) == (held.channel, artifact, True), "a rollback")
+        move = cite(move.restored or "", ReleaseRecord, ChampionPromotion, RollbackRecord)
+    if isinstance(move, ReleaseRecord):
+        require((move.channel, move.artifact) == (held.channel, artifact), "the release")
+        admission = cite(move.admission, AdmissionRecord)
+        require(admission.artifact == artifact, "the admission")
+        evidence = admission.template
+    else:
+        assert isinstance(move, ChampionPromotion)
+        require((held.channel, move.artifact) == ("champion", artifact), "the promotion")
+        evidence = move.evidence
+    if isinstance(move, ChampionPromotion) and move.basis == "first":
+        approval = cite(evidence, ParentApproval)
+        require(approval.artifact == artifact, "the approval")
+        require(cite(approval.source, SourceManifest).artifact == held.artifact, "the manifest")
+        return tuple(found)
+    template = cite(evidence, PromotionTemplate)
+    check_carried(artifact, held.channel, template, cite(template.decision, ViabilityDecision))
+    require(cite(template.manifest, CandidateManifest).artifact == held.artifact, "the manifest")
+    return tuple(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -124,3 +124,15 @@ def test_appending_through_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises((StudbookError, OSError)):
         files.append_line(tmp_path / "link", b"x")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_written_in_pieces_is_whole_or_not_there(tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise BytesLie("the line broke", where="somewhere")
+
+    files.write_new(tmp_path / "whole", (piece for piece in (b"one", b"", b"two")))
+    assert (tmp_path / "whole").read_bytes() == b"onetwo"
+    with pytest.raises(BytesLie, match="the line broke"):
+        files.write_new(tmp_path / "half", broken())
+    assert not (tmp_path / "half").exists()

@@ -189,3 +189,14 @@ def test_what_the_tree_does_not_hold_is_not_proven(tree: Tree, ask: object) -> N
     with pytest.raises(UsageError) as caught:
         ask(tree)  # type: ignore[operator]
     assert caught.value.reason in ("ledger.size", "ledger.index")
+
+
+@given(st.lists(st.binary(max_size=8), max_size=70))
+def test_a_tree_grown_from_leaf_hashes_is_the_tree_of_the_entries(entries: list[bytes]) -> None:
+    whole, hashed = Tree(entries), Tree()
+    hashed.extend_hashes(leaf_hash(entry) for entry in entries)
+    assert hashed.size == len(entries)
+    assert [hashed.root(n) for n in range(len(entries) + 1)] == [whole.root(n) for n in range(len(entries) + 1)]
+    assert [hashed.leaf(n) for n in range(len(entries))] == [leaf_hash(entry) for entry in entries]
+    with pytest.raises(UsageError):
+        hashed.leaf(len(entries))

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from studbook.errors import BytesLie, DigestDiffers
+from studbook.errors import BytesLie, DigestDiffers, OutOfOrder
 from studbook.records import (
     AdmissionRecord,
     CandidateManifest,
@@ -118,41 +118,57 @@ def carried(held: PublishedChannel, get: Callable[[str], Record]) -> tuple[str, 
         OutOfOrder: if a gate is open, or the decision chose another candidate.
         StudbookError: whatever ``get`` raises.
     """
-    found: list[str] = []
+    walk, artifact = _Walk(held, get), held.artifact.sha256
+    move: Record = walk.cite(held.record, ReleaseRecord, ChampionPromotion, RollbackRecord)
+    while isinstance(move, RollbackRecord):
+        walk.require((move.channel, move.artifact, bool(move.restored)) == (held.channel, artifact, True), "a rollback")
+        move = walk.cite(move.restored or "", ReleaseRecord, ChampionPromotion, RollbackRecord)
+    if isinstance(move, ReleaseRecord):
+        walk.require((move.channel, move.artifact) == (held.channel, artifact), "the release")
+        admission = walk.cite(move.admission, AdmissionRecord)
+        walk.require(admission.artifact == artifact, "the admission")
+        walk.through_gates(admission.template)
+        return tuple(walk.found)
+    assert isinstance(move, ChampionPromotion)
+    walk.require((held.channel, move.artifact) == ("champion", artifact), "the promotion")
+    if move.basis == "promotion":
+        walk.through_gates(move.evidence)
+        return tuple(walk.found)
+    approval = walk.cite(move.evidence, ParentApproval)
+    walk.require(approval.artifact == artifact, "the approval")
+    walk.require(walk.cite(approval.source, SourceManifest).artifact == held.artifact, "the manifest")
+    return tuple(walk.found)
 
-    def cite(digest: str, *kinds: type[R]) -> R:
-        record = get(digest)
-        found.append(digest)
+
+class _Walk:
+    """The walk from a move to what it rests on; notes what it passes."""
+
+    def __init__(self, held: PublishedChannel, get: Callable[[str], Record]) -> None:
+        self.found: list[str] = []
+        self._held, self._get = held, get
+
+    def cite(self, digest: str, *kinds: type[R]) -> R:
+        """The next record, which must be of one of some kinds."""
+        record = self._get(digest)
+        self.found.append(digest)
         if not isinstance(record, kinds):
             text = f"is a {record.kind()}, and {' or '.join(k.kind() for k in kinds)} belongs here"
             raise BytesLie(text, where=record_name(digest), advice=_ADVICE, reason="pull.kind")
         return record
 
-    def require(holds: bool, what: str) -> None:
+    def require(self, holds: bool, what: str) -> None:
+        """Refuse the record that was cited last."""
         if not holds:
-            text = f"{what} of {held.channel} speaks of something else than {held.artifact.sha256[:16]}..."
-            raise DigestDiffers(text, where=record_name(found[-1]), advice=_ADVICE, reason="pull.evidence")
+            text = f"{what} of {self._held.channel} speaks of something else than {self._held.artifact.sha256[:16]}..."
+            raise DigestDiffers(text, where=record_name(self.found[-1]), advice=_ADVICE, reason="pull.evidence")
 
-    artifact = held.artifact.sha256
-    move: Record = cite(held.record, ReleaseRecord, ChampionPromotion, RollbackRecord)
-    while isinstance(move, RollbackRecord):
-        require((move.channel, move.artifact, bool(move.restored)) == (held.channel, artifact, True), "a rollback")
-        move = cite(move.restored or "", ReleaseRecord, ChampionPromotion, RollbackRecord)
-    if isinstance(move, ReleaseRecord):
-        require((move.channel, move.artifact) == (held.channel, artifact), "the release")
-        admission = cite(move.admission, AdmissionRecord)
-        require(admission.artifact == artifact, "the admission")
-        evidence = admission.template
-    else:
-        assert isinstance(move, ChampionPromotion)
-        require((held.channel, move.artifact) == ("champion", artifact), "the promotion")
-        evidence = move.evidence
-    if isinstance(move, ChampionPromotion) and move.basis == "first":
-        approval = cite(evidence, ParentApproval)
-        require(approval.artifact == artifact, "the approval")
-        require(cite(approval.source, SourceManifest).artifact == held.artifact, "the manifest")
-        return tuple(found)
-    template = cite(evidence, PromotionTemplate)
-    check_carried(artifact, held.channel, template, cite(template.decision, ViabilityDecision))
-    require(cite(template.manifest, CandidateManifest).artifact == held.artifact, "the manifest")
-    return tuple(found)
+    def through_gates(self, named: str) -> None:
+        """Template, decision and manifest of a candidate."""
+        template = self.cite(named, PromotionTemplate)
+        decision = self.cite(template.decision, ViabilityDecision)
+        try:
+            check_carried(self._held.artifact.sha256, self._held.channel, template, decision)
+        except OutOfOrder as error:
+            where = record_name(named)
+            raise OutOfOrder(error.message, where=where, advice=_ADVICE, reason=error.reason) from error
+        self.require(self.cite(template.manifest, CandidateManifest).artifact == self._held.artifact, "the manifest")

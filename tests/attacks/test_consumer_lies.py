@@ -58,7 +58,7 @@ from studbook.records import (
     replace,
 )
 from studbook.release import admit, to_shadow
-from studbook.seal import SigningKey, seal
+from studbook.seal import SigningKey, peek, seal
 
 UNTIL = "2099-01-01T00:00:00Z"
 SNAPSHOT = "process/release/snapshot"
@@ -452,6 +452,21 @@ def test_a_foreign_lab_that_takes_the_identity_of_this_one(
         lab.publish(tmp_path / "live")
     with refused("pull.pin"):
         shop.pull(tmp_path / "new", tmp_path / "live")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_root_that_a_mirror_moves_to_another_place_of_the_ledger(
+    shop: Shop, tmp_path: Path, lie: Path, version: int
+) -> None:
+    line = lie / "roots" / f"{version}.line"
+    entry = peek(line.read_bytes())
+    assert isinstance(entry, LedgerEntry)
+    with shop.place.open(writer=False) as lab:
+        key = key_of(lab.desk, "process/release/shadow")
+    for number, sequence in enumerate((entry.sequence, entry.sequence + 1)):
+        line.write_bytes(seal(replace(entry, sequence=sequence), key))
+        with refused("ledger.inclusion"):
+            shop.pull(tmp_path / f"to-{number}", lie)
 
 
 def test_a_pin_that_is_no_root(shop: Shop, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ from studbook.records import (
     RollbackSet,
     Rung,
     ViabilityDecision,
+    canonical,
     digest,
     replace,
 )
@@ -239,7 +240,7 @@ def test_mix_and_match_of_two_snapshots(shop: Shop, tmp_path: Path, lie: Path) -
             (lie / name).write_bytes(data)
     for chosen in itertools.product((0, 1), repeat=3):
         mixed = {field: (old, new)[pick][field] for field, pick in zip(sorted(new), chosen, strict=True)}
-        (lie / "snapshot.json").write_text(json.dumps(mixed, separators=(",", ":"), ensure_ascii=False))
+        (lie / "snapshot.json").write_bytes(canonical(mixed))
         dest = tmp_path / "".join(map(str, chosen))
         if len(set(chosen)) == 1:
             assert shop.pull(dest, lie).artifact == shop.base
@@ -346,6 +347,20 @@ def test_a_fork_of_the_ledger(shop: Shop, tmp_path: Path) -> None:
         lab.publish(other.path.parent / "live")
     with refused("pull.fork"):
         shop.pull(tmp_path / "here", other.path.parent / "live")
+
+
+def test_mix_and_match_of_a_snapshot_and_the_checkpoint_of_a_fork(shop: Shop, thief: Place, tmp_path: Path) -> None:
+    other = shop.place.copy(tmp_path / "other")
+    pointers = []
+    for place in (thief, other):
+        with place.open() as lab:
+            lab.publish(place.path.parent / "live")
+        pointers.append(json.loads((place.path.parent / "live" / "snapshot.json").read_bytes()))
+    mixed = pointers[0] | {"checkpoint": pointers[1]["checkpoint"]}
+    live = thief.path.parent / "live"
+    (live / "snapshot.json").write_bytes(canonical(mixed))
+    with refused("pull.tree"):
+        shop.pull(tmp_path / "to", live)
 
 
 def test_another_snapshot_of_the_same_version(shop: Shop, thief: Place, tmp_path: Path) -> None:

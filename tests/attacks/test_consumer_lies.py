@@ -47,6 +47,7 @@ from studbook.records import (
     Blob,
     ChampionPromotion,
     LedgerEntry,
+    ParentApproval,
     PromotionTemplate,
     PublishedChannel,
     Record,
@@ -322,6 +323,53 @@ def test_an_admission_that_entered_before_its_template(shop: Shop, thief: Place,
         folder = forged(desk, tmp_path / "live", evidence=evidence, channels=(held,))
     with refused("pull.evidence"):
         shop.pull(tmp_path / "to", folder, "shadow")
+
+
+def test_an_admission_of_another_artifact(shop: Shop, thief: Place, tmp_path: Path) -> None:
+    with thief.open() as lab:
+        desk, key = lab.desk, "process/release/shadow"
+        shadow = next(c for c in publish.draw(desk, UNTIL).channels if c.channel == "shadow")
+        first = desk.workspace.get(shadow.record, ReleaseRecord)
+        other = replace(desk.workspace.get(first.admission, AdmissionRecord), artifact=shop.base)
+        admission = slip_in(desk, other, key)
+        move = slip_in(desk, replace(first, admission=admission), key)
+        # The lab itself could not replay such a move.
+        desk.channels = dict  # type: ignore[method-assign]
+        held = PublishedChannel(channel="shadow", artifact=shadow.artifact, record=move)
+        folder = forged(desk, tmp_path / "live", evidence=(move, admission), channels=(held,))
+    with refused("pull.evidence"):
+        shop.pull(tmp_path / "to", folder, "shadow")
+
+
+def test_a_first_champion_on_the_approval_of_another_model(shop: Shop, thief: Place, tmp_path: Path) -> None:
+    with thief.open() as lab:
+        desk = lab.desk
+        first = next(p for _, p in desk.all(ChampionPromotion) if p.basis == "first")
+        approval, other = next((d, a) for d, a in desk.all(ParentApproval) if a.artifact != first.artifact)
+        true = next(c for c in publish.draw(desk, UNTIL).channels if c.channel == "champion")
+        move = slip_in(desk, replace(first, evidence=approval), "people/release/promotion")
+        desk.channels = dict  # type: ignore[method-assign]
+        held = PublishedChannel(channel="champion", artifact=true.artifact, record=move)
+        folder = forged(desk, tmp_path / "live", evidence=(move, approval, other.source), channels=(held,))
+    with refused("pull.evidence"):
+        shop.pull(tmp_path / "to", folder)
+
+
+def test_a_snapshot_that_names_another_lab_or_shuffles_its_revocations(
+    shop: Shop, thief: Place, tmp_path: Path
+) -> None:
+    with thief.open() as lab:
+        names = [m.name for _, m in lab.desk.sources().values()]
+        for name in names[:2]:
+            lab.keys.revoke(name, PERSON, "leaked")
+        here = publish.draw(lab.desk, UNTIL)
+        assert len(here.revocations) == 2
+        lies: list[dict[str, Any]] = [{"lab": "0" * 64}, {"revocations": here.revocations[::-1]}]
+        lies.append({"revocations": (here.previous,)})
+        for number, fields in enumerate(lies):
+            folder = forged(lab.desk, tmp_path / f"live-{number}", **fields)
+            with refused("pull.mixed"):
+                shop.pull(tmp_path / f"to-{number}", folder)
 
 
 def test_a_record_of_another_kind_in_place_of_a_promotion(shop: Shop, thief: Place, tmp_path: Path) -> None:

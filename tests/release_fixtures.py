@@ -36,7 +36,7 @@ def refused(reason: str) -> pytest.RaisesExc[StudbookError]:
 
 def edited(lab: Lab, folder: Path, changes: Mapping[str, Any], version: int | None = None) -> Path:
     """A file with the policy in force, the next version number and some changes."""
-    fields = lab.policy.show()
+    fields = lab.policies.show()
     fields |= {"policy_version": fields["policy_version"] + 1 if version is None else version, **changes}
     path = folder / f"policy-{fields['policy_version']}.json"
     path.write_text(json.dumps(fields), encoding="utf-8")
@@ -45,7 +45,7 @@ def edited(lab: Lab, folder: Path, changes: Mapping[str, Any], version: int | No
 
 def change_policy(lab: Lab, folder: Path, **changes: Any) -> Signed:
     """Sign the next policy with some changes."""
-    return lab.policy.sign(edited(lab, folder, changes), PERSON)
+    return lab.policies.sign(edited(lab, folder, changes), PERSON)
 
 
 def winner(lab: Lab) -> str:

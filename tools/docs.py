@@ -67,9 +67,13 @@ def error_classes() -> list[type[StudbookError]]:
     return [kind for _, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, StudbookError)]
 
 
+_FACETS = {"policy": "policies"}
+
+
 def method_of(words: tuple[str, ...]) -> str:
     """The method a verb calls: `suite freeze` is ``lab.suites.freeze``, `review-pack` is ``lab.review_pack``."""
-    return ".".join(("lab", *(f"{word}s" for word in words[:-1]), words[-1])).replace("-", "_")
+    facets = (_FACETS.get(word, f"{word}s") for word in words[:-1])
+    return ".".join(("lab", *facets, words[-1])).replace("-", "_")
 
 
 def _verbs_page() -> str:

@@ -329,7 +329,7 @@ def test_a_policy_of_another_version_than_the_next(held: Place, tmp_path: Path, 
     with held.open() as lab:
         path = edited(lab, tmp_path, {"notes": "weaker"}, version)
         with refused(f"policy.{reason}") as caught:
-            lab.policy.sign(path, PERSON)
+            lab.policies.sign(path, PERSON)
         assert caught.value.where == f"{path}: policy_version" and "to 3" in caught.value.advice
         assert lab.desk.policy[1].policy_version == 2
 
@@ -356,7 +356,7 @@ def test_a_policy_that_waited_while_another_one_came_into_force(held: Place, tmp
     with held.open() as lab:
         lab.keys.new(OTHER, ["policy/1"], PERSON)
         lab.keys.rotate(PERSON, needs={"policy/1": 2})
-        loose, strict = (lab.policy.sign(edited(lab, tmp_path, {"notes": n}), PERSON) for n in ("loose", "strict"))
+        loose, strict = (lab.policies.sign(edited(lab, tmp_path, {"notes": n}), PERSON) for n in ("loose", "strict"))
         assert not loose.committed and not strict.committed
         assert lab.desk.policy[1].policy_version == 2
         assert lab.approve(strict.digest, OTHER).committed  # type: ignore[union-attr]

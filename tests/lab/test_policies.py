@@ -53,22 +53,22 @@ def grants(edit: Callable[[list[Fields]], object]) -> Policy:
 def test_what_is_shown_is_what_can_be_signed(place: Place, tmp_path: Path) -> None:
     path = tmp_path / "next.json"
     with place.open() as lab:
-        fields = lab.policy.show(path)
+        fields = lab.policies.show(path)
         assert json.loads(path.read_text()) == fields
         assert "header" not in fields and "kind" not in fields
         assert policy_from(path.read_bytes(), lab.desk.policy[1].header, path) == lab.desk.policy[1]
         with refused("usage.file"):
-            lab.policy.show(path)
+            lab.policies.show(path)
 
 
 def test_the_next_policy_is_in_force_once_it_is_signed(place: Place, tmp_path: Path) -> None:
     with place.open() as lab:
         for version in (2, 3):
-            signed = lab.policy.sign(edited(lab, tmp_path, {"notes": f"version {version}"}), PERSON)
+            signed = lab.policies.sign(edited(lab, tmp_path, {"notes": f"version {version}"}), PERSON)
             assert signed.committed and signed.digest == lab.desk.policy[0]
             assert lab.desk.policy[1].notes == f"version {version}"
-        assert [c.field for c in lab.policy.diff("1", "current")] == ["policy_version", "notes"]
-        assert lab.policy.diff("3", "current") == ()
+        assert [c.field for c in lab.policies.diff("1", "current")] == ["policy_version", "notes"]
+        assert lab.policies.diff("3", "current") == ()
     assert problems(place) == []
 
 
@@ -99,7 +99,7 @@ def test_a_file_that_is_no_whole_policy_is_refused_and_the_field_is_named(
         edit(fields)
         path.write_text(json.dumps(fields))
         with pytest.raises(StudbookError) as caught:
-            lab.policy.sign(path, PERSON)
+            lab.policies.sign(path, PERSON)
         assert isinstance(caught.value, RecordRefused) and caught.value.reason == "policy.file"
         assert what in caught.value.message
         assert caught.value.where == str(path) and caught.value.advice
@@ -111,7 +111,7 @@ def test_a_file_that_is_no_json_object_is_refused(place: Place, tmp_path: Path, 
     path = tmp_path / "policy.json"
     path.write_text(text)
     with place.open() as lab, pytest.raises(RecordRefused) as caught:
-        lab.policy.sign(path, PERSON)
+        lab.policies.sign(path, PERSON)
     assert caught.value.where == str(path)
 
 
@@ -119,7 +119,7 @@ def test_a_policy_under_which_no_round_could_run_is_not_signed(place: Place, tmp
     with place.open() as lab:
         for changes in ({"operators": []}, {"recipes": [{"operator": "slerp/2"}]}, {"stages": []}):
             with pytest.raises(StudbookError) as caught:
-                lab.policy.sign(edited(lab, tmp_path, changes), PERSON)
+                lab.policies.sign(edited(lab, tmp_path, changes), PERSON)
             assert isinstance(caught.value, OutsideAllowlist | RecordRefused)
         assert lab.desk.policy[1].policy_version == 1
 
@@ -128,16 +128,16 @@ def test_without_the_policy_key_nothing_is_signed(place: Place, tmp_path: Path) 
     shutil.move(place.keys / "people", tmp_path / "in-a-safe")
     with place.open() as lab:
         with refused("authority.key-missing"):
-            lab.policy.sign(edited(lab, tmp_path, {}), PERSON)
+            lab.policies.sign(edited(lab, tmp_path, {}), PERSON)
         with pytest.raises(NotAuthorised, match="of mallory"):
-            lab.policy.sign(edited(lab, tmp_path, {}), "mallory")
+            lab.policies.sign(edited(lab, tmp_path, {}), "mallory")
         assert len(lab.desk.entries()) == 2
 
 
 @pytest.mark.parametrize("name", ["9", "0", "nowhere.json"])
 def test_a_policy_that_is_not_there_is_not_compared(place: Place, name: str) -> None:
     with place.open(writer=False) as lab, pytest.raises(UsageError):
-        lab.policy.diff(name, "current")
+        lab.policies.diff(name, "current")
 
 
 # -- in words ----------------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def test_nothing_is_bred_deeper_than_the_policy_allows(
     new_lab: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with new_lab.open() as lab:
-        change_policy(lab, tmp_path, budget=lab.policy.show()["budget"] | {"depth": 1})
+        change_policy(lab, tmp_path, budget=lab.policies.show()["budget"] | {"depth": 1})
         won = lab.round(CLUSTER, [BLEND]).released
         assert won is not None
         assert generation_after(lab.desk, [lab.desk.find_model("base")]) == 1
@@ -223,11 +223,11 @@ def test_nothing_is_bred_deeper_than_the_policy_allows(
             lab.breed(CLUSTER, PRUNE)
         assert (caught.value.reason, caught.value.where) == ("budget.depth", "policy: budget.depth")
         assert not [e for e in lab.desk.entries()[entries:] if e.record_kind == "lineage-template/1"]
-        change_policy(lab, tmp_path, budget=lab.policy.show()["budget"] | {"depth": 2})
+        change_policy(lab, tmp_path, budget=lab.policies.show()["budget"] | {"depth": 2})
         assert lab.breed(CLUSTER, PRUNE)
     assert problems(new_lab) == []
     with new_lab.open() as lab:
-        change_policy(lab, tmp_path, budget=lab.policy.show()["budget"] | {"depth": 1})
+        change_policy(lab, tmp_path, budget=lab.policies.show()["budget"] | {"depth": 1})
         entries = len(lab.desk.entries())
         monkeypatch.setattr(breeding, "require_depth", lambda *_: None)
         lab.breed(CLUSTER, PRUNE)

@@ -24,7 +24,7 @@ def policy() -> None:
 def show(session: Session, output: Path | None) -> None:
     """Print the policy in force as people edit it; what the lab fills in is left out."""
     with session.open(writer=False) as lab:
-        fields = lab.policy.show(output)
+        fields = lab.policies.show(output)
     told = f"wrote {output}; next: edit it, add 1 to policy_version, studbook policy diff current {output}"
     session.give(fields, pages.line(told if output else json.dumps(fields, indent=2, ensure_ascii=False)))
 
@@ -36,7 +36,7 @@ def show(session: Session, output: Path | None) -> None:
 def diff(session: Session, first: str, second: str) -> None:
     """Say what changed between two policies: each a file, a version number, or the word current."""
     with session.open(writer=False) as lab:
-        changes = lab.policy.diff(first, second)
+        changes = lab.policies.diff(first, second)
     told = [f"{change.field}: {change.what}" for change in changes] or ["no difference"]
     session.give(changes, pages.lines(*told))
 
@@ -48,5 +48,5 @@ def diff(session: Session, first: str, second: str) -> None:
 def sign(session: Session, file: Path, person: str) -> None:
     """Sign FILE as the next policy: the whole of it, one version on; every decision under the old one is stale then."""
     with session.open() as lab:
-        found = lab.policy.sign(file, person)
+        found = lab.policies.sign(file, person)
     session.give(found, pages.signed(found))

@@ -97,7 +97,7 @@ class Lab:
         self.suites = Suites(self.desk)
         self.adapters = Adapters(self.desk)
         self.keys = Keys(self.desk)
-        self.policy = Policies(self.desk)
+        self.policies = Policies(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
             storage.finish_withdrawals(self.desk)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import stat
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
 from studbook.errors import StudbookError, printable
+from studbook.executor import available_cores
 from studbook.files import hash_file, read_file
 from studbook.lab.absence import absent
 from studbook.lab.channels import alias_content
@@ -17,8 +19,9 @@ from studbook.lab.desk import Desk
 from studbook.lab.founding import PIN
 from studbook.lab.pending import waiting
 from studbook.lab.replay import check_record
-from studbook.records import LedgerEntry, Record
-from studbook.workspace import marker_bytes
+from studbook.records import LedgerEntry
+from studbook.seal import Sealed
+from studbook.workspace import MARKER, marker_bytes
 
 __all__ = ["Absent", "Problem", "Verification", "verify"]
 
@@ -83,17 +86,17 @@ class Verification(Struct, frozen=True):
 def verify(desk: Desk) -> Verification:
     """Check every file of an opened lab against the ledger, and every record against the records it cites."""
     counted = [0, 0]
-    records: dict[str, Record] = {}
+    opened: dict[str, Sealed] = {}
     gone: list[Absent] = []
     problems = [
         *_check_pin(desk),
         *_check_tail(desk),
         *_check_witness(desk),
-        *_check_files(desk, counted, records, gone),
-        *_check_order(desk, records),
+        *_check_files(desk, counted, opened, gone),
+        *_check_order(desk, opened),
     ]
     if not problems:
-        problems += [*_check_aliases(desk), *_check_meaning(desk, gone)]
+        problems += [*_check_aliases(desk), *_check_meaning(desk, opened, gone)]
     pinned = (desk.workspace.keys.folder / PIN).is_file()
     ledger = desk.workspace.ledger
     entries = len(ledger.entries)
@@ -118,7 +121,7 @@ def _check_witness(desk: Desk) -> Iterator[Problem]:
         yield Problem(printable(problem.where), printable(problem.message))
 
 
-def _check_files(desk: Desk, counted: list[int], records: dict[str, Record], gone: list[Absent]) -> Iterator[Problem]:
+def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone: list[Absent]) -> Iterator[Problem]:
     workspace = desk.workspace
     expected = workspace.expected_files()
     ledger = workspace.ledger
@@ -126,53 +129,65 @@ def _check_files(desk: Desk, counted: list[int], records: dict[str, Record], gon
     known |= {workspace.alias_path(name) for name, state in desk.channels().items() if state.record}
     known |= set(waiting(desk).values())
     envelopes = {workspace.record_path(e): e for e in ledger.entries}
-    check = partial(_check_file, desk, expected, envelopes, counted, records)
     left = {workspace.blob_path(digest): why for digest, why in absent(desk).items()}
     gone += [Absent(printable(path), why) for path, why in sorted(left.items())]
-    for path in desk.progress.track("verifying files", sorted(expected.keys() - left.keys())):
-        yield from _attempt(path, partial(check, path))
+    paths = sorted(expected.keys() - left.keys(), key=str)
+    plain = [path for path in paths if path not in envelopes]
+    found: dict[Path, str] = {}
+    # Hashing needs no interpreter, signatures need nothing else: the pool hashes while envelopes are opened here.
+    with ThreadPoolExecutor(available_cores()) as pool:
+        try:
+            hashed = {path: pool.submit(hash_file, path) for path in plain}
+            for path in desk.progress.track("verifying files", [*envelopes, *plain]):
+                entry = envelopes.get(path)
+                check = (
+                    partial(_check_envelope, desk, entry, counted, opened)
+                    if entry
+                    else partial(_check_plain, desk, path, expected[path], counted, hashed[path])
+                )
+                found |= {path: problem.what for problem in _attempt(path, check)}
+        finally:
+            for future in hashed.values():
+                future.cancel()
+    yield from (_problem(path, found[path]) for path in paths if path in found)
     for path in _walk(workspace.path):
         if path not in known:
             yield _problem(path, "is not in the ledger; a lab holds nothing else")
 
 
-def _check_file(
-    desk: Desk,
-    expected: Mapping[Path, str],
-    envelopes: Mapping[Path, LedgerEntry],
-    counted: list[int],
-    records: dict[str, Record],
-    path: Path,
-) -> None:
-    if path.name == "studbook.json" and read_file(path, _LIMIT) != marker_bytes(
-        desk.workspace.root.lab, desk.workspace.format
-    ):
+def _check_envelope(desk: Desk, entry: LedgerEntry, counted: list[int], opened: dict[str, Sealed]) -> None:
+    opened[entry.record] = desk.workspace.sealed(entry)
+    counted[0] += 1
+    counted[1] += entry.envelope.size
+
+
+def _check_plain(desk: Desk, path: Path, sha256: str, counted: list[int], hashed: Future[tuple[str, int]]) -> None:
+    if path.name == MARKER and read_file(path, _LIMIT) != marker_bytes(desk.workspace.root.lab, desk.workspace.format):
         raise StudbookError("is not this lab's marker")
-    found, size = hash_file(path)
-    if found != expected[path]:
+    found, size = hashed.result()
+    if found != sha256:
         raise StudbookError("is not the file that was recorded: its digest differs")
     counted[0] += 1
     counted[1] += size
-    if entry := envelopes.get(path):
-        records[entry.record] = desk.workspace.sealed(entry).record
 
 
 def _walk(lab: Path) -> Iterator[Path]:
     """Everything below the lab that is not a folder, except its ``cache``; links and devices are never followed."""
-    pending = [lab]
+    pending = [str(lab)]
     while pending:
-        for path in sorted(pending.pop().iterdir()):
-            if not stat.S_ISDIR(path.lstat().st_mode):
-                yield path
-            elif path != lab / "cache":
-                pending.append(path)
+        with os.scandir(pending.pop()) as inside:
+            for entry in sorted(inside, key=lambda e: e.name):
+                if not entry.is_dir(follow_symlinks=False):
+                    yield Path(entry.path)
+                elif entry.path != str(lab / "cache"):
+                    pending.append(entry.path)
 
 
-def _check_order(desk: Desk, records: Mapping[str, Record]) -> Iterator[Problem]:
+def _check_order(desk: Desk, opened: Mapping[str, Sealed]) -> Iterator[Problem]:
     """Every record cites only what entered before it."""
     seen: set[str] = set()
     for entry in desk.workspace.ledger.entries:
-        cited = records[entry.record].references() if entry.record in records else ()
+        cited = opened[entry.record].record.references() if entry.record in opened else ()
         if missing := [d for d in cited if d not in seen]:
             path = desk.workspace.record_path(entry)
             yield _problem(path, f"cites {missing[0][:16]}..., which no entry before it holds")
@@ -190,14 +205,14 @@ def _check_aliases(desk: Desk) -> Iterator[Problem]:
             yield _problem(path, f"does not say what the ledger says: {name} is {held}")
 
 
-def _check_meaning(desk: Desk, gone: list[Absent]) -> Iterator[Problem]:
+def _check_meaning(desk: Desk, opened: Mapping[str, Sealed], gone: list[Absent]) -> Iterator[Problem]:
     """Every record against the records it cites: claims, gates, moves, decisions decided again."""
     places = {str(desk.workspace.blob_path(digest)) for digest in absent(desk)}
     for entry in desk.entries():
-        path = desk.workspace.record_path(entry)
         try:
-            check_record(desk.at(entry.sequence), entry)
+            check_record(desk.at(entry.sequence), entry, opened.get(entry.record))
         except StudbookError as error:
+            path = desk.workspace.record_path(entry)
             if error.reason in _MISSING and error.where in places:
                 gone.append(
                     Absent(printable(path), f"not held against {Path(error.where).name[:16]}..., which is gone")

@@ -136,8 +136,9 @@ class Desk:
 
     def all(self, kind: type[R]) -> Iterator[tuple[str, R]]:
         """Digest and record of every record of a kind, oldest first; what only a stolen key signed is left out."""
+        wanted = kind.kind()
         for entry in self.entries():
-            if entry.record_kind == kind.kind() and not self.workspace.void(entry):
+            if entry.record_kind == wanted and not self.workspace.void(entry):
                 yield entry.record, self.workspace.get(entry.record, kind)
 
     @property

@@ -43,22 +43,24 @@ from studbook.records import (
     digest,
 )
 from studbook.release import check_admitted, check_claim, decided_against
+from studbook.seal import Sealed
 from studbook.viability import Baseline, archive, decide
 
 __all__ = ["check_record", "replay"]
 
 
-def check_record(desk: Desk, entry: LedgerEntry) -> None:
+def check_record(desk: Desk, entry: LedgerEntry, sealed: Sealed | None = None) -> None:
     """Hold one record against what it cites.
 
     Args:
         desk: The lab as it was before the entry.
         entry: The record's ledger entry.
+        sealed: What came out of its envelope, if that was verified just now; it is read and verified here otherwise.
 
     Raises:
         StudbookError: any of its kinds, if the record says something its evidence does not.
     """
-    sealed = desk.workspace.sealed(entry)
+    sealed = sealed or desk.workspace.sealed(entry)
     if check := _CHECKS.get(type(sealed.record)):
         check(desk, sealed.record)
     check_entering(desk, sealed.record, sealed.signers, datetime.fromisoformat(entry.time))

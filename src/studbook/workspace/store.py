@@ -63,15 +63,15 @@ class Store:
         if entry is None or entry.record_kind != kind.kind():
             raise UsageError(f"the lab holds no {kind.kind()} {digest[:16]}...")
         record = self._records.get(digest) or self.sealed(entry).record
-        self._records[digest] = record
         if not isinstance(record, kind):
             raise DigestDiffers(f"is not a {kind.kind()}", where=self.record_path(entry))
         return record
 
     def all(self, kind: type[R]) -> Iterator[tuple[str, R]]:
         """Digest and record of every record of a kind, oldest first; what only a stolen key signed is left out."""
+        wanted = kind.kind()
         for entry in self.ledger.entries:
-            if entry.record_kind == kind.kind() and not self.void(entry):
+            if entry.record_kind == wanted and not self.void(entry):
                 yield entry.record, self.get(entry.record, kind)
 
     def void(self, entry: LedgerEntry) -> bool:
@@ -92,7 +92,7 @@ class Store:
         return self._by_digest.get(digest)
 
     def sealed(self, entry: LedgerEntry) -> Sealed:
-        """Read and verify the envelope an entry names."""
+        """Read and verify the envelope an entry names; `get` gives its record from then on without reading it again."""
         path = self.record_path(entry)
         data = read_file(path, _ENVELOPE_LIMIT)
         if hashlib.sha256(data).hexdigest() != entry.envelope.sha256:
@@ -101,6 +101,7 @@ class Store:
         sealed = unseal(data, authority, path)
         if sealed.digest != entry.record:
             raise DigestDiffers("holds another record than the ledger says", where=path)
+        self._records[entry.record] = sealed.record
         return sealed
 
     def has_blob(self, digest: str) -> bool:
@@ -125,7 +126,7 @@ class Store:
         """
         if digest not in self._blobs:
             raise UsageError(f"the lab holds no file {digest[:16]}...")
-        return self.path / self._blobs[digest][0] / "blobs" / digest
+        return self.path.joinpath(self._blobs[digest][0], "blobs", digest)
 
     def blob(self, digest: str) -> bytes:
         """The bytes of a file of the store, hashed as they are read.
@@ -141,7 +142,7 @@ class Store:
 
     def record_path(self, entry: LedgerEntry) -> Path:
         """Where the envelope of an entry lies: zone / kind / digest."""
-        return self.path / entry.record_zone / entry.record_kind.replace("/", "-") / f"{entry.record}.json"
+        return self.path.joinpath(entry.record_zone, entry.record_kind.replace("/", "-"), f"{entry.record}.json")
 
     def expected_files(self) -> dict[Path, str]:
         """Every file the ledger accounts for with the SHA-256 of its bytes, except the ledger and its checkpoint."""

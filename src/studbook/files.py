@@ -328,7 +328,7 @@ def _regular(path: Path) -> BufferedReader:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise BytesLie("is not a regular file", where=path, reason="file.type")
-    return open(handle, "rb")
+    return os.fdopen(handle, "rb")
 
 
 def _fresh(path: Path, mode: int = READ_ONLY) -> int:

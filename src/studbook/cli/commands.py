@@ -9,11 +9,10 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import history, pages, publishing, storage
+from studbook.cli import history, pages, publishing, sources, storage
 from studbook.cli.keys import key
 from studbook.cli.policy import policy as policy_verbs
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
-from studbook.errors import UsageError
 from studbook.lab import Lab
 from studbook.lab.founding import read_policy
 from studbook.lab.papers import Papers
@@ -57,20 +56,6 @@ def init(session: Session, path: Path, owner: str, policy: Path | None) -> None:
 
 
 @commands.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--name", help="What to call the model [its file's name].")
-@click.option("--licence", help="SPDX identifier of a checkpoint whose model card states none.")
-@click.pass_obj
-def register(session: Session, paths: Sequence[Path], name: str | None, licence: str | None) -> None:
-    """Register founder folders, models, manifests, Hugging Face checkpoints or LoRA folders."""
-    if name and len(paths) > 1:
-        raise UsageError("a name goes with one path", where="--name")
-    with session.open() as lab:
-        manifests = [m for path in paths for m in lab.register(path, name, licence)]
-    session.give(manifests, pages.registered(manifests))
-
-
-@commands.command()
 @click.argument("name")
 @click.option("--as", "person", required=True, help="Who approves; their key signs.")
 @click.option(
@@ -93,6 +78,7 @@ def approve(session: Session, name: str, person: str, clusters: Sequence[str], u
 commands.add_command(key)
 commands.add_command(policy_verbs)
 history.add_to(commands)
+sources.add_to(commands)
 storage.add_to(commands)
 publishing.add_to(commands)
 
@@ -111,31 +97,6 @@ def freeze(session: Session, folders: Sequence[Path], person: str | None) -> Non
     with session.open() as lab:
         manifests = lab.suites.freeze(folders, person)
     session.give(manifests, pages.frozen(manifests))
-
-
-@commands.group()
-def adapter() -> None:
-    """Adapter packages: changes of a model that can be put on and taken off."""
-
-
-@adapter.command()
-@click.argument("base")
-@click.argument("tuned")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--kind", default="dense", show_default=True, type=click.Choice(["dense", "top", "random"]), help="How.")
-@click.option("--share", default=0.1, show_default=True, help="Share of the elements that top and random keep.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**53 - 1), help="Seed of random.")
-@click.pass_obj
-def make(session: Session, base: str, tuned: str, folder: Path, kind: Any, share: float, seed: int) -> None:
-    """Write TUNED, a model or a LoRA folder, as a package over BASE into a new FOLDER that can be registered."""
-    only_with("share", "with --kind top or random", kind in ("top", "random"))
-    only_with("seed", "with --kind random", kind == "random")
-    with session.open(writer=False) as lab:
-        found = lab.adapters.make(base, tuned, folder, kind, share, seed)
-    told = (
-        f"{found.package} of {found.size} bytes: {found.folder}; next: studbook register {found.folder}/source.manifest"
-    )
-    session.give(found._asdict() | {"folder": str(folder)}, pages.line(told))
 
 
 @commands.command()

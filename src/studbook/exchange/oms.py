@@ -24,7 +24,8 @@ from studbook.exchange.dsse import pae, payload_of
 from studbook.exchange.links import read_link
 from studbook.exchange.producer import (
     CURVES,
-    ProducerSignature,
+    FolderSignature,
+    SignedFiles,
     key_digest,
     load_public,
     match_files,
@@ -41,6 +42,7 @@ __all__ = [
     "SIGNATURE_FILE",
     "check_producer_signature",
     "load_key",
+    "read_signature",
     "sign_files",
 ]
 
@@ -122,7 +124,7 @@ def sign_files(
 
 def check_producer_signature(
     folder_files: Mapping[str, str], bundle: bytes, public_key: bytes, where: object = SIGNATURE_FILE
-) -> ProducerSignature:
+) -> FolderSignature:
     """Whether a producer's key signed the files of a folder: a model signature, or an in-toto link whose products they are.
 
     Args:
@@ -136,6 +138,30 @@ def check_producer_signature(
         NotAuthorised: if the key is of another kind, or did not sign it; ``oms.key`` or ``oms.signature``.
         DigestDiffers: if a file is not signed, or has other bytes; ``oms.file``.
     """
+    found = read_signature(bundle, public_key, where)
+    covered, absent = match_files(folder_files, found.files, where)
+    return FolderSignature(
+        form=found.form,
+        key_sha256=found.key_sha256,
+        document_sha256=found.document_sha256,
+        name=found.name,
+        covered=covered,
+        absent=absent,
+    )
+
+
+def read_signature(bundle: bytes, public_key: bytes, where: object = SIGNATURE_FILE) -> SignedFiles:
+    """What a producer's key signed; no file is held against it yet.
+
+    Args:
+        bundle: The signature's bytes: a sigstore bundle, or an in-toto link.
+        public_key: The producer's public key, PEM or DER.
+        where: File, for errors.
+
+    Raises:
+        BytesLie: if the bytes are neither, or contradict themselves; ``oms.form`` or ``envelope.form``.
+        NotAuthorised: if the key is of another kind, or did not sign it; ``oms.key`` or ``oms.signature``.
+    """
     key, body = load_public(public_key, where), read_object(bundle, where, _REASON)
     if "mediaType" not in body:
         name, signed = read_link(body, key, where)
@@ -145,14 +171,12 @@ def check_producer_signature(
         form = "oms"
     else:
         raise no_key("a model signature is checked with a key on P-256, P-384 or P-521", where)
-    covered, absent = match_files(folder_files, signed, where)
-    return ProducerSignature(
+    return SignedFiles(
         form=form,
         key_sha256=key_digest(key),
         document_sha256=hashlib.sha256(bundle).hexdigest(),
         name=name,
-        covered=covered,
-        absent=absent,
+        files=signed,
     )
 
 

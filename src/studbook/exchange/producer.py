@@ -14,7 +14,18 @@ from msgspec import Struct
 
 from studbook.errors import DigestDiffers, NotAuthorised
 
-__all__ = ["CURVES", "ProducerSignature", "PublicKey", "key_digest", "load_public", "match_files", "no_key", "unsigned"]
+__all__ = [
+    "CURVES",
+    "FolderSignature",
+    "PublicKey",
+    "SignedFiles",
+    "key_bytes",
+    "key_digest",
+    "load_public",
+    "match_files",
+    "no_key",
+    "unsigned",
+]
 
 PublicKey = EllipticCurvePublicKey | Ed25519PublicKey
 CURVES: Mapping[str, hashes.HashAlgorithm] = {
@@ -25,7 +36,25 @@ CURVES: Mapping[str, hashes.HashAlgorithm] = {
 """The hash that goes with a curve, as in sigstore's key details."""
 
 
-class ProducerSignature(Struct, frozen=True, kw_only=True):
+class SignedFiles(Struct, frozen=True, kw_only=True):
+    """What a key signed, before it is held against any file.
+
+    Attributes:
+        form: ``oms`` (a model signature) or ``in-toto-link``.
+        key_sha256: SHA-256 of the public key (DER, SubjectPublicKeyInfo) that it was checked with.
+        document_sha256: SHA-256 of the signature's file.
+        name: What the signer calls the model, or the step.
+        files: Path -> SHA-256, 64 hex digits, of every file that was signed.
+    """
+
+    form: Literal["oms", "in-toto-link"]
+    key_sha256: str
+    document_sha256: str
+    name: str
+    files: Mapping[str, str]
+
+
+class FolderSignature(Struct, frozen=True, kw_only=True):
     """What a producer's signature says about a folder; every file of the folder is among those it covers.
 
     Attributes:
@@ -46,13 +75,14 @@ class ProducerSignature(Struct, frozen=True, kw_only=True):
 
 
 def load_public(data: bytes, where: object = "") -> PublicKey:
-    """A public key in PEM form: Ed25519, or elliptic curve P-256, P-384 or P-521.
+    """A public key in PEM or DER form (SubjectPublicKeyInfo): Ed25519, or elliptic curve P-256, P-384 or P-521.
 
     Raises:
         NotAuthorised: if it is none; ``oms.key``.
     """
+    read = serialization.load_pem_public_key if data[:1] == b"-" else serialization.load_der_public_key
     try:
-        key = serialization.load_pem_public_key(data)
+        key = read(data)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise no_key("is no public key in PEM form", where) from error
     if isinstance(key, Ed25519PublicKey) or (isinstance(key, EllipticCurvePublicKey) and key.curve.name in CURVES):
@@ -60,10 +90,14 @@ def load_public(data: bytes, where: object = "") -> PublicKey:
     raise no_key("is no Ed25519 key, and on none of the curves P-256, P-384 and P-521", where)
 
 
+def key_bytes(key: PublicKey) -> bytes:
+    """A public key in DER form (RFC 5280, SubjectPublicKeyInfo)."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
 def key_digest(key: PublicKey) -> str:
-    """SHA-256 of a public key in DER form (RFC 5280, SubjectPublicKeyInfo), 64 hex digits."""
-    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    return hashlib.sha256(key.public_bytes(encoding, form)).hexdigest()
+    """SHA-256 of `key_bytes`, 64 hex digits."""
+    return hashlib.sha256(key_bytes(key)).hexdigest()
 
 
 def match_files(

@@ -45,6 +45,7 @@ from studbook.lab.keys import Keys
 from studbook.lab.papers import Papers
 from studbook.lab.pending import Signed, waits
 from studbook.lab.policies import Policies
+from studbook.lab.producers import Producer
 from studbook.lab.progress import Progress
 from studbook.lab.review import Pack, review_pack
 from studbook.lab.stages import approve_stage
@@ -130,9 +131,11 @@ class Lab:
         """Let a new witness begin with the lab as it is; returns how many entries it saw."""
         return founding.appoint(self.desk)
 
-    def register(self, path: Path, name: str | None = None, licence: str | None = None) -> tuple[SourceManifest, ...]:
-        """Register a founder folder, a model, a manifest, a checkpoint or a LoRA folder."""
-        return sources.register(self.desk, path, name, licence)
+    def register(
+        self, path: Path, name: str | None = None, licence: str | None = None, producer: Producer | None = None
+    ) -> tuple[SourceManifest, ...]:
+        """Register a founder folder, a model, a manifest, a checkpoint or a LoRA folder, signed or not."""
+        return sources.register(self.desk, path, name, licence, producer)
 
     def approve(
         self, name: str, person: str, clusters: Sequence[str] = ("*",), until: str = "", reason: str = ""

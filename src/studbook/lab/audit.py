@@ -145,7 +145,8 @@ def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone
                     if entry
                     else partial(_check_plain, desk, path, expected[path], counted, hashed[path])
                 )
-                found |= {path: problem.what for problem in _attempt(path, check)}
+                for problem in _attempt(path, check):
+                    found[path] = problem.what
         finally:
             for future in hashed.values():
                 future.cancel()

@@ -62,7 +62,11 @@ ROLES = (
     Role("people/policy/policy", Zone.POLICY, ("policy/1", "revocation/1", "suites-lock/1", "tombstone/1")),
     Role("people/registry/approval", Zone.REGISTRY, ("parent-approval/1",)),
     Role("people/release/promotion", Zone.RELEASE, ("champion-promotion/1", "stage-approval/1")),
-    Role("process/registry/registry", Zone.REGISTRY, ("source-manifest/1", "compatibility-report/1")),
+    Role(
+        "process/registry/registry",
+        Zone.REGISTRY,
+        ("source-manifest/1", "producer-signature/1", "compatibility-report/1"),
+    ),
     Role(
         "process/candidate/candidate",
         Zone.CANDIDATE,

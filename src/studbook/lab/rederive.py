@@ -51,7 +51,7 @@ from studbook.records import (
 )
 from studbook.registry.approval import require_approved
 
-__all__ = ["check_candidate", "check_receipt_record", "check_source", "check_template"]
+__all__ = ["check_candidate", "check_receipt_record", "check_source", "check_template", "require"]
 
 Facts = Mapping[str, tuple[object, object]]
 
@@ -68,7 +68,7 @@ def check_source(desk: Desk, record: SourceManifest) -> None:
         StudbookError: any of its kinds, if the bytes are gone or break a rule of their format.
     """
     facts = _SOURCES[type(record.source)](desk, record)
-    _require(f"source {record.name}", {"artifact.size": _size(desk, record), **facts}, "source.field")
+    require(f"source {record.name}", {"artifact.size": _size(desk, record), **facts}, "source.field")
 
 
 def check_template(desk: Desk, record: LineageTemplate) -> None:
@@ -102,7 +102,7 @@ def check_template(desk: Desk, record: LineageTemplate) -> None:
         "compatibility": (True, _covered(desk, record)),
         "parents: build": (True, _fits_packages(desk, record)),
     }
-    _require("template", facts, "template.field")
+    require("template", facts, "template.field")
     check_operator(policy, _plain(operator))
     require_depth(desk, (record.base, *record.parents), operator.family)
     used = {f for artifact in (record.base, *record.parents) for f in desk.founders_of(artifact)}
@@ -132,7 +132,7 @@ def check_receipt_record(desk: Desk, record: OperatorReceipt) -> None:
         "inputs.role": (tuple(i.role for i in record.inputs), roles),
         "output.size": (record.output.size <= template.limits.output_bytes, True),
     }
-    _require("receipt", facts, "receipt.field")
+    require("receipt", facts, "receipt.field")
 
 
 def check_candidate(desk: Desk, record: CandidateManifest) -> None:
@@ -163,13 +163,23 @@ def check_candidate(desk: Desk, record: CandidateManifest) -> None:
         "licence": (record.licence, _licence(desk, template, recipe)),
         "data": (record.data, () if recipe else inherited_data(desk, template.parents)),
     }
-    _require("candidate", facts, "candidate.field")
+    require("candidate", facts, "candidate.field")
     checks = _checkpoint_checks(desk, template, receipt) if recipe else _model_checks(desk, template, receipt, operator)
     failed = [c.detail for c in checks if not c.passed]
-    _require("candidate", {"checks": (record.checks, checks), "checks.passed": (failed, [])}, "candidate.field")
+    require("candidate", {"checks": (record.checks, checks), "checks.passed": (failed, [])}, "candidate.field")
 
 
-def _require(what: str, facts: Facts, reason: str) -> None:
+def require(what: str, facts: Facts, reason: str) -> None:
+    """Refuse a record of which a field says something else than what it cites.
+
+    Args:
+        what: What the record is, for errors.
+        facts: Field -> what it says and what was found.
+        reason: The code of the refusal.
+
+    Raises:
+        DigestDiffers: naming the first such field.
+    """
     for field, (stated, found) in facts.items():
         if stated != found:
             raise DigestDiffers(
@@ -344,7 +354,7 @@ def _model_checks(
         ),
         "changed": (_same_as(child, (base, *(p for p in parents if isinstance(p, Slm)))), False),
     }
-    _require("receipt", facts, "receipt.field")
+    require("receipt", facts, "receipt.field")
     return check_output(template, receipt, child)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab import judging
 from studbook.lab.absence import check_clearing, check_tombstone
+from studbook.lab.comparing import check_producer, check_report
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_shadow
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
@@ -24,6 +25,7 @@ from studbook.records import (
     ChannelSnapshot,
     CheckpointSource,
     ClearingRecord,
+    CompatibilityReport,
     ConfirmationRecord,
     FailureCluster,
     LedgerEntry,
@@ -31,6 +33,7 @@ from studbook.records import (
     ModelSource,
     OperatorReceipt,
     Policy,
+    ProducerSignature,
     PromotionTemplate,
     Record,
     ReleaseRecord,
@@ -166,6 +169,8 @@ def _same(again: Record, record: Record, what: str) -> None:
 
 _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     SourceManifest: _source,
+    ProducerSignature: check_producer,
+    CompatibilityReport: check_report,
     LineageTemplate: check_template,
     OperatorReceipt: check_receipt_record,
     CandidateManifest: _candidate,

@@ -12,6 +12,7 @@ from studbook.errors import DigestDiffers, UsageError
 from studbook.evaluation.contamination import parse_rows
 from studbook.lab.absence import check_not_withdrawn
 from studbook.lab.desk import Desk, plain_name
+from studbook.lab.producers import Producer, accession, read_producer, say_unchecked
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.checkpoint_folder import CONFIG
 from studbook.records import (
@@ -29,13 +30,18 @@ from studbook.records import (
 from studbook.registry.checkpoint_compatibility import CheckpointParent, compare_checkpoints
 from studbook.registry.checkpoints import FileDraft, is_checkpoint, read_checkpoint
 from studbook.registry.compatibility import Parent, check_all, compare
+from studbook.registry.shelf import Shelf
 from studbook.registry.sources import Draft, read_source
+from studbook.workspace import Accession
 
 __all__ = [
     "ANCHOR_ROWS",
+    "checkpoint_of",
     "compare_parents",
     "inherited_data",
+    "is_listing",
     "licence_of",
+    "parent_of",
     "register",
     "require_model",
     "slice_of",
@@ -46,7 +52,9 @@ ANCHOR_ROWS = 200
 _FUSE = "adapter-fuse/1"
 
 
-def register(desk: Desk, path: Path, name: str | None = None, licence: str | None = None) -> tuple[SourceManifest, ...]:
+def register(
+    desk: Desk, path: Path, name: str | None = None, licence: str | None = None, producer: Producer | None = None
+) -> tuple[SourceManifest, ...]:
     """Register what lies at a path: a founder folder, a model, a manifest, a checkpoint or a LoRA folder.
 
     Args:
@@ -54,6 +62,7 @@ def register(desk: Desk, path: Path, name: str | None = None, licence: str | Non
         path: Where it lies.
         name: What to call it.
         licence: SPDX identifier of a checkpoint whose model card states none.
+        producer: Whose signature over the folder must hold; it is recorded with the registration.
 
     Returns:
         The manifests that are now in the ledger, the model's last.
@@ -63,6 +72,8 @@ def register(desk: Desk, path: Path, name: str | None = None, licence: str | Non
         StudbookError: any of its kinds; nothing was registered then.
     """
     title = name and plain_name(name, "--name")
+    signature = read_producer(path, producer) if producer else None
+    shelf = Shelf(path)
     drafts: list[Draft | FileDraft]
     if path.is_dir() and is_checkpoint(path):
         drafts = [*_read_checkpoint(desk, path, title, licence)]
@@ -70,17 +81,30 @@ def register(desk: Desk, path: Path, name: str | None = None, licence: str | Non
         advice = "Founders bring a licence.manifest; only checkpoints may be given a licence here."
         raise UsageError("is not a checkpoint", where=path, advice=advice)
     else:
-        drafts = [*read_source(desk.header, path, title)]
+        drafts = [*read_source(desk.header, path, title, shelf)]
     _check_names(desk, [found.manifest for found in drafts], title, path)
     for found in drafts:
         check_not_withdrawn(desk, found.manifest.artifact.sha256)
         _check_again(desk, found.manifest)
+    accessions = [Accession(draft.manifest, draft.blobs) for draft in drafts]
+    if signature:
+        accessions.append(accession(desk, signature, drafts[-1].manifest, _taken(drafts[-1]) or shelf.digests()))
+    else:
+        say_unchecked(desk, path)
     _say_known(desk, drafts[-1].manifest)
     for draft in desk.progress.track(f"registering {path.name}", drafts):
         for digest_, content in draft.blobs.items():
             desk.workspace.mend_blob(digest_, content)
-        desk.workspace.commit(draft.manifest, draft.blobs)
+    desk.workspace.commit_all(accessions)
     return tuple(draft.manifest for draft in drafts)
+
+
+def _taken(draft: Draft | FileDraft) -> dict[str, str]:
+    """Relative path -> SHA-256 of the files of a checkpoint or LoRA folder, as they were copied; none of others."""
+    listing = draft.blobs[draft.manifest.artifact.sha256]
+    if not isinstance(draft, FileDraft) or not isinstance(listing, bytes):
+        return {}
+    return {entry.path: entry.sha256 for entry in parse_listing(listing, draft.manifest.name)}
 
 
 def _read_checkpoint(desk: Desk, path: Path, name: str | None, licence: str | None) -> tuple[FileDraft, ...]:
@@ -178,12 +202,12 @@ def compare_parents(
         UsageError: if one of them is no model by itself, or some are checkpoints and others are not.
     """
     _, policy = desk.policy
-    if any(_is_listing(desk, artifact) for artifact in (base, *parents)):
-        everyone = [_checkpoint(desk, artifact) for artifact in (base, *parents)]
+    if any(is_listing(desk, artifact) for artifact in (base, *parents)):
+        everyone = [checkpoint_of(desk, artifact) for artifact in (base, *parents)]
         found_ = compare_checkpoints(desk.header, policy, everyone[0], everyone[1:])
         return desk.workspace.commit(found_), found_
     rows = parse_rows(desk.workspace.blob(training_slice), "training slice")[:ANCHOR_ROWS] if training_slice else ()
-    shared, herd, anchor = _parent(desk, base), [_parent(desk, p) for p in parents], training_slice or digest([])
+    shared, herd, anchor = parent_of(desk, base), [parent_of(desk, p) for p in parents], training_slice or digest([])
     checks = check_all(policy, shared, herd)
     for found, known in desk.all(CompatibilityReport):
         same = (known.base, known.parents, known.anchor, known.checks) == (base, tuple(parents), anchor, checks)
@@ -275,16 +299,25 @@ def require_model(desk: Desk, artifact: str, *, checkpoints: bool = False) -> No
         )
 
 
-def _is_listing(desk: Desk, artifact: str) -> bool:
-    """Whether an artifact is a list of files; an SLM1 model is not."""
+def is_listing(desk: Desk, artifact: str) -> bool:
+    """Whether an artifact is a list of files; an SLM1 model is not.
+
+    Raises:
+        UsageError: if it is an adapter package; ``usage.adapter``.
+    """
     require_model(desk, artifact, checkpoints=True)
     path = desk.workspace.blob_path(artifact)
     return path.is_file() and desk.workspace.blob(artifact)[:1] == b"{"
 
 
-def _checkpoint(desk: Desk, artifact: str) -> CheckpointParent:
-    """A checkpoint of the lab, opened from its stored files."""
-    name, listed = desk.name_of(artifact), _is_listing(desk, artifact)
+def checkpoint_of(desk: Desk, artifact: str) -> CheckpointParent:
+    """A checkpoint of the lab, opened from its stored files; to be closed by whoever asks.
+
+    Raises:
+        UsageError: if it is none; ``usage.checkpoint``.
+        DigestDiffers: if bytes are gone or others; ``digest.missing``.
+    """
+    name, listed = desk.name_of(artifact), is_listing(desk, artifact)
     listing = parse_listing(desk.workspace.blob(artifact), f"files of {name}") if listed else ()
     files = {entry.path: desk.workspace.blob_path(entry.sha256) for entry in listing}
     if CONFIG not in files:
@@ -302,8 +335,13 @@ def _checkpoint(desk: Desk, artifact: str) -> CheckpointParent:
     return CheckpointParent(name, open_checkpoint(files, artifact), files, licence_of(desk, artifact))
 
 
-def _parent(desk: Desk, artifact: str) -> Parent:
-    """A registered model, or one bred here: its base is what it was bred from, its sources have to be trained ones."""
+def parent_of(desk: Desk, artifact: str) -> Parent:
+    """A registered model, or one bred here: its base is what it was bred from, its sources have to be trained ones.
+
+    Raises:
+        DigestDiffers: if its bytes are gone or others.
+        UsageError: if it is no SLM1 model.
+    """
     source = found[1].source if (found := desk.sources().get(artifact)) else None
     base, trained = None, False
     if isinstance(source, ModelSource):

@@ -88,6 +88,7 @@ from studbook.records.sources import (
     LoraSource,
     ModelSource,
     ParentApproval,
+    ProducerSignature,
     SourceManifest,
     TaskVectorPair,
 )
@@ -98,6 +99,7 @@ AnyRecord = (
     | Policy
     | SuitesLock
     | SourceManifest
+    | ProducerSignature
     | ParentApproval
     | CompatibilityReport
     | LineageTemplate
@@ -191,6 +193,7 @@ __all__ = [
     "Owners",
     "ParentApproval",
     "Policy",
+    "ProducerSignature",
     "PromotionTemplate",
     "PublishedChannel",
     "ReadinessRecord",

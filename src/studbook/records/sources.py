@@ -19,6 +19,7 @@ __all__ = [
     "LoraSource",
     "ModelSource",
     "ParentApproval",
+    "ProducerSignature",
     "SourceManifest",
     "TaskVectorPair",
     "TokenizerChange",
@@ -212,6 +213,41 @@ class ParentApproval(Record, frozen=True, kw_only=True, tag="parent-approval/1")
 
     def subjects(self) -> tuple[str, ...]:
         """The approved model."""
+        return (self.artifact,)
+
+    def references(self) -> tuple[str, ...]:
+        """Its registration."""
+        return (self.source,)
+
+
+class ProducerSignature(Record, frozen=True, kw_only=True, tag="producer-signature/1"):
+    """A producer's signature over a folder, checked when the source was registered from it.
+
+    The signature's file and the key enter the store with the record, under ``document_sha256`` and ``key_sha256``.
+
+    Attributes:
+        artifact: Digest of the source.
+        source: Digest of its SourceManifest.
+        form: ``oms`` (a model signature) or ``in-toto-link``.
+        key_sha256: SHA-256 of the producer's public key in DER form (RFC 5280, SubjectPublicKeyInfo).
+        document_sha256: SHA-256 of the signature's file.
+        name: What the signer calls the model, or the step.
+        covered: Files that were taken from the folder, sorted; each has the digest that was signed.
+        absent: Files that were signed and not taken, sorted.
+    """
+
+    zone: ClassVar[Zone] = Zone.REGISTRY
+    artifact: Digest
+    source: Digest
+    form: Literal["oms", "in-toto-link"]
+    key_sha256: Digest
+    document_sha256: Digest
+    name: Text
+    covered: tuple[Text, ...]
+    absent: tuple[Text, ...]
+
+    def subjects(self) -> tuple[str, ...]:
+        """The source."""
         return (self.artifact,)
 
     def references(self) -> tuple[str, ...]:

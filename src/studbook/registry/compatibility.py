@@ -6,9 +6,9 @@ against both tokenizers: which ids are kept, moved, dropped and added, and how m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from studbook.errors import ParentsDoNotFit, printable
 from studbook.models.slm import Slm
@@ -18,7 +18,17 @@ from studbook.records import Check, CompatibilityReport, Header, Measure, Policy
 from studbook.records.sources import TokenizerChange
 from studbook.sandbox import Limits, run_worker
 
-__all__ = ["Parent", "Rows", "check_all", "check_licences", "compare", "require", "tokenizer_change"]
+__all__ = [
+    "Parent",
+    "Rows",
+    "check_all",
+    "check_licences",
+    "compare",
+    "measured_pairs",
+    "require",
+    "tokenizer_change",
+    "tokenizer_changes",
+]
 
 Rows = Sequence[tuple[str, str]]
 
@@ -79,7 +89,7 @@ def compare(
         base=base.model.sha256,
         parents=tuple(p.model.sha256 for p in parents),
         checks=checks,
-        tokenizers=_changes(base, parents, rows),
+        tokenizers=tokenizer_changes(base, parents, rows),
         pairs=pairs,
         anchor=anchor,
         passed=passed,
@@ -230,7 +240,12 @@ def _shape_difference(base: Slm, parent: Slm) -> str:
     return "its layout digest"
 
 
-def _changes(base: Parent, parents: Sequence[Parent], rows: Rows) -> tuple[TokenizerChange, ...]:
+def tokenizer_changes(base: Parent, parents: Sequence[Parent], rows: Rows) -> tuple[TokenizerChange, ...]:
+    """Every parent whose tokenizer is not the base's, in order.
+
+    Raises:
+        TokenizerRefused: if a text holds a lone surrogate.
+    """
     texts = [text for row in rows for text in row]
     others = [p.model for p in parents if p.model.tokenizer_sha256 != base.model.tokenizer_sha256]
     return tuple(tokenizer_change(base.model, model, texts) for model in others)
@@ -244,15 +259,28 @@ def _geometry(
     answer = run_worker(
         "studbook.registry.geometry_worker", job, folder, limits, [base.path, *(p.path for p in parents)]
     )
+    return measured_pairs(parents, answer.value["pairs"], len(rows))
+
+
+def measured_pairs(
+    parents: Sequence[Parent], found: Sequence[Mapping[str, Any]], rows: int
+) -> tuple[TaskVectorPair, ...]:
+    """What was measured of pairs of parents, as a report states it.
+
+    Args:
+        parents: The parents, in order.
+        found: ``pairs`` as `studbook.registry.geometry_worker.work` gives them.
+        rows: How many rows the barrier was measured on.
+    """
     return tuple(
         TaskVectorPair(
             first=parents[pair["first"]].model.sha256,
             second=parents[pair["second"]].model.sha256,
             cosine=_measure(pair["cosine"], "ratio", "dot over norms, f64 fixed blocks"),
             sign_conflict=_measure(pair["conflict"], "share", "opposite signs where both moved"),
-            barrier=_measure(pair["barrier"], "nats-per-token", f"midpoint minus mean of ends on {len(rows)} rows"),
+            barrier=_measure(pair["barrier"], "nats-per-token", f"midpoint minus mean of ends on {rows} rows"),
         )
-        for pair in answer.value["pairs"]
+        for pair in found
     )
 
 

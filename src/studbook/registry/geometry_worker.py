@@ -17,7 +17,7 @@ from studbook.models.slm import Slm, parse_slm, read_slm
 from studbook.models.slm_writer import write_slm
 from studbook.tensors.reductions import dot, sum_of_squares
 
-__all__ = ["warm", "work"]
+__all__ = ["task_vectors", "warm", "work"]
 
 Delta = Mapping[str, NDArray[np.float32]]
 
@@ -35,20 +35,34 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
     """
     base = read_slm(Path(job["base"]))
     parents = [read_slm(Path(path)) for path in job["parents"]]
+    rows = job["rows"]
+    ends = [_loss(p, rows) for p in parents]
+    pairs = task_vectors(base, parents)
+    for pair in pairs:
+        i, j = pair["first"], pair["second"]
+        pair["barrier"] = _loss(_midpoint(parents[i], parents[j]), rows) - (ends[i] + ends[j]) / 2 if rows else 0.0
+    return {"pairs": pairs}
+
+
+def task_vectors(base: Slm, parents: Sequence[Slm]) -> list[dict[str, Any]]:
+    """Directions of every pair of task vectors (parent - base); the same numbers on any machine.
+
+    Args:
+        base: The shared base.
+        parents: Models of its shape, in order.
+
+    Returns:
+        ``first`` and ``second`` (places in ``parents``), ``cosine`` and ``conflict``, as `work` gives them.
+    """
     names = [spec.name for spec in base.shape.tensors()]
     deltas = [{n: (p.dense(n) - base.dense(n)).reshape(-1) for n in names} for p in parents]
     norms = [math.sqrt(math.fsum(sum_of_squares(d[n]) for n in names)) for d in deltas]
-    rows = job["rows"]
-    ends = [_loss(p, rows) for p in parents]
-    pairs = []
+    pairs: list[dict[str, Any]] = []
     for i, j in combinations(range(len(parents)), 2):
         product = math.fsum(dot(deltas[i][n], deltas[j][n]) for n in names)
-        barrier = _loss(_midpoint(parents[i], parents[j]), rows) - (ends[i] + ends[j]) / 2 if rows else 0.0
         cosine = product / (norms[i] * norms[j]) if norms[i] * norms[j] > 0 else 0.0
-        pairs.append(
-            {"first": i, "second": j, "cosine": cosine, "conflict": _conflict(deltas[i], deltas[j]), "barrier": barrier}
-        )
-    return {"pairs": pairs}
+        pairs.append({"first": i, "second": j, "cosine": cosine, "conflict": _conflict(deltas[i], deltas[j])})
+    return pairs
 
 
 def _conflict(first: Delta, second: Delta) -> float:

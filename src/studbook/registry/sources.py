@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 from studbook.adapters.reader import parse_adapter
 from studbook.errors import BytesLie, ClaimRefused, ManifestRefused, UsageError
-from studbook.files import read_file
 from studbook.models.manifests import (
     check_trained_source,
     convert_trained_source,
     parse_manifest,
-    read_provenance,
-    read_trained_source,
+    parse_provenance,
+    parse_trained_source,
 )
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
@@ -38,6 +37,7 @@ from studbook.records import (
     digest,
     read_struct,
 )
+from studbook.registry.shelf import Shelf
 
 __all__ = ["Draft", "read_source"]
 
@@ -58,13 +58,14 @@ class Draft(NamedTuple):
     blobs: dict[str, bytes]
 
 
-def read_source(header: Header, path: Path, name: str | None = None) -> tuple[Draft, ...]:
+def read_source(header: Header, path: Path, name: str | None = None, shelf: Shelf | None = None) -> tuple[Draft, ...]:
     """Read a founder folder, a container or a manifest.
 
     Args:
         header: Record header.
         path: A folder with one ``*.slm`` (or ``source.manifest``) and its manifests, or one such file.
         name: What to call the model; the file's name by default.
+        shelf: Reads the files, each once; it knows afterwards which.
 
     Returns:
         Drafts in the order they must be registered.
@@ -73,18 +74,19 @@ def read_source(header: Header, path: Path, name: str | None = None) -> tuple[Dr
         UsageError: if nothing there can be registered.
         StudbookError: any of its kinds, naming the file and field that is wrong.
     """
+    shelf = shelf or Shelf(path)
     if path.is_dir():
-        return _folder(header, path, name)
+        return _folder(header, shelf, path, name)
     if path.suffix == ".slm":
-        return (_model(header, path, None, None, (), name),)
+        return (_model(header, shelf, path, None, None, (), name),)
     if path.name.endswith("source.manifest"):
-        if _settings(path).get("kind") == "adapter":
-            return (_adapter(header, path),)
-        return (_converted(header, path, None, (), name),)
+        if _is_adapter(shelf, path):
+            return (_adapter(header, shelf, path),)
+        return (_converted(header, shelf, path, None, (), name),)
     if path.name.endswith("licence.manifest"):
-        return (_licence(header, path),)
+        return (_licence(header, shelf, path),)
     if path.name.endswith("data.manifest"):
-        return (_data(header, path, None),)
+        return (_data(header, shelf, path, None),)
     raise UsageError(
         "is not a model, a founder folder or a known manifest",
         where=path,
@@ -92,49 +94,65 @@ def read_source(header: Header, path: Path, name: str | None = None) -> tuple[Dr
     )
 
 
-def _folder(header: Header, path: Path, name: str | None) -> tuple[Draft, ...]:
+def _folder(header: Header, shelf: Shelf, path: Path, name: str | None) -> tuple[Draft, ...]:
     drafts: list[Draft] = []
     licence = data = None
     if (path / "licence.manifest").is_file():
-        drafts.append(_licence(header, path / "licence.manifest"))
+        drafts.append(_licence(header, shelf, path / "licence.manifest"))
         licence = digest(drafts[-1].manifest)
     if (path / "data.manifest").is_file():
-        drafts.append(_data(header, path / "data.manifest", licence))
+        drafts.append(_data(header, shelf, path / "data.manifest", licence))
         data = digest(drafts[-1].manifest)
     inherited = (data,) if data else ()
     models = sorted(path.glob("*.slm"))
     trained = path / "source.manifest"
     if len(models) == 1:
-        drafts.append(_model(header, models[0], trained if trained.is_file() else None, licence, inherited, name))
+        drafts.append(
+            _model(header, shelf, models[0], trained if trained.is_file() else None, licence, inherited, name)
+        )
     elif not models and trained.is_file():
-        drafts.append(_converted(header, trained, licence, inherited, name))
+        if _is_adapter(shelf, trained):
+            drafts.append(_adapter(header, shelf, trained))
+        else:
+            drafts.append(_converted(header, shelf, trained, licence, inherited, name))
     else:
         raise UsageError(f"holds {len(models)} models; one is needed", where=path, advice="Name one .slm file.")
     return tuple(drafts)
 
 
+def _is_adapter(shelf: Shelf, path: Path) -> bool:
+    return _settings(shelf, path).get("kind") == "adapter"
+
+
 def _model(
-    header: Header, path: Path, trained: Path | None, licence: str | None, data: tuple[str, ...], name: str | None
+    header: Header,
+    shelf: Shelf,
+    path: Path,
+    trained: Path | None,
+    licence: str | None,
+    data: tuple[str, ...],
+    name: str | None,
 ) -> Draft:
-    content = read_file(path, _MODEL_LIMIT)
+    content = shelf.read(path, _MODEL_LIMIT)
     model = parse_slm(content, str(path))
     files: list[bytes] = []
     sidecar = path.with_name(path.name + ".manifest")
     if sidecar.is_file():
-        _check_sidecar(sidecar, trained is not None)
+        _check_sidecar(shelf.read(sidecar, _TEXT_LIMIT), sidecar, trained is not None)
     if trained is not None:
-        check_trained_source(read_trained_source(trained), model)
-        files.append(read_file(trained, _TEXT_LIMIT))
-    return _model_draft(header, name or path.stem, model, content, files, path.parent, licence, data)
+        files.append(shelf.read(trained, _TEXT_LIMIT))
+        check_trained_source(parse_trained_source(files[0], trained), model)
+    receipt = _receipt(shelf, path.parent) if files else None
+    return _model_draft(header, name or path.stem, model, content, files, receipt, licence, data)
 
 
-def _check_sidecar(path: Path, trained: bool) -> None:
+def _check_sidecar(data: bytes, path: Path, trained: bool) -> None:
     """A provenance sidecar may claim no more than what lies beside it shows.
 
     Raises:
         ClaimRefused: if it claims trained weights without a trained-source manifest, or assistant quality at all.
     """
-    claimed = read_provenance(path).claimed_rung
+    claimed = parse_provenance(data, path).claimed_rung
     reached = Rung.TRAINED if trained else Rung.SMOKE
     if claimed.height > reached.height:
         raise ClaimRefused(
@@ -144,11 +162,20 @@ def _check_sidecar(path: Path, trained: bool) -> None:
         )
 
 
-def _converted(header: Header, path: Path, licence: str | None, data: tuple[str, ...], name: str | None) -> Draft:
-    manifest = read_file(path, _TEXT_LIMIT)
-    content = convert_trained_source(read_trained_source(path))
+def _converted(
+    header: Header, shelf: Shelf, path: Path, licence: str | None, data: tuple[str, ...], name: str | None
+) -> Draft:
+    manifest = shelf.read(path, _TEXT_LIMIT)
+    content = convert_trained_source(parse_trained_source(manifest, path))
     model = parse_slm(content, str(path))
-    return _model_draft(header, name or path.parent.name, model, content, [manifest], path.parent, licence, data)
+    receipt = _receipt(shelf, path.parent)
+    return _model_draft(header, name or path.parent.name, model, content, [manifest], receipt, licence, data)
+
+
+def _receipt(shelf: Shelf, folder: Path) -> tuple[Path, bytes] | None:
+    """The training receipt beside a model, where there is one."""
+    path = folder / "training.json"
+    return (path, shelf.read(path, _TEXT_LIMIT)) if path.is_file() else None
 
 
 def _model_draft(
@@ -157,24 +184,22 @@ def _model_draft(
     model: Slm,
     content: bytes,
     trained: list[bytes],
-    folder: Path,
+    receipt: tuple[Path, bytes] | None,
     licence: str | None,
     data: tuple[str, ...],
 ) -> Draft:
-    training = folder / "training.json"
-    receipt = read_file(training, _TEXT_LIMIT) if trained and training.is_file() else None
     source = ModelSource(
         label=model.label,
         parameters=model.shape.parameter_count,
         tokenizer_sha256=model.tokenizer_sha256,
         layout_sha256=model.layout_sha256,
-        base=_base(receipt, model, training) if receipt else None,
+        base=_base(receipt[1], model, receipt[0]) if receipt else None,
         trained_manifest=_sha(trained[0]) if trained else None,
         licence=licence,
         data=data,
         claim=Rung.STRUCTURAL,
     )
-    files = [*trained, *([receipt] if receipt else [])]
+    files = [*trained, *([receipt[1]] if receipt else [])]
     return _draft(header, name, content, {_sha(f): f for f in files}, source)
 
 
@@ -193,9 +218,9 @@ def _base(receipt: bytes, model: Slm, path: Path) -> str | None:
     return start
 
 
-def _licence(header: Header, path: Path) -> Draft:
-    settings = _settings(path)
-    text = _listed(path, _need(settings, "text_path", path), _need(settings, "text_sha256", path), _TEXT_LIMIT)
+def _licence(header: Header, shelf: Shelf, path: Path) -> Draft:
+    settings = _settings(shelf, path)
+    text = _listed(shelf, path, _need(settings, "text_path", path), _need(settings, "text_sha256", path), _TEXT_LIMIT)
     source = LicenceSource(
         spdx=_need(settings, "spdx", path),
         text_sha256=_sha(text),
@@ -204,13 +229,13 @@ def _licence(header: Header, path: Path) -> Draft:
     return _draft(header, source.spdx, text, {}, source)
 
 
-def _data(header: Header, path: Path, licence: str | None) -> Draft:
-    settings = _settings(path)
+def _data(header: Header, shelf: Shelf, path: Path, licence: str | None) -> Draft:
+    settings = _settings(shelf, path)
     files: dict[str, bytes] = {}
     listed: list[DataFile] = []
     while (stem := f"file.{len(listed)}") + ".path" in settings:
         relative = settings[f"{stem}.path"]
-        content = _listed(path, relative, _need(settings, f"{stem}.sha256", path), _SLICE_LIMIT)
+        content = _listed(shelf, path, relative, _need(settings, f"{stem}.sha256", path), _SLICE_LIMIT)
         rows = content.count(b"\n")
         if _need(settings, f"{stem}.rows", path) != str(rows):
             raise ManifestRefused(f"{stem}.rows is not the {rows} rows of the file", where=path)
@@ -225,12 +250,12 @@ def _data(header: Header, path: Path, licence: str | None) -> Draft:
         files=tuple(listed),
         licence=licence,
     )
-    return _draft(header, _need(settings, "name", path), read_file(path, _TEXT_LIMIT), files, source)
+    return _draft(header, _need(settings, "name", path), shelf.read(path, _TEXT_LIMIT), files, source)
 
 
-def _adapter(header: Header, path: Path) -> Draft:
-    settings = _settings(path)
-    adapter = _listed(path, _need(settings, "path", path), _need(settings, "sha256", path), _MODEL_LIMIT)
+def _adapter(header: Header, shelf: Shelf, path: Path) -> Draft:
+    settings = _settings(shelf, path)
+    adapter = _listed(shelf, path, _need(settings, "path", path), _need(settings, "sha256", path), _MODEL_LIMIT)
     package = _need(settings, "package", path)
     found = parse_adapter(adapter, path.parent / settings["path"])
     stated = {
@@ -248,7 +273,8 @@ def _adapter(header: Header, path: Path) -> Draft:
         adapter_sha256=_sha(adapter),
         licence=None,
     )
-    return _draft(header, _need(settings, "name", path), read_file(path, _TEXT_LIMIT), {_sha(adapter): adapter}, source)
+    name, content = _need(settings, "name", path), shelf.read(path, _TEXT_LIMIT)
+    return _draft(header, name, content, {_sha(adapter): adapter}, source)
 
 
 def _draft(
@@ -273,17 +299,17 @@ def _draft(
     return Draft(checked, {_sha(content): content, **files})
 
 
-def _settings(path: Path) -> dict[str, str]:
-    return parse_manifest(read_file(path, _TEXT_LIMIT), path)
+def _settings(shelf: Shelf, path: Path) -> dict[str, str]:
+    return parse_manifest(shelf.read(path, _TEXT_LIMIT), path)
 
 
-def _listed(manifest: Path, relative: str, sha256: str, limit: int) -> bytes:
+def _listed(shelf: Shelf, manifest: Path, relative: str, sha256: str, limit: int) -> bytes:
     """A file a manifest names, below its folder or the one above, which founders share; exactly the promised bytes."""
     named = Path(relative)
     if named.is_absolute() or "\\" in relative or "\0" in relative or ".." in named.parts:
         raise ManifestRefused(f"path {relative!r} leaves the manifest's place", where=manifest)
     near, above = manifest.parent / named, manifest.parent.parent / named
-    content = read_file(near if near.exists() or not above.exists() else above, limit)
+    content = shelf.read(near if near.exists() or not above.exists() else above, limit)
     if _sha(content) != sha256:
         raise ManifestRefused(f"{relative} is not the file with the digest the manifest gives", where=manifest)
     return content

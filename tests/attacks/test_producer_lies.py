@@ -42,7 +42,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def bench(empty: Place, tmp_path: Path) -> Iterator[Bench]:
     place = empty.copy(tmp_path / "copy")
-    folder = write_llama(tmp_path / "llama", 0)
+    folder = write_llama(tmp_path / "llama", 0, card=None)
     sign_folder(folder)
     with place.open() as lab:
         yield Bench(lab, place, folder, public_file(tmp_path / "producer.pem", curve_key()))
@@ -92,7 +92,7 @@ def flipped_tokenizer(bench: Bench) -> Producer:
 
 
 def extra_file(bench: Bench) -> Producer:
-    (bench.folder / "generation_config.json").write_text('{"temperature": 1.0}')
+    (bench.folder / "chat_template.jinja").write_text("{{ messages }}")
     return Producer(bench.key)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from checkpoint_fixtures import HIDDEN, safetensors_bytes, write_llama
 from lab_fixtures import PERSON, Place, founder, problems
-from studbook.errors import DigestDiffers, StudbookError
+from studbook.errors import DigestDiffers, StudbookError, UsageError
 from studbook.lab import Lab
 from studbook.lab.replay import check_record
 from studbook.records import Blob, SourceManifest, replace
@@ -139,6 +139,14 @@ def test_rows_that_a_data_file_does_not_have_are_refused(lab: Lab) -> None:
     found = told(lab, replace(true, source=msgspec.structs.replace(true.source, files=files)))
     assert isinstance(found, DigestDiffers)
     assert found.where.endswith(": files.rows")
+
+
+@pytest.mark.parametrize("option", ["kind", "share", "seed"])
+def test_what_a_package_of_a_lora_would_not_read_is_refused(lab: Lab, tmp_path: Path, option: str) -> None:
+    asked: dict[str, Any] = {"kind": "dense", "share": 0.5, "seed": 1}
+    with pytest.raises(UsageError) as refused:
+        lab.adapters.make("base", "lora", tmp_path / "made", **{option: asked[option]})
+    assert (refused.value.where, refused.value.reason) == (f"--{option}", "usage.ignored")
 
 
 def test_verify_names_the_file_of_the_registration_that_lies(home: Place, tmp_path: Path) -> None:

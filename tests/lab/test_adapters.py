@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lab_fixtures import CLUSTER, PERSON, Place, founder, rewrite, run_cli
+from lab_fixtures import BLEND, CLUSTER, PERSON, Place, founder, rewrite, run_cli
 from studbook.errors import ManifestRefused, OutOfOrder, ParentsDoNotFit, StudbookError, UsageError
 from studbook.lab import Lab
 from studbook.models.slm import read_slm
@@ -81,6 +82,38 @@ def test_the_command_line_makes_a_package(old_lab: Place, tmp_path: Path) -> Non
     assert run.returncode == 0, run.stderr
     assert "ASP1" in run.stdout
     assert (tmp_path / "made" / "source.manifest").is_file()
+
+
+def test_a_package_is_registered_by_its_own_folder(opened: Lab, tmp_path: Path) -> None:
+    made = opened.adapters.make("base", "cap-rot", tmp_path / "made")
+    (by_folder,) = opened.register(made.folder)
+    entries = len(opened.desk.entries())
+    (by_file,) = opened.register(made.folder / "source.manifest")
+    assert by_folder == by_file
+    assert len(opened.desk.entries()) == entries
+    opened.approve(by_folder.name, PERSON)
+    assert opened.breed(CLUSTER, FUSE, [by_folder.name])
+
+
+@pytest.mark.parametrize(
+    ("option", "asked"), [("--share", {"share": 0.1}), ("--seed", {"kind": "top", "seed": 1}), ("--seed", {"seed": 0})]
+)
+def test_what_a_package_of_a_model_would_not_read_is_refused(
+    opened: Lab, tmp_path: Path, option: str, asked: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        opened.adapters.make("base", "cap-rot", tmp_path / "made", **asked)
+    assert (refused.value.where, refused.value.reason) == (option, "usage.ignored")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(("option", "asked"), [("base", {"base": "base"}), ("threads", {"threads": 2})])
+def test_what_breeding_for_a_cluster_would_not_read_is_refused(opened: Lab, option: str, asked: dict[str, Any]) -> None:
+    entries = len(opened.desk.entries())
+    with pytest.raises(UsageError) as refused:
+        opened.breed(CLUSTER, BLEND, **asked)
+    assert (refused.value.where, refused.value.reason) == (option, "usage.ignored")
+    assert len(opened.desk.entries()) == entries
 
 
 def test_a_package_leaves_the_lab_as_itself(opened: Lab, tmp_path: Path) -> None:

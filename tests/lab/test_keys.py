@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from lab_fixtures import Place, problems, rewrite
+from lab_fixtures import CLUSTER, Place, problems, rewrite, shipped_items, write_suite
 from studbook import workspace as workspace_module
-from studbook.errors import DigestDiffers, NotAuthorised, StudbookError, UsageError
+from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, StudbookError, UsageError
 from studbook.lab import Lab, founding
 from studbook.lab.keys import Keys
 from studbook.lab.pending import Signed, approve_pending, waiting
@@ -185,7 +185,54 @@ def test_a_root_that_ends_before_it_begins_is_refused(house: House, until: str) 
     assert house.root.root_version == 1
 
 
+def test_a_ring_that_remembers_a_key_does_not_outlive_its_file(house: House) -> None:
+    ring, root = house.lab.desk.workspace.keys, house.root
+    first = ring.find(root, Zone.POLICY, Policy.kind())
+    assert ring.find(root, Zone.POLICY, Policy.kind()).public == first.public
+    moved = ring.folder / "people" / "policy" / "policy.pem"
+    moved.rename(moved.with_name("another.pem"))
+    moved.with_suffix(".pub").rename(moved.with_name("another.pub"))
+    assert ring.find(root, Zone.POLICY, Policy.kind()).public == first.public
+    moved.with_name("another.pem").unlink()
+    with refused("authority.key-missing"):
+        ring.find(root, Zone.POLICY, Policy.kind())
+
+
 # -- two owners --------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_of_suites_that_takes_two_waits_for_the_second_and_is_not_put_over_a_newer_one(
+    two: House, tmp_path: Path
+) -> None:
+    lab, bob = two.lab, KeyRing(tmp_path / "bob")
+    public = bob.create("people/policy/suites").public
+    assert by_bob(two, tmp_path, two.keys.new("bob", ["suites-lock/1"], "ann", public)).committed
+    assert by_bob(two, tmp_path, two.keys.rotate("ann", needs={"suites-lock/1": 2})).committed
+    items = shipped_items("development", CLUSTER)
+    folders = [write_suite(tmp_path / n, items, name=n, role="development") for n in ("one", "two")]
+    for folder in folders:
+        assert len(lab.suites.freeze([folder], "ann")) == 1
+        with pytest.raises(OutOfOrder, match="no suite is frozen"):
+            _ = lab.desk.suites_lock
+    first, second = waiting(lab.desk)
+    kept = waiting(lab.desk)[second].read_bytes()
+    desk, ring = lab.desk, lab.desk.workspace.keys
+    desk.workspace.keys = bob
+    with pytest.raises(NotAuthorised, match="ledger-entry/1"):
+        approve_pending(desk, first, "bob")
+    desk.workspace.keys = ring
+    assert approve_pending(desk, first, "ann").committed
+    assert lab.desk.suites_lock[1].lock_version == 1
+    assert waiting(lab.desk) == {}
+    # The other one wanted to be the first as well: it comes too late, whoever keeps a copy of it.
+    path = desk.workspace.pending / f"{second}.json"
+    path.write_bytes(kept)
+    desk.workspace.keys = bob
+    with refused("order.lock-overtaken"):
+        approve_pending(desk, second, "bob")
+    desk.workspace.keys = ring
+    path.unlink()
+    assert lab.verify().ok
 
 
 def test_a_root_that_takes_two_waits_for_the_second_and_changes_nothing_meanwhile(two: House, tmp_path: Path) -> None:

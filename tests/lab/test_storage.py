@@ -125,6 +125,32 @@ def test_a_withdrawn_parent_is_gone_and_the_lab_is_still_explained(old_lab: Plac
     assert not path.exists()
 
 
+def test_readiness_after_a_withdrawal_tells_what_can_no_longer_be_shown(old_lab: Place) -> None:
+    with old_lab.open() as lab:
+        assert lab.ready().ready
+        lab.withdraw(PARENTS[0], PERSON, "its author asked for it")
+        found = {c.name: c for c in lab.ready().criteria}
+        below = {d.artifact for d in lab.descendants(PARENTS[0])}
+        rest = [m for _, m in lab.desk.candidates() if m.artifact.sha256 not in below]
+        assert below
+        assert "withdrawn" in found["reproduce"].detail
+        assert found["reproduce"].passed == bool(rest)
+        assert all(c.passed for name, c in found.items() if name != "reproduce"), found
+        lab.withdraw(loser(lab), PERSON, "nobody wants it")
+        assert all(c.passed for c in lab.ready().criteria if c.name != "reproduce")
+
+
+def test_readiness_after_a_former_champion_was_withdrawn_does_not_count_the_way_back_to_it(old_lab: Place) -> None:
+    with old_lab.open() as lab:
+        winner = lab.desk.channels()["shadow"].artifact
+        assert winner
+        lab.release(winner, "champion", PERSON, "once more")
+        lab.withdraw("base", PERSON, "its owner asked for it")
+        found = next(c for c in lab.ready().criteria if c.name == "rollback")
+        assert found.passed
+        assert "withdrawn" in found.detail
+
+
 def test_withdrawn_data_go_and_what_was_trained_on_them_is_listed(old_lab: Place) -> None:
     with old_lab.open() as lab:
         source = lab.desk.registered()[lab.desk.find_model(PARENTS[0])][1].source

@@ -137,6 +137,10 @@ def _audit_page(found: ArtifactAudit) -> Page:
             out.print(f"  recipe {made.recipe_sha256}, receipt {made.receipt}", soft_wrap=True)
             out.print(f"  numeric contract {made.backend}, {made.reproducibility}", soft_wrap=True)
             out.print(f"  isolation: {', '.join(made.isolation)}", soft_wrap=True)
+        for vouched in found.vouched:
+            told = f"signed by its producer as {vouched.name!r}, {vouched.covered} files ({vouched.form}): {vouched.record}"
+            out.print(told, soft_wrap=True)
+            out.print(f"  key {vouched.key_sha256}", soft_wrap=True)
         for row in found.judged:
             out.print(f"scored on {row.role} by {row.revision} in {row.environment}: {row.record}", soft_wrap=True)
             out.print(f"  evaluator {row.evaluator}; {', '.join(row.suites)}", soft_wrap=True)

@@ -303,7 +303,8 @@ def demo(report: DemoReport) -> Page:
 
 def _ancestor(ancestor: Ancestor) -> str:
     how = f"  {ancestor.how['operator']}" if ancestor.how else "  registered"
-    return f"{ancestor.name}  {ancestor.artifact[:12]}{how}  {ancestor.licence or 'no licence'}"
+    signed = "".join(f"  signed by producer's key {key[:12]}" for key in ancestor.signed_by)
+    return f"{ancestor.name}  {ancestor.artifact[:12]}{how}  {ancestor.licence or 'no licence'}{signed}"
 
 
 def _table(*columns: str) -> Table:

@@ -54,19 +54,17 @@ def adapter() -> None:
 @click.argument("base")
 @click.argument("tuned")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--kind", default="dense", show_default=True, type=click.Choice(["dense", "top", "random"]), help="How.")
-@click.option("--share", default=0.1, show_default=True, help="Share of the elements that top and random keep.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0, 2**53 - 1), help="Seed of random.")
+@click.option("--kind", type=click.Choice(["dense", "top", "random"]), help="How, of a model [dense].")
+@click.option("--share", type=float, help="Share of the elements that top and random keep [0.1].")
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="Seed of random [1].")
 @click.pass_obj
-def make(session: Session, base: str, tuned: str, folder: Path, kind: Any, share: float, seed: int) -> None:
+def make(session: Session, /, base: str, tuned: str, folder: Path, **how: Any) -> None:
     """Write TUNED, a model or a LoRA folder, as a package over BASE into a new FOLDER that can be registered."""
-    only_with("share", "with --kind top or random", kind in ("top", "random"))
-    only_with("seed", "with --kind random", kind == "random")
+    only_with("share", "with --kind top or random", how["kind"] in ("top", "random"))
+    only_with("seed", "with --kind random", how["kind"] == "random")
     with session.open(writer=False) as lab:
-        found = lab.adapters.make(base, tuned, folder, kind, share, seed)
-    told = (
-        f"{found.package} of {found.size} bytes: {found.folder}; next: studbook register {found.folder}/source.manifest"
-    )
+        found = lab.adapters.make(base, tuned, folder, **how)
+    told = f"{found.package} of {found.size} bytes: {found.folder}; next: studbook register {found.folder}"
     session.give(found._asdict() | {"folder": str(folder)}, pages.line(told))
 
 

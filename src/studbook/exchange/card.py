@@ -100,7 +100,7 @@ def _identity(dossier: Dossier) -> list[str]:
 
 def _making(dossier: Dossier) -> list[str]:
     if dossier.making is None or not isinstance(dossier.manifest, CandidateManifest):
-        return ["It was registered as it is; how it was made is not on record here."]
+        return ["It was registered as it is; how it was made is not on record here.", "", *_signed(dossier)]
     above = [(a.role, cell(a.name), cell(a.licence or "none"), f"`{a.artifact}`") for a in dossier.ancestors]
     receipt = dossier.making.receipt
     return [
@@ -111,6 +111,18 @@ def _making(dossier: Dossier) -> list[str]:
         "",
         *code_block(dossier.making.template.operator),
     ]
+
+
+def _signed(dossier: Dossier) -> list[str]:
+    """Which producers' signatures were checked; that a key is a producer's, no signature can say."""
+    if not dossier.signed:
+        return ["No producer's signature over it was checked."]
+    found = [
+        (cell(s.name), s.form, f"{len(s.covered)}", f"`{s.key_sha256}`", f"`{s.document_sha256}`", f"`{record}`")
+        for record, s in dossier.signed
+    ]
+    head = ("signed as", "form", "files", "key SHA-256", "signature SHA-256", "record")
+    return ["Signatures over its files, checked when it was registered:", "", *rows(head, found)]
 
 
 def _measured(dossier: Dossier) -> list[str]:

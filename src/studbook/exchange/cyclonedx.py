@@ -118,7 +118,10 @@ def _properties(dossier: Dossier) -> list[dict[str, str]]:
         found |= {"receipt": dossier.manifest.receipt, "template": dossier.manifest.template}
     elif isinstance(dossier.manifest.source, ModelSource | CheckpointSource):
         found["storage"] = dossier.manifest.source.label
-    return [{"name": f"studbook:{name}", "value": value} for name, value in sorted(found.items())]
+    pairs = sorted(found.items())
+    pairs += [("producer-signature", record) for record, _ in dossier.signed]
+    pairs += [("producer-key", signature.key_sha256) for _, signature in dossier.signed]
+    return [{"name": f"studbook:{name}", "value": value} for name, value in pairs]
 
 
 def _ancestor(ancestor: Ancestor) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from studbook.records import (
     Header,
     LineageTemplate,
     OperatorReceipt,
+    ProducerSignature,
     Rung,
     RuntimeSmoke,
     Scorecard,
@@ -122,6 +123,7 @@ class Dossier(Struct, frozen=True, kw_only=True):
         manifest: The registration, or the candidate manifest of a model bred here.
         recorded: When that record entered the ledger, UTC, RFC 3339.
         making: How it was made; None for a registered source.
+        signed: Digests and records of producers' signatures over it, oldest first.
         ancestors: Base and parents in the order of the recipe, each once.
         data: Data manifests it inherits.
         smoke: Digest and record of its passed runtime smoke, if there is one.
@@ -146,6 +148,7 @@ class Dossier(Struct, frozen=True, kw_only=True):
     manifest: SourceManifest | CandidateManifest
     recorded: str
     making: Making | None
+    signed: tuple[tuple[str, ProducerSignature], ...]
     ancestors: tuple[Ancestor, ...]
     data: tuple[Dataset, ...]
     smoke: tuple[str, RuntimeSmoke] | None

@@ -181,8 +181,15 @@ class Lab:
             parents: Names of the parents; for a cluster every approved one by default.
             base: Name of the checkpoints' shared base, where the operator needs one.
             threads: Threads of a checkpoint's worker; every processor by default.
+
+        Raises:
+            UsageError: if base or threads are named beside a cluster, where nothing would read them; ``usage.ignored``.
         """
         if cluster is not None:
+            for option, value in (("base", base), ("threads", threads)):
+                if value is not None:
+                    advice = "A cluster's parents have their base on record, and are bred side by side. Leave it out."
+                    raise UsageError("is for checkpoints", where=option, advice=advice, reason="usage.ignored")
             return rounds.breed_one(self.desk, cluster, recipe, parents)
         return checkpoints.breed(self.desk, recipe, parents or (), base, threads)
 

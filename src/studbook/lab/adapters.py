@@ -68,7 +68,13 @@ class Adapters:
         self._desk = desk
 
     def make(
-        self, base: str, tuned: str, folder: Path, kind: Kind = "dense", share: float = 0.1, seed: int = 1
+        self,
+        base: str,
+        tuned: str,
+        folder: Path,
+        kind: Kind | None = None,
+        share: float | None = None,
+        seed: int | None = None,
     ) -> Made:
         """Write what was tuned as a package over its base.
 
@@ -76,32 +82,40 @@ class Adapters:
             base: Name of the f32 base.
             tuned: Name of the tuned model, or of a registered LoRA folder whose tensors are named as in the container.
             folder: A new folder for the package and its manifest.
-            kind: ``dense``; ``top``: the largest differences; ``random``: drawn by the keyed stream.
-            share: Share of the elements that ``top`` and ``random`` keep.
-            seed: Seed of ``random``.
+            kind: ``dense``, which it is by default; ``top``: the largest differences; ``random``: drawn by the keyed
+                stream. A LoRA folder becomes an ALR1 package, and takes none.
+            share: Share of the elements that ``top`` and ``random`` keep; 0.1 by default.
+            seed: Seed of ``random``; 1 by default.
 
         Raises:
-            UsageError: if the folder exists, or nothing is left to package.
+            UsageError: if the folder exists, nothing is left to package, or something is asked for that nothing would
+                read (``usage.ignored``).
             ParentsDoNotFit: if the two do not fit each other.
         """
         desk = self._desk
         if folder.exists():
             raise UsageError("exists already", where=folder, advice="Name a new folder.")
         found = desk.find_model(tuned)
+        lora = checkpoints.is_checkpoint(desk, found)
+        _check_read("kind", kind, "a LoRA folder keeps its factors", not lora)
+        _check_read("share", share, "it is for --kind top or random", not lora and kind in ("top", "random"))
+        _check_read("seed", seed, "it is for --kind random", not lora and kind == "random")
         model = desk.model(desk.find_model(base))
         known = {name: licence_of(desk, a) for name, a in ((base, model.sha256), (tuned, found))}
         for name, held in known.items():
             if held is None:
                 raise OutOfOrder(f"{name} has no licence on record", advice="Register it with its licence.manifest.")
         licence = inherited_licence(desk.policy[1], [held for held in known.values() if held])
-        if checkpoints.is_checkpoint(desk, found):
+        kind, share = kind or "dense", 0.1 if share is None else share
+        if lora:
             data = self._from_lora(model.sha256, found, licence)
         elif kind == "dense":
             data = dense_delta(model, desk.model(found), licence=licence)
         elif kind == "top":
             data = top_delta(model, desk.model(found), licence=licence, retention=share)
         else:
-            data = random_delta(model, desk.model(found), licence=licence, keep=share, seed=seed)
+            drawn = 1 if seed is None else seed
+            data = random_delta(model, desk.model(found), licence=licence, keep=share, seed=drawn)
         return _write(folder, plain_name(f"{tuned}-{kind}", "name"), parse_adapter(data), data)
 
     def _from_lora(self, base: str, lora: str, licence: str) -> bytes:
@@ -121,6 +135,12 @@ class Adapters:
             if name != own and (part := own.split(".")[-2]) in heads
         }
         return from_peft(model, factors, names, licence=licence, digests={"lora_sha256": lora}, rows=orders)
+
+
+def _check_read(option: str, value: object, why: str, fits: bool) -> None:
+    """Refuse what was asked for where nothing would read it."""
+    if value is not None and not fits:
+        raise UsageError(why, where=f"--{option}", advice="Leave it out.", reason="usage.ignored")
 
 
 def _own_name(name: str) -> str:

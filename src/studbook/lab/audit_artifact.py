@@ -11,6 +11,7 @@ from studbook.errors import StudbookError
 from studbook.lab.checkpoints import is_checkpoint, recipe_of
 from studbook.lab.desk import Desk
 from studbook.lab.history import revoked
+from studbook.lab.producers import signatures
 from studbook.lab.sources import licence_of
 from studbook.models.checkpoint import parse_listing
 from studbook.records import (
@@ -22,7 +23,7 @@ from studbook.records import (
     SuiteManifest,
 )
 
-__all__ = ["ArtifactAudit", "Judged", "Kept", "Made", "audit_artifact", "needed_blobs"]
+__all__ = ["ArtifactAudit", "Judged", "Kept", "Made", "Vouched", "audit_artifact", "needed_blobs"]
 
 
 class Made(Struct, frozen=True):
@@ -49,6 +50,24 @@ class Made(Struct, frozen=True):
     environment: str
     isolation: tuple[str, ...]
     reproducibility: str
+
+
+class Vouched(Struct, frozen=True):
+    """A producer's signature that was checked when a source was registered.
+
+    Attributes:
+        record: Its digest.
+        form: ``oms`` or ``in-toto-link``.
+        key_sha256: SHA-256 of the producer's public key (DER).
+        name: What the producer calls it.
+        covered: How many files of it were signed.
+    """
+
+    record: str
+    form: str
+    key_sha256: str
+    name: str
+    covered: int
 
 
 class Judged(Struct, frozen=True):
@@ -100,6 +119,7 @@ class ArtifactAudit(Struct, frozen=True):
         entered: When that record entered the ledger, UTC.
         licence: SPDX identifier, or None.
         made: What made it; None for a registered source.
+        vouched: Producers' signatures over it, oldest first.
         judged: Its scorecards, oldest first.
         assumptions: What could change the result, in words.
         keep: What must be kept.
@@ -112,6 +132,7 @@ class ArtifactAudit(Struct, frozen=True):
     entered: str
     licence: str | None
     made: Made | None
+    vouched: tuple[Vouched, ...]
     judged: tuple[Judged, ...]
     assumptions: tuple[str, ...]
     keep: tuple[Kept, ...]
@@ -128,6 +149,8 @@ def audit_artifact(desk: Desk, name: str) -> ArtifactAudit:
     entry = desk.workspace.entry(digest)
     judged = tuple(_judged(desk, d, c) for d, c in desk.all(Scorecard) if c.artifact == artifact)
     made = _made(desk, manifest) if isinstance(manifest, CandidateManifest) else None
+    signed = signatures(desk, artifact)
+    vouched = tuple(Vouched(d, s.form, s.key_sha256, s.name, len(s.covered)) for d, s in signed)
     return ArtifactAudit(
         artifact=artifact,
         name=desk.name_of(artifact),
@@ -136,8 +159,9 @@ def audit_artifact(desk: Desk, name: str) -> ArtifactAudit:
         entered=entry.time if entry else "",
         licence=licence_of(desk, artifact),
         made=made,
+        vouched=vouched,
         judged=judged,
-        assumptions=tuple(_assumptions(desk, artifact, manifest, made, judged)),
+        assumptions=tuple(_assumptions(desk, artifact, manifest, made, vouched, judged)),
         keep=_keep(desk, artifact),
     )
 
@@ -199,11 +223,16 @@ def _assumptions(
     artifact: str,
     manifest: CandidateManifest | SourceManifest,
     made: Made | None,
+    vouched: tuple[Vouched, ...],
     judged: tuple[Judged, ...],
 ) -> Iterator[str]:
     bad = revoked(desk)
     if made is None:
         yield "how it was trained is its producer's word; this lab checked its form, not its making"
+        if not vouched:
+            yield "who its producer is was not checked: no signature over its files is on record"
+        for signature in vouched:
+            yield f"that the key {signature.key_sha256[:16]} is its producer's is the word of whoever registered it"
     elif made.reproducibility == "exact":
         yield f"its bytes come out the same on any machine whose kernels keep the numeric contract {made.backend[:16]}"
     else:

@@ -11,6 +11,7 @@ from studbook.exchange.dossier import Ancestor, Compared, Dataset, Dossier, Maki
 from studbook.lab.checkpoints import is_checkpoint
 from studbook.lab.desk import Desk
 from studbook.lab.gates import evidence_for
+from studbook.lab.producers import signatures
 from studbook.lab.sources import inherited_data, licence_of
 from studbook.records import (
     AdapterSource,
@@ -63,6 +64,7 @@ def collect(desk: Desk, artifact: str, files: Mapping[str, Path]) -> Dossier:
         manifest=manifest,
         recorded=_entered(desk, record),
         making=_making(desk, manifest) if isinstance(manifest, CandidateManifest) else None,
+        signed=signatures(desk, artifact),
         ancestors=_ancestors(desk, manifest) if isinstance(manifest, CandidateManifest) else (),
         data=_data(
             desk, manifest.data if isinstance(manifest, CandidateManifest) else inherited_data(desk, [artifact])

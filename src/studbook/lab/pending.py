@@ -13,10 +13,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from studbook.errors import DigestDiffers, NotAuthorised, UsageError, printable
+from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, UsageError, printable
 from studbook.files import make_folder, read_file, replace_file
 from studbook.lab.desk import Desk
-from studbook.records import Record, Root, digest
+from studbook.records import Record, Root, SuitesLock, digest
 from studbook.records.doors import MAX_RECORD_BYTES
 from studbook.seal import Signer, SigningKey, add_signature, peek, seal, signing_keys, unseal
 
@@ -57,8 +57,13 @@ def waits(desk: Desk, name: str) -> list[str]:
     return [d for d in waiting(desk) if d.startswith(name)] if re.fullmatch(r"[0-9a-f]{8,64}", name) else []
 
 
-def sign(desk: Desk, record: Record, person: str) -> Signed:
+def sign(desk: Desk, record: Record, person: str | None) -> Signed:
     """Sign a record as a person: it is committed if that is enough, and waits otherwise.
+
+    Args:
+        desk: The lab.
+        record: What to sign.
+        person: Who signs; whoever's key is at hand if nobody is named, which a root does not allow.
 
     Raises:
         NotAuthorised: if the person's key is not at hand, or no further signature could make the record count.
@@ -98,7 +103,7 @@ def approve_pending(desk: Desk, name: str, person: str, check: Check | None = No
     return _settle(desk, record, data, check)
 
 
-def signers_here(desk: Desk, record: Record, person: str) -> list[SigningKey]:
+def signers_here(desk: Desk, record: Record, person: str | None) -> list[SigningKey]:
     """The keys at hand with which a person signs a record; for a root, all their root keys in it and in the one before.
 
     Raises:
@@ -132,15 +137,30 @@ def _settle(desk: Desk, record: Record, envelope: bytes, check: Check | None = N
     if path.exists():
         # Whoever signs last may not hold the audit key: what they signed is kept for the one who does.
         replace_file(path, envelope)
+    _check_follows(desk, record, path)
     desk.workspace.commit(record, envelope=envelope)
     path.unlink(missing_ok=True)
-    if isinstance(record, Root):
-        _drop_overtaken(desk)
+    if isinstance(record, Root | SuitesLock):
+        _drop_overtaken(desk, type(record))
     return Signed(record, name, True, "")
 
 
-def _drop_overtaken(desk: Desk) -> None:
-    """Remove waiting roots: what they wanted to follow is no longer in force, so they can never count."""
+def _check_follows(desk: Desk, record: Record, path: Path) -> None:
+    """A lock of suites that waited is not put in force over a newer one."""
+    if not isinstance(record, SuitesLock) or digest(record) in desk.workspace:
+        return
+    newest = max((lock.lock_version for _, lock in desk.all(SuitesLock)), default=0)
+    if record.lock_version != newest + 1:
+        raise OutOfOrder(
+            f"is version {record.lock_version} of the suites' lock, and version {newest} is in force",
+            where=path,
+            advice="Delete it, and freeze the suites again.",
+            reason="order.lock-overtaken",
+        )
+
+
+def _drop_overtaken(desk: Desk, kind: type[Record]) -> None:
+    """Remove what waits of a kind: what it wanted to follow is no longer in force, so it can never count."""
     for path in waiting(desk).values():
-        if isinstance(peek(read_file(path, MAX_RECORD_BYTES), path), Root):
+        if isinstance(peek(read_file(path, MAX_RECORD_BYTES), path), kind):
             path.unlink()

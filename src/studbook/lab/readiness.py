@@ -7,9 +7,18 @@ from collections.abc import Callable
 from studbook.errors import StudbookError
 from studbook.executor import in_order
 from studbook.lab import breeding
+from studbook.lab.absence import withdrawn
 from studbook.lab.audit import verify
+from studbook.lab.checkpoints import recipe_of
 from studbook.lab.desk import Desk
-from studbook.records import ArchiveRecord, CandidateManifest, Check, ReadinessRecord, ViabilityDecision
+from studbook.records import (
+    ArchiveRecord,
+    CandidateManifest,
+    Check,
+    LineageTemplate,
+    ReadinessRecord,
+    ViabilityDecision,
+)
 from studbook.release import roll_back
 
 __all__ = ["readiness"]
@@ -28,8 +37,10 @@ def readiness(desk: Desk) -> ReadinessRecord:
 
 
 def _reproduces(desk: Desk) -> Check:
-    names = [m for _, m in desk.candidates()]
-    failed = []
+    bred = [m for _, m in desk.candidates()]
+    gone = withdrawn(desk)
+    names = [m for m in bred if not _inputs(desk, m) & gone.keys()]
+    left, failed = len(bred) - len(names), []
 
     def work(manifest: CandidateManifest) -> str:
         try:
@@ -40,10 +51,18 @@ def _reproduces(desk: Desk) -> Check:
 
     for problem in desk.progress.count("reproducing candidates", in_order(work, names), len(names)):
         failed += [problem] if problem else []
-    detail = failed[0] if failed else f"{len(names)} receipts recomputed to the same digests"
-    return Check(
-        name="reproduce", passed=bool(names) and not failed, detail=detail if names else "nothing was bred yet"
-    )
+    without = f"; {left} were not, since what they were bred from was withdrawn" if left else ""
+    detail = failed[0] if failed else f"{len(names)} receipts recomputed to the same digests{without}"
+    if not names:
+        detail = "nothing was bred yet" if not left else f"all {left} candidates were bred from what was withdrawn"
+    return Check(name="reproduce", passed=bool(names) and not failed, detail=detail)
+
+
+def _inputs(desk: Desk, manifest: CandidateManifest) -> set[str]:
+    """Digests of what a candidate was bred from."""
+    template = desk.workspace.get(manifest.template, LineageTemplate)
+    recipe = recipe_of(template)
+    return {template.base, *template.parents, *(recipe.sources() if recipe else ())}
 
 
 def _rejects(desk: Desk) -> Check:
@@ -81,20 +100,25 @@ def _verifies(desk: Desk) -> Check:
 
 def _rolls_back(desk: Desk) -> Check:
     """Undo every move of every channel on paper, back to its first, and open what each would restore."""
-    undone = 0
+    undone = lost = 0
+    gone = withdrawn(desk)
     try:
         for name in ("shadow", "champion"):
             for state in desk.history(name):
                 if state.way_back is None or (name == "champion" and state.way_back.artifact is None):
                     continue
                 restored = roll_back(desk.header, name, state, "dry run").artifact
+                if restored in gone:
+                    lost += 1
+                    continue
                 if restored is not None:
                     desk.model(restored)
                 undone += 1
     except StudbookError as error:
         return Check(name="rollback", passed=False, detail=error.message)
-    detail = f"{undone} moves undone on paper, every restored artifact opened" if undone else "nothing was released yet"
-    return Check(name="rollback", passed=undone > 0, detail=detail)
+    without = f"; {lost} lead back to what was withdrawn" if lost else ""
+    detail = f"{undone} moves undone on paper, every restored artifact opened{without}"
+    return Check(name="rollback", passed=undone > 0, detail=detail if undone or lost else "nothing was released yet")
 
 
 _CRITERIA: tuple[Callable[[Desk], Check], ...] = (_reproduces, _rejects, _explains, _verifies, _rolls_back)

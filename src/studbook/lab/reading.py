@@ -16,6 +16,7 @@ from studbook.errors import UsageError
 from studbook.evaluation.scorecards import evaluator_sha256
 from studbook.lab import checkpoints
 from studbook.lab.desk import Desk
+from studbook.lab.producers import signatures
 from studbook.lab.sources import licence_of
 from studbook.records import KINDS, LedgerEntry, LineageTemplate, Record, Scorecard
 
@@ -30,6 +31,7 @@ class Ancestor(Struct, frozen=True):
         name: What people call it.
         how: The operator record that made it, or None for a registered source.
         licence: SPDX identifier, or None.
+        signed_by: Digests of the keys by which producers signed it, as registered; what was bred here has none.
         parents: Its own ancestors: the base first where the operator used it, then the parents.
     """
 
@@ -37,6 +39,7 @@ class Ancestor(Struct, frozen=True):
     name: str
     how: dict[str, Any] | None
     licence: str | None
+    signed_by: tuple[str, ...]
     parents: tuple[Ancestor, ...]
 
 
@@ -70,6 +73,7 @@ def lineage(desk: Desk, name: str) -> Ancestor:
             desk.name_of(artifact),
             template.operator if template else None,
             licence_of(desk, artifact),
+            tuple(dict.fromkeys(s.key_sha256 for _, s in signatures(desk, artifact))),
             tuple(climb(a, (*below, artifact)) for a in above),
         )
 

@@ -9,6 +9,7 @@ from studbook.errors import OutOfOrder, UsageError
 from studbook.evaluation.scorecards import SuiteFile
 from studbook.evaluation.suites import freeze, known_items, read_suite_folder, scorer_sha256
 from studbook.lab.desk import Desk
+from studbook.lab.pending import sign
 from studbook.records import SuiteManifest, SuitesLock, digest
 from studbook.records.evaluation import Role
 
@@ -51,7 +52,8 @@ class Suites:
 
         Args:
             folders: Suite folders, or folders of suite folders.
-            person: Whose policy key signs the lock; any at hand by default.
+            person: Whose policy key signs the lock; any at hand by default. Where the root of keys wants more people for
+                it, the suites are frozen, and the lock waits for their signatures.
 
         Raises:
             UsageError: if a folder holds no suite, or two frozen suites would share a name.
@@ -73,8 +75,11 @@ class Suites:
         locks = list(desk.all(SuitesLock))
         if not locks or locks[-1][1].suites != tuple(locked):
             version = locks[-1][1].lock_version + 1 if locks else 1
-            lock = SuitesLock(header=desk.header, lock_version=version, suites=tuple(locked))
-            desk.workspace.commit(lock, owner=person)
+            signed = sign(desk, SuitesLock(header=desk.header, lock_version=version, suites=tuple(locked)), person)
+            if not signed.committed:
+                named = signed.digest[:12]
+                desk.progress.say(f"{SuitesLock.kind()} {signed.digest} waits: {signed.waiting}")
+                desk.progress.say(f"nothing is judged by it until then; next: studbook approve {named} --as NAME")
         return tuple(frozen)
 
     def _locked(self) -> dict[str, SuiteManifest]:

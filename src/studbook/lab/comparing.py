@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from studbook.errors import DigestDiffers
 from studbook.evaluation.contamination import parse_rows
 from studbook.exchange.oms import read_signature
 from studbook.lab.desk import Desk
@@ -80,6 +81,9 @@ def check_producer(desk: Desk, record: ProducerSignature) -> None:
 def _compare(desk: Desk, record: CompatibilityReport) -> CompatibilityReport:
     _, policy = desk.policy
     everyone = (record.base, *record.parents)
+    for path in (desk.workspace.blob_path(artifact) for artifact in everyone):
+        if not path.is_file():
+            raise DigestDiffers("bytes of a model it compares are gone", where=path, reason="digest.missing")
     if any(is_listing(desk, artifact) for artifact in everyone):
         base, *parents = (checkpoint_of(desk, artifact) for artifact in everyone)
         try:

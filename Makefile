@@ -73,18 +73,19 @@ test-extras: $(TRAINED)
 	$(TRAIN)/bin/python -m pytest -q -m 'train and not proof' --junitxml=build/tests-extras.xml
 
 fuzz: $(TRAINED)
-	$(TRAIN)/bin/python tools/fuzz.py --seconds 30
+	$(TRAIN)/bin/python tools/fuzz.py --budget 30
 
 proof: $(TEST) $(TRAINED) $(ALONE)
 	$(PY) -m pytest -q -m 'proof and not train'
 	$(PY) benchmarks/studies/false_promotion.py
 	$(TRAIN)/bin/python -m pytest -q -m train
-	$(TRAIN)/bin/python tools/fuzz.py --seconds 600
+	$(TRAIN)/bin/python tools/fuzz.py --budget 600
 	$(TRAIN)/bin/python benchmarks/studies/founders.py
 	$(TRAIN)/bin/python benchmarks/studies/search.py
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
 	$(PY) benchmarks/bench_ledger.py --write docs/proof
 	$(PY) benchmarks/bench_sandbox.py --write docs/proof
+	$(PY) benchmarks/bench_verify.py --write docs/proof
 	$(PY) benchmarks/bench_merge.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
 	$(PY) benchmarks/bench_copy_limit.py --own $(BARE)/bin/python --write docs/proof
 

@@ -1,6 +1,6 @@
 """Drive every reader of foreign bytes by coverage (atheris, libFuzzer), each in a process of its own.
 
-    tools/fuzz.py [--seconds 30 | --budget 240] [--jobs 2] [READER ...]
+    tools/fuzz.py [--budget 30] [--jobs N] [READER ...]
 
 Prints inputs tried, edges reached and findings, and exits with 1 if there is one. What was found lies as bytes in
 ``build/fuzz/READER``; once mended it belongs into ``tests/fuzz/regressions/READER``. The corpus stays there too, so a
@@ -20,13 +20,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from studbook.executor import available_cores
+
 ROOT = Path(__file__).resolve().parents[1]
 GUIDED = ROOT / "tests" / "fuzz" / "guided.py"
 # What one input may take before it counts as a hang, and all inputs of one reader together, in seconds and MiB.
 HANG, MEMORY = 10, 2048
 LONGEST = 16_384
-# Beside the time asked for, in seconds: imports, compiling and reading the corpus again; what that takes, and may take.
-START, LONGEST_START = 6, 240
+# What imports, compiling and reading the corpus again may take beside the time asked for, in seconds.
+LONGEST_START = 240
 _EDGES = re.compile(r"^#\d+\s+(?:INITED|NEW|REDUCE|pulse|DONE|RELOAD)\s+cov: (\d+)", re.MULTILINE)
 _UNITS = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
 _FOUND = ("finding-*", "crash-*", "timeout-*", "oom-*")
@@ -92,11 +94,12 @@ def run(name: str, seconds: int) -> Outcome:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Drive every reader by coverage.")
-    parser.add_argument("--seconds", type=int, default=30, help="for every reader (30)")
-    parser.add_argument("--budget", type=int, default=0, help="seconds for all readers together, instead")
-    parser.add_argument("--jobs", type=int, default=2, help="readers at once (2)")
+    parser.add_argument("--budget", type=int, default=30, help="seconds for every reader (30)")
+    parser.add_argument("--jobs", type=int, default=available_cores(), help="readers at once (one a processor)")
     parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(readers()))
     asked = parser.parse_args()
+    if asked.budget < 1 or asked.jobs < 1:
+        parser.error("--budget and --jobs are at least 1")
     if unknown := set(asked.readers) - set(readers()):
         parser.error(f"no such reader: {', '.join(sorted(unknown))}")
     if find_spec("atheris") is None:
@@ -106,15 +109,8 @@ def main() -> int:
         )
         return 2
     started, bad, names = time.monotonic(), 0, asked.readers or readers()
-
-    def drive(number: int) -> Outcome:
-        # Shared anew before each, so that a slow start of one shortens the others.
-        rest = asked.budget - (time.monotonic() - started)
-        share = int(rest * asked.jobs / (len(names) - number)) - START
-        return run(names[number], max(share, 1) if asked.budget else asked.seconds)
-
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for one in pool.map(drive, range(len(names))):
+        for one in pool.map(lambda name: run(name, asked.budget), names):
             bad += bool(one.findings or one.trouble)
             print(
                 f"{one.name:20} {one.inputs:>9} inputs  edges {one.first:>5} -> {one.last:<5} {one.trouble}", flush=True

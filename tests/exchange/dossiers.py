@@ -25,6 +25,7 @@ from studbook.records import (
     LoraSource,
     Measure,
     OperatorReceipt,
+    ProducerSignature,
     Rung,
     RuntimeSmoke,
     Scorecard,
@@ -72,6 +73,7 @@ def candidate(**changes: Any) -> Dossier:
         "manifest": manifest,
         "recorded": "2026-01-02T03:04:07.000000Z",
         "making": making,
+        "signed": (),
         "ancestors": (
             Ancestor(name="base", artifact=BASE, role="base", licence="CC0-1.0"),
             Ancestor(name="one", artifact=FIRST, role="parent", licence="MIT"),
@@ -117,6 +119,7 @@ def lora(**changes: Any) -> Dossier:
         "manifest": manifest,
         "recorded": "2026-01-02T03:04:05.000000Z",
         "making": None,
+        "signed": (("51" * 32, signature("tuned by *nobody* | you know")),),
         "ancestors": (),
         "data": (),
         "smoke": None,
@@ -127,6 +130,21 @@ def lora(**changes: Any) -> Dossier:
         "evidence": frozenset((Rung.STRUCTURAL,)),
     }
     return Dossier(**(fields | changes))
+
+
+def signature(name: str) -> ProducerSignature:
+    """A producer's signature over the LoRA folder."""
+    return ProducerSignature(
+        header=HEADER,
+        artifact="70" * 32,
+        source="5e" * 32,
+        form="oms",
+        key_sha256="4e" * 32,
+        document_sha256="d1" * 32,
+        name=name,
+        covered=("adapter_config.json", "adapter_model.safetensors"),
+        absent=(),
+    )
 
 
 def with_texts(text: str) -> Dossier:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from exchange.dossiers import candidate, lora, with_texts
+from exchange.dossiers import candidate, lora, signature, with_texts
 from studbook.errors import ClaimRefused
 from studbook.exchange import write_card
 from studbook.exchange.figures import figures, unmeasured
@@ -62,6 +62,18 @@ def table_after(card: bytes, heading: str) -> list[list[str]]:
     part = body(card).split(f"\n## {heading}\n")[1].split("\n## ")[0]
     lines = [line for line in part.splitlines() if line.startswith("| ")]
     return [re.split(r" (?<!\\)\| ", line[2:-2]) for line in lines[2:]]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_producer_calls_a_model_stays_text_in_its_cell(text: str):
+    plain_card, card = (write_card(lora(signed=(("51" * 32, signature(name)),))) for name in ("plain", text))
+    (row,) = table_after(card, "How it was made")
+    assert row[1:] == table_after(plain_card, "How it was made")[0][1:]
+    assert tokens(body(card)) == tokens(body(plain_card))
+
+
+def test_a_source_that_nobody_signed_says_so():
+    assert "No producer's signature over it was checked." in write_card(lora(signed=())).decode()
 
 
 def test_front_matter_says_what_a_hub_reads():

@@ -151,9 +151,10 @@ def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone
             for future in hashed.values():
                 future.cancel()
     yield from (_problem(path, found[path]) for path in paths if path in found)
-    for path in _walk(workspace.path):
-        if path not in known:
-            yield _problem(path, "is not in the ledger; a lab holds nothing else")
+    named = set(map(str, known))
+    for found_path in _walk(workspace.path):
+        if found_path not in named:
+            yield _problem(Path(found_path), "is not in the ledger; a lab holds nothing else")
 
 
 def _check_envelope(desk: Desk, entry: LedgerEntry, counted: list[int], opened: dict[str, Sealed]) -> None:
@@ -172,14 +173,14 @@ def _check_plain(desk: Desk, path: Path, sha256: str, counted: list[int], hashed
     counted[1] += size
 
 
-def _walk(lab: Path) -> Iterator[Path]:
+def _walk(lab: Path) -> Iterator[str]:
     """Everything below the lab that is not a folder, except its ``cache``; links and devices are never followed."""
     pending = [str(lab)]
     while pending:
         with os.scandir(pending.pop()) as inside:
             for entry in sorted(inside, key=lambda e: e.name):
                 if not entry.is_dir(follow_symlinks=False):
-                    yield Path(entry.path)
+                    yield entry.path
                 elif entry.path != str(lab / "cache"):
                     pending.append(entry.path)
 

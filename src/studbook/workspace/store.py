@@ -43,6 +43,7 @@ class Store:
         self._by_digest: dict[str, LedgerEntry] = {}
         self._blobs: dict[str, tuple[Zone, Blob]] = {}
         self._records: dict[str, Record] = {}
+        self._folders: dict[tuple[str, str], Path] = {}
 
     @property
     def root(self) -> Root:
@@ -126,7 +127,7 @@ class Store:
         """
         if digest not in self._blobs:
             raise UsageError(f"the lab holds no file {digest[:16]}...")
-        return self.path.joinpath(self._blobs[digest][0], "blobs", digest)
+        return self._folder(self._blobs[digest][0], "blobs") / digest
 
     def blob(self, digest: str) -> bytes:
         """The bytes of a file of the store, hashed as they are read.
@@ -142,7 +143,7 @@ class Store:
 
     def record_path(self, entry: LedgerEntry) -> Path:
         """Where the envelope of an entry lies: zone / kind / digest."""
-        return self.path.joinpath(entry.record_zone, entry.record_kind.replace("/", "-"), f"{entry.record}.json")
+        return self._folder(entry.record_zone, entry.record_kind.replace("/", "-")) / f"{entry.record}.json"
 
     def expected_files(self) -> dict[Path, str]:
         """Every file the ledger accounts for with the SHA-256 of its bytes, except the ledger and its checkpoint."""
@@ -175,6 +176,12 @@ class Store:
         """A folder below ``cache`` as an earlier run left it, for long work that goes on where it stopped."""
         make_folder(folder := self.path / "cache" / "resume" / name)
         return folder
+
+    def _folder(self, zone: str, name: str) -> Path:
+        """A folder of a zone; paths are slow to build, and of every record and file one is wanted several times."""
+        if (zone, name) not in self._folders:
+            self._folders[zone, name] = self.path.joinpath(zone, name)
+        return self._folders[zone, name]
 
     def _index(self, entry: LedgerEntry) -> None:
         self._by_digest.setdefault(entry.record, entry)

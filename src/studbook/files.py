@@ -38,7 +38,6 @@ __all__ = [
     "write_new",
 ]
 
-_CHUNK = 1 << 20
 _STEP = 4 << 20
 _NOTE_LIMIT = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -65,28 +64,32 @@ def read_file(path: Path, limit: int) -> bytes:
         BytesLie: if it is not a regular file or changes while it is read.
         OverBudget: if it is longer than ``limit``.
     """
-    with _regular(path) as file:
-        status = os.fstat(file.fileno())
-        if status.st_size > limit:
-            raise OverBudget(f"{status.st_size} bytes; at most {limit} are read", where=path, reason="file.size")
+    handle, size = _handle(path)
+    try:
+        if size > limit:
+            raise OverBudget(f"{size} bytes; at most {limit} are read", where=path, reason="file.size")
         # One byte more than expected shows growth; more than that would only reserve memory.
-        data = file.read(status.st_size + 1)
-    if len(data) != status.st_size:
+        data = os.read(handle, size + 1)
+        while len(data) <= size and (more := os.read(handle, size + 1 - len(data))):
+            data += more
+    finally:
+        os.close(handle)
+    if len(data) != size:
         raise BytesLie("changed while it was read", where=path, reason="file.changed")
     return data
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a regular file, 64 hex digits, read in 1 MiB steps."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        hasher = hashlib.sha256()
-        while chunk := file.read(_CHUNK):
-            hasher.update(chunk)
-    return hasher.hexdigest()
+    """SHA-256 of a regular file, 64 hex digits; raises as `hash_file` does."""
+    return hash_file(path)[0]
 
 
-def hash_file(path: Path) -> tuple[str, int]:
+def hash_file(path: Path, wanted: Callable[[], bool] = lambda: True) -> tuple[str, int]:
     """SHA-256 and size in bytes of a regular file of any length, through one descriptor.
+
+    Args:
+        path: The file.
+        wanted: Asked before every step; once it says no, the digest is that of the bytes so far, for nobody.
 
     Raises:
         UsageError: if it does not exist or cannot be opened.
@@ -96,7 +99,7 @@ def hash_file(path: Path) -> tuple[str, int]:
     with _regular(path) as file:
         # One buffer for all steps, and large ones: threads that hash side by side meet only between two steps.
         buffer = memoryview(bytearray(max(1, min(os.fstat(file.fileno()).st_size, _STEP))))
-        while count := file.readinto(buffer):
+        while wanted() and (count := file.readinto(buffer)):
             hasher.update(buffer[:count])
             size += count
     return hasher.hexdigest(), size
@@ -318,17 +321,23 @@ def lock_folder(folder: Path, note: Path, *, exclusive: bool) -> int:
 
 
 def _regular(path: Path) -> BufferedReader:
-    """A regular file opened for reading; never a link, a fifo or a device."""
+    """A regular file opened for reading."""
+    return os.fdopen(_handle(path)[0], "rb")
+
+
+def _handle(path: Path) -> tuple[int, int]:
+    """A descriptor of a regular file and its size in bytes; never of a link, a fifo or a device."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise UsageError("no such file", where=path, reason="file.missing") from error
     except OSError as error:
         raise BytesLie(f"cannot be opened as a regular file: {error.strerror}", where=path) from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
         os.close(handle)
         raise BytesLie("is not a regular file", where=path, reason="file.type")
-    return os.fdopen(handle, "rb")
+    return handle, status.st_size
 
 
 def _fresh(path: Path, mode: int = READ_ONLY) -> int:

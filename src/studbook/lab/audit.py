@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
 from studbook.errors import StudbookError, printable
-from studbook.executor import available_cores
-from studbook.files import hash_file, read_file
+from studbook.files import read_file
 from studbook.lab.absence import absent
 from studbook.lab.channels import alias_content
 from studbook.lab.desk import Desk
@@ -21,7 +19,7 @@ from studbook.lab.pending import waiting
 from studbook.lab.replay import check_record
 from studbook.records import LedgerEntry
 from studbook.seal import Sealed
-from studbook.workspace import MARKER, marker_bytes
+from studbook.workspace import MARKER, Ahead, marker_bytes
 
 __all__ = ["Absent", "Problem", "Verification", "verify"]
 
@@ -134,22 +132,20 @@ def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone
     paths = sorted(expected.keys() - left.keys(), key=str)
     plain = [path for path in paths if path not in envelopes]
     found: dict[Path, str] = {}
-    # Hashing needs no interpreter, signatures need nothing else: the pool hashes while envelopes are opened here.
-    with ThreadPoolExecutor(available_cores()) as pool:
-        try:
-            hashed = {path: pool.submit(hash_file, path) for path in plain}
-            for path in desk.progress.track("verifying files", [*envelopes, *plain]):
-                entry = envelopes.get(path)
-                check = (
-                    partial(_check_envelope, desk, entry, counted, opened)
-                    if entry
-                    else partial(_check_plain, desk, path, expected[path], counted, hashed[path])
-                )
-                for problem in _attempt(path, check):
-                    found[path] = problem.what
-        finally:
-            for future in hashed.values():
-                future.cancel()
+    ahead = workspace.ahead or Ahead(workspace.path)
+    try:
+        for path in desk.progress.track("verifying files", [*envelopes, *plain]):
+            entry = envelopes.get(path)
+            check = (
+                partial(_check_envelope, desk, entry, counted, opened)
+                if entry
+                else partial(_check_plain, desk, path, expected[path], counted, ahead)
+            )
+            for problem in _attempt(path, check):
+                found[path] = problem.what
+    finally:
+        if ahead is not workspace.ahead:
+            ahead.close()
     yield from (_problem(path, found[path]) for path in paths if path in found)
     named = set(map(str, known))
     for found_path in _walk(workspace.path):
@@ -163,10 +159,10 @@ def _check_envelope(desk: Desk, entry: LedgerEntry, counted: list[int], opened: 
     counted[1] += entry.envelope.size
 
 
-def _check_plain(desk: Desk, path: Path, sha256: str, counted: list[int], hashed: Future[tuple[str, int]]) -> None:
+def _check_plain(desk: Desk, path: Path, sha256: str, counted: list[int], ahead: Ahead) -> None:
     if path.name == MARKER and read_file(path, _LIMIT) != marker_bytes(desk.workspace.root.lab, desk.workspace.format):
         raise StudbookError("is not this lab's marker")
-    found, size = hashed.result()
+    found, size = ahead.take(path)
     if found != sha256:
         raise StudbookError("is not the file that was recorded: its digest differs")
     counted[0] += 1

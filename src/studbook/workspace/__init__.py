@@ -22,11 +22,12 @@ from studbook.files import lock_folder, make_folder, place, replace_file, sha256
 from studbook.ledger import Draft, Ledger, Staging, Witness, audit_keys
 from studbook.records import LedgerEntry, Record, Root, Zone
 from studbook.seal import AUTHORITY_KINDS, Authority, KeyRing, SigningKey, seal, unseal
+from studbook.workspace.ahead import Ahead
 from studbook.workspace.lines import entry_time, new_entry
 from studbook.workspace.places import FORMAT, MARKER, check_free, check_lab, marker_bytes, witness_folder
 from studbook.workspace.store import Store
 
-__all__ = ["FORMAT", "MARKER", "Accession", "Workspace", "check_free", "marker_bytes"]
+__all__ = ["FORMAT", "MARKER", "Accession", "Ahead", "Workspace", "check_free", "marker_bytes"]
 
 # Lies in the cache of a new lab until its witness has begun.
 _UNWITNESSED = "unwitnessed"
@@ -62,6 +63,7 @@ class Workspace(Store):
 
     Attributes:
         ledger: The verified ledger; its ``witness_problem`` is what a reader should be told of.
+        ahead: The digests of stored files that a still reader began to compute; None for others.
 
     Raises:
         UsageError: if the folder is not a lab, or one of a newer format, or the witness would lie inside it.
@@ -71,6 +73,8 @@ class Workspace(Store):
         Busy: if another process is writing, or a writer is refused because another one reads.
         StudbookError: any of its kinds, if ledger or root do not verify.
     """
+
+    ahead: Ahead | None = None
 
     def __init__(
         self,
@@ -91,6 +95,9 @@ class Workspace(Store):
             raise BytesLie("is not a folder", where=cache, advice=advice, reason="file.type")
         self._take_lock(writer, still)
         try:
+            # A still reader looks at everything, so hashing need not wait for the ledger.
+            if still and not writer:
+                self.ahead = Ahead(path)
             self.ledger.load(self._authority_envelope)
             if writer and self.ledger.witness_problem:
                 raise self.ledger.witness_problem
@@ -322,6 +329,8 @@ class Workspace(Store):
 
     def close(self) -> None:
         """Release the lock."""
+        if self.ahead is not None:
+            self.ahead.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

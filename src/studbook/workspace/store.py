@@ -44,6 +44,7 @@ class Store:
         self._blobs: dict[str, tuple[Zone, Blob]] = {}
         self._records: dict[str, Record] = {}
         self._folders: dict[tuple[str, str], Path] = {}
+        self._paths: dict[tuple[str, str, str], Path] = {}
 
     @property
     def root(self) -> Root:
@@ -143,7 +144,11 @@ class Store:
 
     def record_path(self, entry: LedgerEntry) -> Path:
         """Where the envelope of an entry lies: zone / kind / digest."""
-        return self._folder(entry.record_zone, entry.record_kind.replace("/", "-")) / f"{entry.record}.json"
+        named = (entry.record_zone, entry.record_kind, entry.record)
+        if named not in self._paths:
+            folder = self._folder(entry.record_zone, entry.record_kind.replace("/", "-"))
+            self._paths[named] = folder / f"{entry.record}.json"
+        return self._paths[named]
 
     def expected_files(self) -> dict[Path, str]:
         """Every file the ledger accounts for with the SHA-256 of its bytes, except the ledger and its checkpoint."""
@@ -178,7 +183,7 @@ class Store:
         return folder
 
     def _folder(self, zone: str, name: str) -> Path:
-        """A folder of a zone; paths are slow to build, and of every record and file one is wanted several times."""
+        """A folder of a zone; paths are slow to build and to compare, and those of every record are wanted often."""
         if (zone, name) not in self._folders:
             self._folders[zone, name] = self.path.joinpath(zone, name)
         return self._folders[zone, name]

@@ -124,6 +124,29 @@ def test_a_policy_under_which_no_round_could_run_is_not_signed(place: Place, tmp
         assert lab.desk.policy[1].policy_version == 1
 
 
+@pytest.mark.parametrize("field", ["operators", "licences"])
+def test_a_second_entry_of_one_name_cannot_hide_behind_the_one_that_is_shown(
+    place: Place, tmp_path: Path, field: str
+) -> None:
+    with place.open() as lab:
+        rows = lab.policies.show()[field]
+        lax = {**rows[1], "bounds": {}} if field == "operators" else rows[1]
+        with refused("policy.field") as caught:
+            lab.policies.sign(edited(lab, tmp_path, {field: [lax, *rows]}), PERSON)
+        assert caught.value.where == f"policy: {field}" and "twice" in caught.value.message
+
+
+def test_a_bound_on_what_is_no_parameter_is_refused_by_name(place: Place, tmp_path: Path) -> None:
+    with place.open() as lab:
+        rows = lab.policies.show()["operators"]
+        for row in rows:
+            if row["operator"] == "dare/1":
+                row["bounds"] = {"kep": [0.5, 1.0]}
+        with refused("policy.field") as caught:
+            lab.policies.sign(edited(lab, tmp_path, {"operators": rows}), PERSON)
+        assert "dare/1" in caught.value.where and "kep" in caught.value.message and "keep" in caught.value.advice
+
+
 def test_without_the_policy_key_nothing_is_signed(place: Place, tmp_path: Path) -> None:
     shutil.move(place.keys / "people", tmp_path / "in-a-safe")
     with place.open() as lab:

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from studbook.breeding.operators import operator_types
 from studbook.breeding.recipes import check_recipe
 from studbook.breeding.template import operator_fields
-from studbook.errors import RecordRefused, UsageError, printable
+from studbook.errors import OutsideAllowlist, RecordRefused, UsageError, printable
 from studbook.files import read_file, write_new
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed, sign
@@ -129,13 +130,24 @@ def as_policy(fields: Mapping[str, Any], where: object) -> Policy:
 
 
 def check_whole(policy: Policy) -> None:
-    """Refuse a policy under which no round could run, its recipes included.
+    """Refuse a policy under which no round could run, its recipes included, or that bounds what is no parameter.
 
     Raises:
-        OutsideAllowlist: naming the field.
+        OutsideAllowlist: naming the field; ``policy.field``.
         RecordRefused: if a recipe is no operator record.
     """
     check_policy(policy)
+    known = {kind.tag(): kind for kind in operator_types()}
+    for grant in policy.operators:
+        for field in grant.bounds if grant.operator in known else ():
+            if field not in known[grant.operator].__struct_fields__:
+                # It would bound nothing, and nobody would notice.
+                raise OutsideAllowlist(
+                    f"{grant.operator} has no parameter {field!r}",
+                    where=f"policy: operators: {grant.operator}: bounds",
+                    advice=f"Its parameters: {', '.join(known[grant.operator].__struct_fields__) or 'none'}.",
+                    reason="policy.field",
+                )
     for recipe in policy.recipes:
         check_operator(policy, operator_fields(check_recipe(recipe)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -71,6 +72,8 @@ def check_policy(policy: Policy) -> None:
     crossed = [
         f"{g.operator}.{field}" for g in policy.operators for field, (low, high) in g.bounds.items() if low > high
     ]
+    # A second entry of one name would be what people are shown, and the first one what is enforced.
+    again = _twice(g.operator for g in policy.operators), _twice(rule.spdx for rule in policy.licences)
     rules = (
         (
             "stages",
@@ -85,7 +88,9 @@ def check_policy(policy: Policy) -> None:
         ),
         ("operators", bool(policy.operators), "allows no operator"),
         ("operators", not crossed, f"bounds of {', '.join(crossed)} are the wrong way round"),
+        ("operators", not again[0], f"name {again[0]} twice"),
         ("licences", bool(policy.licences), "accepts no licence"),
+        ("licences", not again[1], f"name {again[1]} twice"),
         ("utility.accuracy", policy.utility.accuracy > 0, "must be above 0"),
         ("budget.worker_bytes", policy.budget.worker_bytes >= _LEAST_WORKER_BYTES, "must be at least 1 GiB"),
         ("budget.output_bytes", policy.budget.output_bytes > 0, "must be above 0"),
@@ -185,6 +190,11 @@ def _rule(policy: Policy, stage: Literal["shadow", "champion"]) -> StageRule:
     """The rule of a stage; one that asks for nothing unusual where there is none, which is refused by itself."""
     found = next((rule for rule in policy.stages if rule.stage == stage), None)
     return found or StageRule(stage=stage, approvals=1, hold_hours=0)
+
+
+def _twice(names: Iterable[str]) -> str:
+    """The first name that stands twice; empty where none does."""
+    return next((name for name, count in Counter(names).items() if count > 1), "")
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer_fixtures import BACK, BASE, PROMOTED, ROTATED, Shop, copied, files_of, refused, serving
+from consumer_fixtures import BACK, BASE, FRESH, PROMOTED, ROTATED, Shop, copied, files_of, refused, serving
 from lab_fixtures import Place, problems, run_cli
 from studbook import files
 from studbook.errors import OutOfOrder, StudbookError, UsageError
@@ -210,6 +210,17 @@ def test_a_channel_that_was_never_moved_offers_nothing(prepared_lab: Place, tmp_
     assert first.outcome == "installed" and first.moved_by == "champion-promotion/1"
     with pytest.raises(OutOfOrder, match="offers nothing in shadow"):
         Lab.pull(Request("shadow", tmp_path / "here", pin, str(tmp_path / "live")))
+
+
+def test_the_folder_of_the_last_pull_is_found_again_from_anywhere(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(shop.folders[FRESH], tmp_path / "public")
+    monkeypatch.chdir(tmp_path)
+    assert shop.pull(tmp_path / "to", Path("public")).outcome == "installed"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert shop.pull(tmp_path / "to", "").outcome == "unchanged"
 
 
 def test_the_first_pull_has_to_say_where_from(shop: Shop, tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ def pull(request: Request, progress: Progress | None = None) -> Pulled:
             advice = "Name the folder that `studbook publish` wrote, or its address: --from PLACE."
             raise UsageError("is not known: nothing was pulled here before", where="--from", advice=advice)
         reader = open_mirror(source, allow_remote=request.allow_remote)
+        if Path(source).is_dir():
+            # The next pull may be asked for from another folder.
+            source = str(Path(source).absolute())
         found = Publication(reader, pin, request.root, datetime.now(UTC), seen)
         _keep(own / "state.json", canonical(found.seen(source)))
         return _install(request, reader, found, progress or Silent())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_fixtures import PARENTS, PERSON, Place, problems, rewrite, run_cli
+from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, problems, rewrite, run_cli
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
 from studbook.lab import Lab
 from studbook.lab.replay import check_record
@@ -21,6 +21,9 @@ from studbook.records import (
     RollbackRecord,
     RollbackSet,
     Rung,
+    ViabilityDecision,
+    digest,
+    replace,
 )
 from studbook.release import admit, gate, promote, to_shadow
 
@@ -338,6 +341,24 @@ def test_a_rollback_signed_with_a_stolen_key_counts_no_longer_and_the_lab_lives_
         assert champion(lab) == THIRD
         lab.rollback()
         assert champion(lab) == SECOND
+
+
+def test_what_a_thief_left_behind_does_not_keep_verify_from_finding_the_next_lie(new_lab: Place) -> None:
+    with new_lab.open() as lab:
+        lab.round(CLUSTER)
+        stolen = next(g.key for g in lab.desk.workspace.root.keys if RollbackRecord.kind() in g.kinds)
+        theft = lab.rollback("shadow", "the thief's")
+        entry = lab.desk.workspace.entry(digest(theft))
+        assert entry is not None
+        left = [str(lab.desk.workspace.record_path(entry))]
+        lab.keys.rotate(PERSON, "process/release/rollback")
+        lab.keys.revoke(stolen[:16], PERSON, "stolen", entry.sequence)
+    with new_lab.open() as lab:
+        assert problems(new_lab) == left
+        decision = list(lab.desk.all(ViabilityDecision))[-1][1]
+        lab.desk.workspace.commit(replace(decision, assumptions=("none",)))
+        lied = str(lab.desk.workspace.record_path(lab.desk.entries()[-1]))
+    assert problems(new_lab) == [*left, lied]
 
 
 def test_after_a_theft_the_alias_says_what_counts(new_lab: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def verify(desk: Desk) -> Verification:
     counted = [0, 0]
     opened: dict[str, Sealed] = {}
     gone: list[Absent] = []
+    ledger = desk.workspace.ledger
     problems = [
         *_check_pin(desk),
         *_check_tail(desk),
@@ -93,10 +95,10 @@ def verify(desk: Desk) -> Verification:
         *_check_files(desk, counted, opened, gone),
         *_check_order(desk, opened),
     ]
-    if not problems:
+    # What a stolen key signed stays a problem forever; it must not keep everything else from being looked at.
+    if not problems or {p.where for p in problems} <= _void(desk):
         problems += [*_check_aliases(desk), *_check_meaning(desk, opened, gone)]
     pinned = (desk.workspace.keys.folder / PIN).is_file()
-    ledger = desk.workspace.ledger
     entries = len(ledger.entries)
     files, size = counted
     return Verification(tuple(problems), entries, files, size, pinned, ledger.witnessed, tuple(gone))
@@ -203,14 +205,26 @@ def _check_aliases(desk: Desk) -> Iterator[Problem]:
             yield _problem(path, f"does not say what the ledger says: {name} is {held}")
 
 
+def _void(desk: Desk) -> set[str]:
+    """The files of the records that count no longer, because a key that signed them was revoked."""
+    found = set()
+    for entry in desk.entries():
+        with suppress(StudbookError):
+            if desk.workspace.void(entry):
+                found.add(printable(desk.workspace.record_path(entry)))
+    return found
+
+
 def _check_meaning(desk: Desk, opened: Mapping[str, Sealed], gone: list[Absent]) -> Iterator[Problem]:
     """Every record against the records it cites: claims, gates, moves, decisions decided again."""
     places = {str(desk.workspace.blob_path(digest)) for digest in absent(desk)}
     for entry in desk.entries():
+        if desk.workspace.void(entry):
+            continue
+        path = desk.workspace.record_path(entry)
         try:
             check_record(desk.at(entry.sequence), entry, opened.get(entry.record))
         except StudbookError as error:
-            path = desk.workspace.record_path(entry)
             if error.reason in _MISSING and error.where in places:
                 gone.append(
                     Absent(printable(path), f"not held against {Path(error.where).name[:16]}..., which is gone")

@@ -628,11 +628,14 @@ def test_a_revoked_artifact_that_a_stolen_key_offers_all_the_same(shop: Shop, th
 
 def test_a_revoked_record_under_an_artifact(shop: Shop, thief: Place, tmp_path: Path) -> None:
     with thief.open() as lab:
+        before = publish.draw(lab.desk, UNTIL).channels
         record = lab.desk.channels()["champion"].record
         lab.keys.revoke(str(record), PERSON, "signed by mistake")
-        lab.publish(tmp_path / "live")
+        honest = lab.publish(tmp_path / "honest")
+        assert [c.channel for c in honest.channels] == ["shadow"] and str(record)[:16] in honest.left_out[0]
+        folder = forged(lab.desk, tmp_path / "live", channels=before)
     with refused("pull.revoked"):
-        shop.pull(tmp_path / "new", tmp_path / "live")
+        shop.pull(tmp_path / "new", folder)
 
 
 # -- servers -------------------------------------------------------------------------------------------------------

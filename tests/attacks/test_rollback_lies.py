@@ -343,6 +343,15 @@ def test_a_rollback_signed_with_a_stolen_key_counts_no_longer_and_the_lab_lives_
         assert champion(lab) == SECOND
 
 
+def test_nothing_goes_back_to_what_was_installed_by_a_record_that_was_revoked(lab: Lab) -> None:
+    installed = next(d for d, p in lab.desk.all(ChampionPromotion) if p.basis == "first")
+    lab.keys.revoke(installed, PERSON, "signed by mistake")
+    with pytest.raises(OutOfOrder) as caught:
+        lab.rollback("champion", to=FIRST)
+    assert caught.value.reason == "rollback.admitted"
+    assert champion(lab) == THIRD
+
+
 def test_what_a_thief_left_behind_does_not_keep_verify_from_finding_the_next_lie(new_lab: Place) -> None:
     with new_lab.open() as lab:
         lab.round(CLUSTER)

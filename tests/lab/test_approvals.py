@@ -73,6 +73,14 @@ def test_a_champion_whose_approval_has_ended_is_still_what_is_deployed(prepared_
     assert problems(place) == []
 
 
+def test_an_approval_that_was_revoked_lets_nobody_in(opened: Lab) -> None:
+    given = {a.artifact: d for d, a in opened.desk.all(ParentApproval)}
+    opened.keys.revoke(given[opened.desk.find_model(PARENTS[0])], PERSON, "signed by mistake")
+    with pytest.raises(OutOfOrder, match="nobody approved it") as caught:
+        opened.breed(CLUSTER, BLEND, PARENTS)
+    assert caught.value.reason == "order.approval"
+
+
 def test_the_day_is_that_of_the_round(lab: Lab) -> None:
     lab.approve("base", PERSON, ["*"], date.today().isoformat())
     with pytest.raises(OutOfOrder, match="base its approval ended"):

@@ -10,9 +10,10 @@ from lab_fixtures import BLEND, CLUSTER, PERSON, PRUNE, Place, founder, problems
 from release_fixtures import OTHER, Clock, change_policy, refused, replayed, winner
 from studbook.errors import OutOfOrder, OutsideAllowlist, OverBudget, UsageError
 from studbook.lab import Lab, breeding
+from studbook.lab.gates import current
 from studbook.lab.generations import generation_after
 from studbook.lab.pending import Signed
-from studbook.lab.stages import Vote, distinct
+from studbook.lab.stages import Vote, decision_for, distinct
 from studbook.records import ChampionPromotion, PromotionTemplate, ReleaseRecord, StageApproval
 
 
@@ -238,6 +239,18 @@ def test_nothing_is_bred_deeper_than_the_policy_allows(
 def test_shadow_is_released_by_the_gates_alone_unless_the_policy_asks_for_people(opened: Lab) -> None:
     assert opened.round(CLUSTER).released is not None
     assert [r.channel for _, r in opened.desk.all(ReleaseRecord)] == ["shadow"]
+
+
+def test_a_decision_that_was_revoked_promotes_nothing(shadowed: Place, clock: Clock) -> None:
+    with shadowed.open() as lab:
+        decision, record = decision_for(lab.desk, winner(lab))
+        lab.approve(winner(lab), OTHER, ["champion"])
+        assert current(lab.desk, record)[0]
+        lab.keys.revoke(decision, PERSON, "a suite was wrong")
+        clock(30)
+        with refused("order.decision"):
+            lab.release(winner(lab), "champion", PERSON)
+        assert "revoked" in current(lab.desk, record)[1]
 
 
 @pytest.mark.parametrize(

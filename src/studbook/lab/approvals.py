@@ -74,7 +74,7 @@ def stage_of(desk: Desk, name: str, words: Sequence[str], until: str) -> Literal
 
 def select(desk: Desk, cluster: str, base: str, today: date) -> Selection:
     """The approved parents for a cluster, and everybody else with a reason."""
-    approvals = [approval for _, approval in desk.all(ParentApproval)]
+    approvals = [approval for _, approval in desk.unrevoked(ParentApproval)]
     revoked = {a: reason for a in desk.sources() if (reason := desk.revoked(a))}
     return select_approved_parents(cluster, desk.sources(), approvals, base, today, revoked)
 
@@ -101,7 +101,7 @@ def require_approved(desk: Desk, cluster: str, used: Sequence[str], today: date)
     }
     champion = desk.channels()["champion"].artifact
     deployed = desk.founders_of(champion) if champion else ()
-    require_all_approved(cluster, registered, [a for _, a in desk.all(ParentApproval)], today, deployed)
+    require_all_approved(cluster, registered, [a for _, a in desk.unrevoked(ParentApproval)], today, deployed)
 
 
 def require_unrevoked(desk: Desk, artifact: str) -> None:

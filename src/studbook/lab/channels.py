@@ -155,7 +155,7 @@ def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Recor
             advice="Checkpoints and adapters are bred from, shown and exported; a channel holds what was judged.",
             reason="order.unjudged",
         )
-    given = [(d, a) for d, a in desk.all(ParentApproval) if a.artifact == artifact]
+    given = [(d, a) for d, a in desk.unrevoked(ParentApproval) if a.artifact == artifact]
     today = date.today().isoformat()
     if not given or given[-1][1].until < today or given[-1][1].source != desk.sources()[artifact][0]:
         raise OutOfOrder(

@@ -285,6 +285,16 @@ class Desk:
                 return f"{what}: {reasons[ancestor]}"
         return ""
 
+    def taken_back(self) -> frozenset[str]:
+        """Digests of the records, data manifests included, that a person revoked one by one."""
+        types = ("record", "data")
+        return frozenset(r.subject.digest for _, r in self.all(Revocation) if r.subject.type in types)
+
+    def unrevoked(self, kind: type[R]) -> list[tuple[str, R]]:
+        """The same as `all` without what was revoked one by one."""
+        gone = self.taken_back()
+        return [(digest, record) for digest, record in self.all(kind) if digest not in gone]
+
     def founders_of(self, artifact: str) -> tuple[str, ...]:
         """Digests of every registered source an artifact descends from, itself where it is one."""
         bred = {c.artifact.sha256 for _, c in self.candidates()}

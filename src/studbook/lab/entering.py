@@ -75,6 +75,13 @@ def check_shadow(desk: Desk, template_digest: str) -> None:
 
 def _check_first(desk: Desk, record: ChampionPromotion) -> None:
     approval = desk.workspace.get(record.evidence, ParentApproval)
+    if record.evidence in desk.taken_back():
+        raise OutOfOrder(
+            "rests on an approval that was revoked",
+            where="champion-promotion: evidence",
+            advice="Approve the model anew, and install it then.",
+            reason="order.approval",
+        )
     if approval.artifact != record.artifact or desk.channels()["champion"].record is not None:
         raise OutOfOrder("is no first champion, or the approval it cites is another model's", reason="order.champion")
 

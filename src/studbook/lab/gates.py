@@ -22,6 +22,7 @@ from studbook.records import (
     RuntimeSmoke,
     SealedOpening,
     ViabilityDecision,
+    digest,
 )
 from studbook.release import champion_template, check_claim, decided_against, gate
 from studbook.seal import Signer
@@ -133,7 +134,9 @@ def _first_gates(
 
 
 def current(desk: Desk, record: ViabilityDecision) -> tuple[bool, str]:
-    """Whether a decision was taken against the champion, policy and suites in force."""
+    """Whether a decision stands, and was taken against the champion, policy and suites in force."""
+    if digest(record) in desk.taken_back():
+        return False, "was decided by a record that was revoked since; run the round again"
     return decided_against(record, desk.channels()["champion"].artifact, desk.policy[0], desk.suites_lock[0])
 
 

@@ -42,6 +42,7 @@ from studbook.records import (
     digest,
     read_struct,
 )
+from studbook.release import ChannelState
 from studbook.seal import peek
 
 __all__ = ["DAYS", "Published", "check_snapshot", "draw", "gather", "publish", "write"]
@@ -99,7 +100,7 @@ def publish(desk: Desk, folder: Path, days: int = DAYS) -> Published:
     record = draw(desk, (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ"))
     for held in record.channels:
         # What would be refused outside is not published.
-        carried(held, lambda d: _get(desk, d))
+        _papers(desk, held)
         if not desk.workspace.blob_path(held.artifact.sha256).is_file():
             advice = (
                 f"Bred here: studbook reproduce {held.artifact.sha256[:12]} --restore. A source: register it again."
@@ -143,13 +144,9 @@ def draw(desk: Desk, expires: str) -> ChannelSnapshot:
         tree=workspace.ledger.tree.root(position).hex(),
         previous=previous,
         channels=tuple(
-            PublishedChannel(
-                channel=name,  # type: ignore[arg-type]
-                artifact=Blob(sha256=state.artifact, size=workspace.blob_size(state.artifact)),
-                record=state.record,
-            )
+            _offered(desk, name, state)
             for name, state in desk.channels().items()
-            if state.artifact and state.record and name not in silent
+            if state.artifact and name not in silent
         ),
         revocations=tuple(d for d, _ in desk.all(Revocation)),
     )
@@ -190,7 +187,7 @@ def gather(desk: Desk, record: ChannelSnapshot) -> dict[str, bytes | Path]:
     places |= {record_name(d): d for d in record.revocations}
     files: dict[str, bytes | Path] = {}
     for held in record.channels:
-        places |= {record_name(d): d for d in carried(held, lambda d: _get(desk, d))}
+        places |= {record_name(d): d for d in _papers(desk, held)}
         files[artifact_name(held.artifact.sha256)] = workspace.blob_path(held.artifact.sha256)
     for name, named in places.items():
         files[name], files[line_name(name)] = _sealed(desk, named, lines)
@@ -260,7 +257,24 @@ def _left_out(desk: Desk) -> dict[str, str]:
     """Channels that offer nothing although they point at something: channel -> why."""
     states = {name: state.artifact for name, state in desk.channels().items() if state.artifact}
     reasons = {name: desk.revoked(artifact) for name, artifact in states.items()}
+    gone = desk.taken_back()
+    for name, state in desk.channels().items() if gone else ():
+        if state.artifact and state.record and not reasons[name]:
+            held = _offered(desk, name, state)
+            reasons[name] = next(
+                (f"rests on record {d[:16]}..., which was revoked" for d in _papers(desk, held) if d in gone), ""
+            )
     return {n: f"{n}: {desk.name_of(states[n])} {reason}" for n, reason in reasons.items() if reason}
+
+
+def _offered(desk: Desk, name: str, state: ChannelState) -> PublishedChannel:
+    assert state.artifact and state.record
+    artifact = Blob(sha256=state.artifact, size=desk.workspace.blob_size(state.artifact))
+    return PublishedChannel(channel=name, artifact=artifact, record=state.record)  # type: ignore[arg-type]
+
+
+def _papers(desk: Desk, held: PublishedChannel) -> tuple[str, ...]:
+    return carried(held, lambda named: _get(desk, named))
 
 
 def _get(desk: Desk, named: str) -> Record:

@@ -112,7 +112,7 @@ def check_template(desk: Desk, record: LineageTemplate) -> None:
         if a in used or getattr(found[1].source, "adapter_sha256", None) in used
     }
     # On which day and for which cluster was asked when it was declared; that a person approved it at all is on record.
-    require_approved("", registered, [a for _, a in desk.all(ParentApproval)], deployed=registered)
+    require_approved("", registered, [a for _, a in desk.unrevoked(ParentApproval)], deployed=registered)
 
 
 def check_receipt_record(desk: Desk, record: OperatorReceipt) -> None:

@@ -81,10 +81,12 @@ def hindrance(desk: Desk, artifact: str, *, bytes_too: bool = True) -> Hindrance
         artifact: Digest of the model.
         bytes_too: Whether its bytes are looked at; what they were at an earlier position nobody can tell.
     """
-    admitted = {a.artifact for _, a in desk.all(AdmissionRecord)}
-    admitted |= {p.artifact for _, p in desk.all(ChampionPromotion) if p.basis == "first"}
+    admitted = {a.artifact for _, a in desk.unrevoked(AdmissionRecord)}
+    admitted |= {p.artifact for _, p in desk.unrevoked(ChampionPromotion) if p.basis == "first"}
     if artifact not in admitted:
-        return Hindrance("rollback.admitted", "was never admitted to a channel, nor installed as the first champion")
+        return Hindrance(
+            "rollback.admitted", "has no admission to a channel that stands, nor was it installed as the first champion"
+        )
     if why := desk.revoked(artifact):
         return Hindrance("rollback.revoked", why)
     if artifact in revoked(desk):

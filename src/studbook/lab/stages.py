@@ -15,7 +15,7 @@ from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk, plain_name, plain_text
 from studbook.lab.pending import Signed, sign
 from studbook.policy import stage_rule
-from studbook.records import Gate, Revocation, StageApproval, ViabilityDecision
+from studbook.records import Gate, StageApproval, ViabilityDecision
 from studbook.release import check_stage, decided_against, gate
 from studbook.seal import Signer
 
@@ -76,12 +76,12 @@ def approve_stage(desk: Desk, artifact: str, stage: Literal["shadow", "champion"
 
 
 def decision_for(desk: Desk, artifact: str) -> tuple[str, ViabilityDecision]:
-    """Digest and record of the newest decision that chose an artifact.
+    """Digest and record of the newest decision that chose an artifact and was not revoked.
 
     Raises:
         OutOfOrder: if none did; ``order.decision``.
     """
-    found = [(d, r) for d, r in desk.all(ViabilityDecision) if r.chosen == artifact]
+    found = [(d, r) for d, r in desk.unrevoked(ViabilityDecision) if r.chosen == artifact]
     if not found:
         raise OutOfOrder(
             f"no decision chose {desk.name_of(artifact)}",
@@ -148,11 +148,10 @@ def votes(desk: Desk, stage: str, artifact: str, decision: str) -> list[Vote]:
         decision: Digest of the decision that chose it.
     """
     wanted = (stage, artifact, decision, standing(desk, artifact))
-    taken_back = {r.subject.digest for _, r in desk.all(Revocation) if r.subject.type == "record"}
     found = []
-    for digest, record in desk.all(StageApproval):
+    for digest, record in desk.unrevoked(StageApproval):
         entry = desk.workspace.entry(digest)
-        if (record.stage, record.artifact, record.decision, record.standing) == wanted and digest not in taken_back:
+        if (record.stage, record.artifact, record.decision, record.standing) == wanted:
             assert entry is not None
             found += [Vote(s.owner, s.key, digest) for s in desk.workspace.sealed(entry).signers]
     return found

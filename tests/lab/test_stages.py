@@ -14,7 +14,7 @@ from studbook.lab.gates import current
 from studbook.lab.generations import generation_after
 from studbook.lab.pending import Signed
 from studbook.lab.stages import Vote, decision_for, distinct
-from studbook.records import ChampionPromotion, PromotionTemplate, ReleaseRecord, StageApproval
+from studbook.records import ChampionPromotion, PromotionTemplate, ReleaseRecord, StageApproval, digest
 
 
 def gates(lab: Lab) -> dict[str, str]:
@@ -185,6 +185,22 @@ def test_the_first_champion_waits_as_well(tmp_path: Path) -> None:
         assert lab.approve(signed.digest, OTHER).committed  # type: ignore[union-attr]
         assert lab.desk.champion() == lab.desk.find_model("base")
     assert problems(place) == []
+
+
+def test_a_first_champion_whose_approval_was_revoked_while_it_waited_is_not_installed(tmp_path: Path) -> None:
+    place = Place(tmp_path / "lab", tmp_path / "keys")
+    Lab.init(place.path, PERSON, place.keys)
+    with place.open() as lab:
+        lab.register(founder("base"))
+        approval = digest(lab.approve("base", PERSON))  # type: ignore[arg-type]
+        lab.keys.new(OTHER, ["champion-promotion/1"], PERSON)
+        lab.keys.rotate(PERSON, needs={"champion-promotion/1": 2})
+        signed = lab.release("base", "champion", PERSON)
+        assert isinstance(signed, Signed)
+        lab.keys.revoke(approval, PERSON, "signed by mistake")
+        with refused("order.approval"):
+            lab.approve(signed.digest, OTHER)
+        assert lab.desk.channels()["champion"].artifact is None
 
 
 # -- recomputation and depth -------------------------------------------------------------------------------------

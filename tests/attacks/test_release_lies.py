@@ -16,13 +16,14 @@ import pytest
 from lab_fixtures import CLUSTER, PERSON, Place, problems, rewrite
 from release_fixtures import OTHER, Clock, change_policy, decisions, edited, refused, told, winner
 from studbook.errors import Busy, DigestDiffers, NotAuthorised, OutOfOrder
-from studbook.lab import Lab
+from studbook.lab import Lab, gates
 from studbook.lab.entering import check_shadow
 from studbook.lab.pending import Signed, waiting
 from studbook.lab.stages import decision_for, standing, votes
 from studbook.records import (
     AdmissionRecord,
     ChampionPromotion,
+    ConfirmationRecord,
     Gate,
     LedgerEntry,
     Policy,
@@ -31,6 +32,7 @@ from studbook.records import (
     ReleaseRecord,
     RollbackSet,
     Rung,
+    SealedOpening,
     StageApproval,
     Zone,
     digest,
@@ -147,6 +149,25 @@ def test_a_promotion_resumed_before_approval(held: Place) -> None:
         found = told(lab, *into_shadow(lab, newest_template(lab)))
         assert isinstance(found, OutOfOrder) and found.reason == "order.gate"
     assert problems(held)
+
+
+def test_a_look_at_the_sealed_suites_that_was_not_logged(new_lab: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with new_lab.open() as lab:
+        monkeypatch.setattr(gates, "_open_sealed", lambda *_: 1)
+        assert lab.round(CLUSTER).released
+        entry = next(e for e in lab.desk.entries() if e.record_kind == ConfirmationRecord.kind())
+        assert problems(new_lab)[0] == str(lab.desk.workspace.record_path(entry))
+
+
+@pytest.mark.parametrize("change", [{"opening": 21}, {"of": 99}, {"decision": "again"}])
+def test_a_look_beyond_what_the_policy_allows_or_taken_twice(held: Place, change: dict[str, Any]) -> None:
+    with held.open() as lab:
+        first = next(o for _, o in lab.desk.all(SealedOpening))
+        other = next(d for d, r in lab.desk.all(PromotionTemplate))
+        found = told(
+            lab, replace(first, **({"opening": 2} if change.get("decision") else {"decision": other} | change))
+        )
+        assert isinstance(found, DigestDiffers) and "opening" in found.message
 
 
 def test_a_template_that_calls_a_pending_gate_passed(held: Place) -> None:

@@ -229,11 +229,11 @@ def _open_sealed(desk: Desk, decision: str, record: ViabilityDecision) -> int | 
     if mine := next((o for o in looks if o.decision == decision), None):
         return mine.opening
     allowed = desk.policy[1].gates.sealed_openings
-    if len(looks) >= allowed:
+    # Not their count: one that a stolen key signed is left out, and no number is given twice.
+    number = max((o.opening for o in looks), default=0) + 1
+    if number > allowed:
         return None
-    opening = SealedOpening(
-        header=desk.header, decision=decision, candidate=record.chosen, opening=len(looks) + 1, of=allowed
-    )
+    opening = SealedOpening(header=desk.header, decision=decision, candidate=record.chosen, opening=number, of=allowed)
     desk.workspace.commit(opening)
     return opening.opening
 

@@ -38,6 +38,7 @@ from studbook.records import (
     Record,
     ReleaseRecord,
     RollbackRecord,
+    SealedOpening,
     SearchReceipt,
     SourceManifest,
     SuitesLock,
@@ -112,7 +113,18 @@ def _decision(desk: Desk, record: ViabilityDecision) -> None:
     _same(replay(desk, record), record, "deciding again from the records it cites gives another decision")
 
 
+def _opening(desk: Desk, record: SealedOpening) -> None:
+    allowed = desk.policy[1].gates.sealed_openings
+    if record.of != allowed or not 1 <= record.opening <= allowed:
+        raise DigestDiffers(f"is opening {record.opening} of {record.of}, and the policy allowed {allowed}")
+    if any(o.opening == record.opening or o.decision == record.decision for _, o in desk.all(SealedOpening)):
+        raise DigestDiffers(f"is opening {record.opening} again, or another look for the same decision")
+
+
 def _confirmation(desk: Desk, record: ConfirmationRecord) -> None:
+    logged = {(o.decision, o.opening, o.of) for _, o in desk.all(SealedOpening)}
+    if (record.decision, record.opening, record.of) not in logged:
+        raise OutOfOrder(f"opening {record.opening} of the sealed suites was not logged before it was taken")
     _same(replay_confirmation(desk, record), record, "confirming again from the records it cites gives another result")
 
 
@@ -176,6 +188,7 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     CandidateManifest: _candidate,
     FailureCluster: _cluster,
     ViabilityDecision: _decision,
+    SealedOpening: _opening,
     ConfirmationRecord: _confirmation,
     ArchiveRecord: _archive,
     BaselineReceipt: _baselines,

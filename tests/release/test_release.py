@@ -31,6 +31,7 @@ from studbook.release import (
     ChannelState,
     admit,
     champion_template,
+    channel_history,
     channel_state,
     check_claim,
     check_stage,
@@ -117,6 +118,18 @@ def test_any_sequence_of_moves_keeps_a_consistent_way_back(acts: list[tuple[str,
             stacks[channel].append(artifact)
         check_states(moves, stacks)
     unwinds_to_the_start(moves, stacks)
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTS), st.sampled_from(MODELS[:3])), max_size=25))
+def test_the_history_of_a_channel_is_what_replaying_every_beginning_gives(acts: list[tuple[str, str]]) -> None:
+    moves: Moves = []
+    for number, (act, artifact) in enumerate([("first", MODELS[0]), *acts]):
+        with suppress(OutOfOrder):
+            record = step(moves, act, artifact, number)
+            moves.append((digest(record), record))
+    for channel in ("shadow", "champion"):
+        states = [channel_state(moves[: count + 1])[channel] for count in range(len(moves))]
+        assert channel_history(moves, channel) == list(dict.fromkeys(s for s in states if s.record))
 
 
 def check_states(moves: Moves, stacks: dict[str, list[str]]) -> None:

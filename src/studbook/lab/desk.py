@@ -35,7 +35,7 @@ from studbook.records import (
     SourceManifest,
     SuitesLock,
 )
-from studbook.release import ChannelState, channel_state, ways_back
+from studbook.release import ChannelState, channel_history, channel_state, ways_back
 from studbook.sandbox import Limits, run_worker
 from studbook.seal import KeyRing, Passphrase
 from studbook.workspace import Workspace
@@ -184,13 +184,7 @@ class Desk:
 
     def history(self, channel: str) -> list[ChannelState]:
         """Every state a channel was in, oldest first."""
-        states: list[ChannelState] = []
-        moves = self._moves()
-        for count in range(1, len(moves) + 1):
-            state = channel_state(moves[:count])[channel]
-            if state.record and (not states or states[-1].record != state.record):
-                states.append(state)
-        return states
+        return channel_history(self._moves(), channel)
 
     def ways_back(self, channel: str) -> tuple[RollbackSet, ...]:
         """Every state of a channel that a rollback may restore, newest first; see `studbook.release.ways_back`."""

@@ -10,7 +10,7 @@ The rules:
 
 from __future__ import annotations
 
-from studbook.release.channels import ChannelState, channel_state, ways_back
+from studbook.release.channels import ChannelState, channel_history, channel_state, ways_back
 from studbook.release.gates import (
     champion_template,
     check_admitted,
@@ -27,6 +27,7 @@ __all__ = [
     "ChannelState",
     "admit",
     "champion_template",
+    "channel_history",
     "channel_state",
     "check_admitted",
     "check_carried",

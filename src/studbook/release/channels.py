@@ -9,7 +9,7 @@ from studbook.errors import OutOfOrder
 from studbook.records import ChampionPromotion, Record, ReleaseRecord, RollbackRecord, RollbackSet
 from studbook.records.release import Channel
 
-__all__ = ["ChannelState", "channel_state", "ways_back"]
+__all__ = ["ChannelState", "channel_history", "channel_state", "ways_back"]
 
 Moves = Iterable[tuple[str, Record | None]]
 
@@ -45,6 +45,21 @@ def channel_state(moves: Moves) -> dict[str, ChannelState]:
     return _replayed(moves)[0]
 
 
+def channel_history(moves: Moves, channel: str) -> list[ChannelState]:
+    """Every state a channel was in, oldest first; a void move made none.
+
+    Args:
+        moves: As `channel_state` takes them.
+        channel: The channel.
+
+    Raises:
+        OutOfOrder: as `channel_state`.
+    """
+    held = list(moves)
+    found = _replayed(held)[1]
+    return [found[digest] for digest, move in held if move is not None and _channel_of(move) == channel]
+
+
 def ways_back(moves: Moves, channel: str) -> tuple[RollbackSet, ...]:
     """Every state of a channel that a rollback may restore, newest first.
 
@@ -69,7 +84,7 @@ def _replayed(moves: Moves) -> tuple[dict[str, ChannelState], dict[str, ChannelS
     void: set[str] = set()
     for digest, move in moves:
         if isinstance(move, ReleaseRecord | ChampionPromotion):
-            channel: Channel = move.channel if isinstance(move, ReleaseRecord) else "champion"
+            channel = _channel_of(move)
             back = _must_follow(state[channel], move.rollback.record, digest, void)
             if move.rollback != back and move.rollback.record not in void:
                 raise OutOfOrder(
@@ -87,6 +102,10 @@ def _replayed(moves: Moves) -> tuple[dict[str, ChannelState], dict[str, ChannelS
         elif move is None:
             void.add(digest)
     return state, history
+
+
+def _channel_of(move: Record) -> Channel:
+    return move.channel if isinstance(move, ReleaseRecord | RollbackRecord) else "champion"
 
 
 def _ways(channel: str, state: ChannelState, history: Mapping[str, ChannelState]) -> tuple[RollbackSet, ...]:

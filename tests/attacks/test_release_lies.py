@@ -482,7 +482,8 @@ def test_an_approval_by_a_revoked_key(held: Place) -> None:
         with pytest.raises(DigestDiffers) as caught:
             check_shadow(lab.desk, digest(newest_template(lab)))
         assert caught.value.where == "promotion-template: approvals"
-    assert [Path(where).parent.name for where in problems(held)] == ["stage-approval-1"]
+    named = [Path(where).parent.name for where in problems(held)]
+    assert named == ["stage-approval-1", "admission-record-1", "release-record-1"]
 
 
 def test_an_approval_that_names_somebody_else(held: Place) -> None:

@@ -256,6 +256,24 @@ def test_what_waits_is_no_problem_of_the_lab(two: House) -> None:
     assert problems(two.place) == []
 
 
+def test_what_lies_among_the_waiting_and_is_no_record_is_named_and_stops_nobody(two: House, tmp_path: Path) -> None:
+    signed = two.keys.rotate("ann", needs={"policy/1": 1})
+    folder = two.lab.desk.workspace.pending
+    for name, data in (("aa" * 32, b"garbage"), ("bb" * 32, (folder / f"{signed.digest}.json").read_bytes())):
+        (folder / f"{name}.json").write_bytes(data)
+    assert sorted(Path(p.where).stem for p in two.lab.verify().problems) == ["aa" * 32, "bb" * 32]
+    version = two.root.root_version
+    assert by_bob(two, tmp_path, signed).committed
+    assert two.root.root_version == version + 1
+
+
+def test_a_waiting_record_is_signed_as_it_is_or_not_at_all(two: House) -> None:
+    signed = two.keys.rotate("ann", needs={"policy/1": 1})
+    for more in ({"clusters": ["champion"]}, {"until": "2030-01-01"}, {"reason": "only the candidate"}):
+        with pytest.raises(UsageError, match="names a record that waits"):
+            two.lab.approve(signed.digest, "bob", **more)  # type: ignore[arg-type]
+
+
 def test_a_waiting_root_falls_with_the_root_it_wanted_to_follow(two: House, tmp_path: Path) -> None:
     overtaken, taken = two.keys.rotate("ann", until="2041-01-01"), two.keys.rotate("ann", until="2042-01-01")
     assert len(waiting(two.lab.desk)) == 2
@@ -395,6 +413,39 @@ def test_a_stolen_audit_key_is_replaced_and_then_revoked_from_here_on(house: Hou
     house.policy("chained by the new key")
     house.lab.close()
     assert problems(house.place) == []
+
+
+def test_no_key_is_revoked_from_a_position_that_is_still_to_come(house: House) -> None:
+    old = house.place.keys / "process" / "candidate" / "candidate.pub"
+    assert house.keys.rotate("ann", "process/candidate/candidate").committed
+    key, here = old.read_text().strip(), house.position
+    for since in (here + 1, 1_000_000, 99999999999999999999):
+        with pytest.raises(UsageError) as caught:
+            house.keys.revoke(key, "ann", "stolen", since)
+        assert caught.value.where == "--since"
+    assert house.position == here
+    assert house.keys.revoke(key, "ann", "stolen", here).committed
+
+
+def test_a_position_means_something_for_keys_alone(house: House) -> None:
+    with pytest.raises(UsageError, match="only a key"):
+        house.keys.revoke(house.lab.desk.policy[0], "ann", "wrong", 1)
+
+
+def test_a_waiting_revocation_of_an_audit_key_stands_although_others_write_on(two: House, tmp_path: Path) -> None:
+    bob = KeyRing(tmp_path / "bob")
+    public = bob.create("people/policy/revocation").public
+    assert by_bob(two, tmp_path, two.keys.new("bob", ["revocation/1"], "ann", public)).committed
+    assert by_bob(two, tmp_path, two.keys.rotate("ann", needs={"revocation/1": 2})).committed
+    old = two.lab.desk.workspace.keys.public_of("process/audit/audit")
+    assert old
+    assert by_bob(two, tmp_path, two.keys.rotate("ann", "process/audit/audit")).committed
+    signed = two.keys.revoke(old, "ann", "stolen", two.position + 5)
+    assert not signed.committed
+    for number in range(3):
+        two.policy(f"meanwhile {number}")
+    assert by_bob(two, tmp_path, signed).committed
+    assert two.lab.verify().ok
 
 
 def test_a_root_key_is_never_revoked_by_a_policy_key(house: House) -> None:

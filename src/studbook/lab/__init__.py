@@ -148,8 +148,16 @@ class Lab:
             clusters: The clusters a parent is approved for; for a candidate its stage, ``shadow`` or ``champion``.
             until: Last day of a parent's approval; a year from today by default.
             reason: Why.
+
+        Raises:
+            UsageError: if there is nothing of that name, or what was said means nothing for it.
+            NotAuthorised: if the person's key is not at hand.
+            OutOfOrder: if the lab does not carry the record, or the candidate does not stand before that stage.
         """
         if waits(self.desk, name):
+            if tuple(clusters) != ("*",) or until or reason:
+                advice = "Leave --for, --until and --reason out: the record says itself what is signed."
+                raise UsageError("names a record that waits", where=name, advice=advice, reason="usage.ignored")
             return channels.approve_waiting(self.desk, name, person)
         if stage := approvals.stage_of(self.desk, name, clusters, until):
             return approve_stage(self.desk, self.desk.find_model(name), stage, person, reason)

@@ -16,7 +16,7 @@ from studbook.lab.absence import absent
 from studbook.lab.channels import alias_content
 from studbook.lab.desk import Desk
 from studbook.lab.founding import PIN
-from studbook.lab.pending import waiting
+from studbook.lab.pending import read_waiting, waiting
 from studbook.lab.replay import check_record
 from studbook.records import LedgerEntry
 from studbook.seal import Sealed
@@ -127,7 +127,8 @@ def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone
     ledger = workspace.ledger
     known = {*expected, ledger.path, ledger.checkpoint_path}
     known |= {workspace.alias_path(name) for name, state in desk.channels().items() if state.record}
-    known |= set(waiting(desk).values())
+    pending = waiting(desk).values()
+    known |= set(pending)
     envelopes = {workspace.record_path(e): e for e in ledger.entries}
     left = {workspace.blob_path(digest): why for digest, why in absent(desk).items()}
     gone += [Absent(printable(path), why) for path, why in sorted(left.items())]
@@ -149,6 +150,8 @@ def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone
         if ahead is not workspace.ahead:
             ahead.close()
     yield from (_problem(path, found[path]) for path in paths if path in found)
+    for path in pending:
+        yield from _attempt(path, partial(read_waiting, path))
     named = set(map(str, known))
     for found_path in _walk(workspace.path):
         if found_path not in named:
@@ -237,7 +240,7 @@ def _problem(path: Path, what: str) -> Problem:
     return Problem(printable(path), printable(what))
 
 
-def _attempt(path: Path, check: Callable[[], None]) -> Iterator[Problem]:
+def _attempt(path: Path, check: Callable[[], object]) -> Iterator[Problem]:
     try:
         check()
     except StudbookError as error:

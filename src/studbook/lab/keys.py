@@ -39,6 +39,8 @@ __all__ = ["Keys"]
 
 _HEX = re.compile(r"[0-9a-f]{8,64}")
 _ROOT = Root.kind()
+# Entries that may be written while the revocation of an audit key waits for signatures.
+_AHEAD = 10_000
 _FOLDERS = {"person": "people", "process": "process"}
 
 
@@ -122,17 +124,19 @@ class Keys:
             what: A key (its path in the ring, or the start of its public key), or the name or digest of something here.
             person: Who revokes; their policy key signs.
             reason: Why, for people.
-            since: Ledger position from which on a key's signatures do not count; from here on by default.
+            since: Ledger position from which on a key's signatures do not count; from here on by default. Only for an audit
+                key may it lie ahead: its revocation cannot reach back, and may wait for signatures while others write.
 
         Raises:
-            UsageError: if there is no such thing.
+            UsageError: if there is no such thing, or a position is named that means nothing for it.
             NotAuthorised: if it is a root key, or a key without which something could no longer be signed.
         """
         desk = self._desk
-        here = len(desk.entries())
+        here, subject = len(desk.entries()), self._subject(what)
+        _check_since([root for _, root in desk.all(Root)], subject, since, here)
         record = Revocation(
             header=desk.header,
-            subject=self._subject(what),
+            subject=subject,
             reason=plain_text(reason, "--reason"),
             since=here if since is None else since,
         )
@@ -200,7 +204,7 @@ class Keys:
         if not found and not _HEX.fullmatch(key):
             found = {self._desk.workspace.keys.public_of(plain_name(key, "KEY")) or ""} & listed
         if len(found) != 1:
-            advice = "`studbook show root/1` lists the keys; name one by the first digits of its public key."
+            advice = "`studbook list root` lists the keys; name one by the first digits of its public key."
             raise UsageError("is not one key that the root lists", where=printable(key), advice=advice)
         return found.pop()
 
@@ -292,6 +296,26 @@ def _propose(
         name = next(n for n in (f"{stem}-{number}" for number in numbers) if not (ring.folder / f"{n}.pem").exists())
         public = ring.create(name, passphrase).public
     return sign(desk, listed(public), person)
+
+
+def _check_since(roots: Sequence[Root], subject: RevokedSubject, since: int | None, here: int) -> None:
+    """Which positions mean something: any up to now for a key, for an audit key any from now on, none for other things.
+
+    Until a position that lies ahead a thief could sign; and what an audit key wrote is what everybody has seen.
+
+    Raises:
+        UsageError: if the one that is named does not.
+    """
+    if since is None:
+        return
+    if subject.type != "key":
+        text = f"only a key is revoked from a position on; this is an {subject.type}"
+        raise UsageError(text, where="--since", advice="Leave --since out: it counts no longer at once.")
+    audit = any(g.key == subject.digest and g.zone == Zone.AUDIT for root in roots for g in root.keys)
+    low, high = (here, here + _AHEAD) if audit else (0, here)
+    if not low <= since <= high:
+        text = f"the ledger has {here} entries; this key can be revoked from an entry between {low} and {high} on"
+        raise UsageError(text, where="--since", advice=f"Leave it out: from entry {here} on.")
 
 
 def _check_replaced(root: Root, revocations: Sequence[Revocation], record: Revocation, position: int) -> None:

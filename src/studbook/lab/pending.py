@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
-from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, UsageError, printable
+from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, StudbookError, UsageError, printable
 from studbook.files import make_folder, read_file, replace_file
 from studbook.lab.desk import Desk
 from studbook.records import Record, Root, SuitesLock, digest
 from studbook.records.doors import MAX_RECORD_BYTES
 from studbook.seal import Signer, SigningKey, add_signature, peek, seal, signing_keys, unseal
 
-__all__ = ["Check", "Signed", "approve_pending", "sign", "signers_here", "waiting", "waits"]
+__all__ = ["Check", "Signed", "approve_pending", "read_waiting", "sign", "signers_here", "waiting", "waits"]
 
 # Refuses a record by these signers at this time, in UTC; see `studbook.lab.entering`.
 Check = Callable[[Desk, Record, Sequence[Signer], datetime], None]
@@ -91,16 +92,27 @@ def approve_pending(desk: Desk, name: str, person: str, check: Check | None = No
         text = "is not the name of one record that waits"
         raise UsageError(text, where=printable(name), advice=f"They lie in {desk.workspace.pending}.")
     path = there[found[0]]
-    data = read_file(path, MAX_RECORD_BYTES)
-    record = peek(data, path)
-    if digest(record) != found[0]:
-        advice = "Delete it, and propose the change again."
-        raise DigestDiffers("holds another record than its name says", where=path, advice=advice)
+    record, data = read_waiting(path)
     already = signing_keys(data, path)
     for key in signers_here(desk, record, person):
         if key.public not in already:
             data = add_signature(data, key, path)
     return _settle(desk, record, data, check)
+
+
+def read_waiting(path: Path) -> tuple[Record, bytes]:
+    """A record that waits, and its envelope, whose signatures are not looked at.
+
+    Raises:
+        DigestDiffers: if it is another record than its name says.
+        StudbookError: any of its kinds, if it is no envelope of a record.
+    """
+    data = read_file(path, MAX_RECORD_BYTES)
+    record = peek(data, path)
+    if digest(record) != path.stem:
+        advice = "Delete it, and propose the change again."
+        raise DigestDiffers("holds another record than its name says", where=path, advice=advice)
+    return record, data
 
 
 def signers_here(desk: Desk, record: Record, person: str | None) -> list[SigningKey]:
@@ -162,5 +174,7 @@ def _check_follows(desk: Desk, record: Record, path: Path) -> None:
 def _drop_overtaken(desk: Desk, kind: type[Record]) -> None:
     """Remove what waits of a kind: what it wanted to follow is no longer in force, so it can never count."""
     for path in waiting(desk).values():
-        if isinstance(peek(read_file(path, MAX_RECORD_BYTES), path), kind):
-            path.unlink()
+        # What cannot be read is nobody's proposal; verify names it.
+        with suppress(StudbookError):
+            if isinstance(peek(read_file(path, MAX_RECORD_BYTES), path), kind):
+                path.unlink()

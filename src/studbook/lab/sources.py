@@ -138,7 +138,7 @@ def _check_names(desk: Desk, manifests: Sequence[SourceManifest], title: str | N
         except UsageError as error:
             error.advice = f"Say what to call it: studbook register {shlex.quote(str(path))} --name NAME"
             raise
-        if re.fullmatch(r"[0-9a-f]{8,64}", manifest.name) or manifest.name in desk.channels():
+        if re.fullmatch(r"[0-9a-f]{8,64}", manifest.name) or manifest.name in (*desk.channels(), "nothing"):
             advice = "Names that look like digests, or are channels, would be taken for something else: use --name."
             message = f"{manifest.name!r} cannot be the name of a model"
             raise UsageError(message, where=where, advice=advice, reason="usage.name")

@@ -134,7 +134,10 @@ def check_revocation(record: Revocation, authority: Authority, where: object) ->
         raise NotAuthorised(text, where=where, advice=advice, reason="authority.revocation-root")
     grant = _index(authority.root).grants.get(key)
     if grant is not None and grant.zone == Zone.AUDIT and record.since < authority.position:
-        advice = f"Revoke it from here on: --since {authority.position}. The witness shows what the ledger held before."
+        advice = (
+            f"Revoke it from here on: --since {authority.position}, or further ahead where others write while it waits for "
+            "signatures. The witness shows what the ledger held before."
+        )
         text = "an audit key cannot be revoked for lines that were written already"
         raise NotAuthorised(text, where=where, advice=advice, reason="authority.revocation-audit")
 

@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -167,6 +167,8 @@ def test_hostile_text_is_shown_and_does_nothing(text):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=40))
+@example(" -")
+@example("\u2003\t# x")
 def test_any_text_is_one_line_of_plain_text(text):
     for shown in (plain(text), cell(text)):
         assert not tokens(shown) & MARKUP

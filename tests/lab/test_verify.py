@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lab_fixtures import Place, lab_files, rewrite
-from studbook.lab import audit
-from studbook.workspace import store
+from studbook.workspace import ahead, store
 
 
 def test_every_envelope_is_opened_once_and_every_file_is_hashed(
@@ -23,13 +23,13 @@ def test_every_envelope_is_opened_once_and_every_file_is_hashed(
         return plain(data, authority, where)
 
     hashed: list[Path] = []
-    hash_file = audit.hash_file
+    hash_file = ahead.hash_file
 
-    def note(path: Path) -> tuple[str, int]:
+    def note(path: Path, *wanted: Callable[[], bool]) -> tuple[str, int]:
         hashed.append(path)
-        return hash_file(path)
+        return hash_file(path, *wanted)
 
-    monkeypatch.setattr(audit, "hash_file", note)
+    monkeypatch.setattr(ahead, "hash_file", note)
     with lived_lab.open(writer=False) as lab:
         ledger = lab.desk.workspace.ledger
         envelopes = {str(lab.desk.workspace.record_path(e)) for e in ledger.entries}

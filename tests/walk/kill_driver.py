@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +46,8 @@ def acknowledge_aloud() -> None:
     """Print the digest of every record once ``commit`` has returned it."""
     plain = Workspace.commit
 
-    def commit(
-        self: Workspace, record: Record, blobs: Mapping[str, Any] | None = None, owner: str | None = None
-    ) -> str:
-        digest = plain(self, record, blobs, owner)
+    def commit(self: Workspace, record: Record, *how: Any, **more: Any) -> str:
+        digest = plain(self, record, *how, **more)
         say("acknowledged", digest)
         return digest
 

@@ -28,10 +28,11 @@ _FORMULA = ("=", "+", "-", "@")
 
 def plain(text: object) -> str:
     """Text that a Markdown renderer shows letter for letter, on one line; what is not printable becomes U+FFFD."""
-    shown = "".join(_ENTITIES.get(c, c) for c in printable(text))
+    # Spaces before a mark would hide it from the rule for beginnings, and a renderer drops them.
+    shown = "".join(_ENTITIES.get(c, c) for c in printable(text).strip())
     shown = _INLINE.sub(lambda found: "\\" + found[0], shown)
     shown = _WEB.sub(lambda found: found[0] + "\\", shown)
-    return _FIRST.sub(_quoted, shown).strip()
+    return _FIRST.sub(_quoted, shown)
 
 
 def cell(text: object) -> str:

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from consumer_fixtures import (
@@ -35,7 +36,7 @@ from consumer_fixtures import (
     refused,
     serving,
 )
-from lab_fixtures import PERSON, Place, rewrite
+from lab_fixtures import PARENTS, PERSON, Place, rewrite
 from studbook.errors import BytesLie, OverBudget, StudbookError
 from studbook.fetch import HttpMirror
 from studbook.lab import Lab, publish, pull
@@ -43,6 +44,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.mirror import Reader
 from studbook.lab.pull import Request
 from studbook.records import (
+    KINDS,
     AdmissionRecord,
     Blob,
     ChampionPromotion,
@@ -268,9 +270,9 @@ def test_a_promotion_of_another_artifact(shop: Shop, thief: Place, tmp_path: Pat
         evidence = (champion.record, shadow.record)
         for number, held in enumerate(
             (
-                PublishedChannel(channel="champion", artifact=shadow.artifact, record=champion.record),
-                PublishedChannel(channel="champion", artifact=shadow.artifact, record=shadow.record),
-                PublishedChannel(channel="champion", artifact=champion.artifact, record=evidence[1]),
+                PublishedChannel(channel="champion", artifact=shadow.artifact, record=champion.record, lineage=()),
+                PublishedChannel(channel="champion", artifact=shadow.artifact, record=shadow.record, lineage=()),
+                PublishedChannel(channel="champion", artifact=champion.artifact, record=evidence[1], lineage=()),
             )
         ):
             folder = forged(lab.desk, tmp_path / f"live-{number}", evidence=evidence, channels=(held,))
@@ -301,8 +303,10 @@ def test_papers_for_shadow_that_a_stolen_key_signed_without_a_decision(
             desk.header, desk.workspace.get(admission, AdmissionRecord), admission, desk.channels()["shadow"]
         )
         move = desk.workspace.commit(release)
-        held = PublishedChannel(channel="shadow", artifact=true["champion"].artifact, record=move)
+        held = PublishedChannel(channel="shadow", artifact=true["champion"].artifact, record=move, lineage=())
         evidence = (move, admission, named, decision)
+        # The lab itself could not draw the lineage of such a move.
+        desk.channels = dict  # type: ignore[method-assign]
         folder = forged(desk, tmp_path / "live", evidence=evidence, channels=(held,))
     with refused("order.decision"):
         shop.pull(tmp_path / "to", folder, "shadow")
@@ -316,10 +320,11 @@ def test_an_admission_that_entered_before_its_template(shop: Shop, thief: Place,
         true = desk.workspace.get(first.admission, AdmissionRecord)
         template = replace(desk.workspace.get(true.template, PromotionTemplate), gates=())
         admission = admit(desk.header, template, digest(template), true.claim)
+        papers = publish.carried(shadow, lambda d: desk.workspace.get(d, KINDS[desk.workspace.entry(d).record_kind]))
         early = slip_in(desk, admission, key), slip_in(desk, template, key)
         move = slip_in(desk, to_shadow(desk.header, admission, early[0], desk.channels()["shadow"]), key)
-        held = PublishedChannel(channel="shadow", artifact=shadow.artifact, record=move)
-        evidence = (move, *early, template.decision, template.manifest)
+        held = msgspec.structs.replace(shadow, record=move)
+        evidence = (move, *early, *papers)
         folder = forged(desk, tmp_path / "live", evidence=evidence, channels=(held,))
     with refused("pull.evidence"):
         shop.pull(tmp_path / "to", folder, "shadow")
@@ -335,7 +340,7 @@ def test_an_admission_of_another_artifact(shop: Shop, thief: Place, tmp_path: Pa
         move = slip_in(desk, replace(first, admission=admission), key)
         # The lab itself could not replay such a move.
         desk.channels = dict  # type: ignore[method-assign]
-        held = PublishedChannel(channel="shadow", artifact=shadow.artifact, record=move)
+        held = PublishedChannel(channel="shadow", artifact=shadow.artifact, record=move, lineage=())
         folder = forged(desk, tmp_path / "live", evidence=(move, admission), channels=(held,))
     with refused("pull.evidence"):
         shop.pull(tmp_path / "to", folder, "shadow")
@@ -349,7 +354,7 @@ def test_a_first_champion_on_the_approval_of_another_model(shop: Shop, thief: Pl
         true = next(c for c in publish.draw(desk, UNTIL).channels if c.channel == "champion")
         move = slip_in(desk, replace(first, evidence=approval), "people/release/promotion")
         desk.channels = dict  # type: ignore[method-assign]
-        held = PublishedChannel(channel="champion", artifact=true.artifact, record=move)
+        held = PublishedChannel(channel="champion", artifact=true.artifact, record=move, lineage=())
         folder = forged(desk, tmp_path / "live", evidence=(move, approval, other.source), channels=(held,))
     with refused("pull.evidence"):
         shop.pull(tmp_path / "to", folder)
@@ -376,7 +381,7 @@ def test_a_record_of_another_kind_in_place_of_a_promotion(shop: Shop, thief: Pla
     with thief.open() as lab:
         champion = next(c for c in publish.draw(lab.desk, UNTIL).channels if c.channel == "champion")
         policy = lab.desk.policy[0]
-        held = PublishedChannel(channel="champion", artifact=champion.artifact, record=policy)
+        held = PublishedChannel(channel="champion", artifact=champion.artifact, record=policy, lineage=())
         folder = forged(lab.desk, tmp_path / "live", evidence=(policy,), channels=(held,))
     with refused("pull.kind"):
         shop.pull(tmp_path / "to", folder)
@@ -553,7 +558,7 @@ def test_a_stolen_process_key_that_signs_a_promotion(shop: Shop, thief: Place, t
         )
         named = slip_in(lab.desk, promotion, key)
         lab.desk.channels = dict  # type: ignore[method-assign]
-        held = PublishedChannel(channel="champion", artifact=shadow.artifact, record=named)
+        held = PublishedChannel(channel="champion", artifact=shadow.artifact, record=named, lineage=())
         folder = forged(lab.desk, tmp_path / "live", evidence=(named,), channels=(held,))
     with refused("authority.zone"):
         shop.pull(tmp_path / "to", folder)
@@ -636,6 +641,61 @@ def test_a_revoked_record_under_an_artifact(shop: Shop, thief: Place, tmp_path: 
         folder = forged(lab.desk, tmp_path / "live", channels=before)
     with refused("pull.revoked"):
         shop.pull(tmp_path / "new", folder)
+
+
+def test_whoever_has_a_descendant_of_a_revoked_model_is_told(shop: Shop, thief: Place, tmp_path: Path) -> None:
+    shop.pull(tmp_path / "here", FRESH, "shadow")
+    with thief.open() as lab:
+        lab.keys.revoke(PARENTS[0], PERSON, "it leaks")
+        found = lab.publish(tmp_path / "live")
+    assert [c.channel for c in found.channels] == ["champion"]
+    for _ in range(2):
+        with refused("pull.revoked"):
+            shop.pull(tmp_path / "here", tmp_path / "live", "shadow")
+    with refused("pull.channel"):
+        shop.pull(tmp_path / "new", tmp_path / "live", "shadow")
+
+
+def test_a_descendant_of_a_revoked_model_that_a_stolen_key_offers_all_the_same(
+    shop: Shop, thief: Place, tmp_path: Path
+) -> None:
+    with thief.open() as lab:
+        before = publish.draw(lab.desk, UNTIL).channels
+        lab.keys.revoke(PARENTS[0], PERSON, "it leaks")
+        folder = forged(lab.desk, tmp_path / "live", channels=before)
+    with refused("pull.revoked"):
+        shop.pull(tmp_path / "new", folder, "shadow")
+
+
+def test_a_lineage_with_a_gap_or_with_more_than_belongs_to_it(shop: Shop, thief: Place, tmp_path: Path) -> None:
+    with thief.open() as lab:
+        desk = lab.desk
+        true = next(c for c in publish.draw(desk, UNTIL).channels if c.channel == "shadow")
+        evidence = publish.carried(true, lambda d: desk.workspace.get(d, KINDS[desk.workspace.entry(d).record_kind]))
+        assert len(true.lineage) == 3 and set(true.lineage) < set(evidence)
+        release = desk.workspace.get(true.record, ReleaseRecord)
+        own = next(d for d, c in desk.candidates() if c.artifact.sha256 == release.artifact)
+        for number, lineage in enumerate(
+            (true.lineage[1:], (), (*true.lineage, own), (*true.lineage, true.lineage[0]))
+        ):
+            held = msgspec.structs.replace(true, lineage=lineage)
+            folder = forged(desk, tmp_path / f"live-{number}", evidence=evidence, channels=(held,))
+            with refused("pull.evidence"):
+                shop.pull(tmp_path / f"to-{number}", folder, "shadow")
+
+
+def test_a_channel_that_fell_silent_after_revocations_is_not_trusted_where_the_records_are_gone(
+    shop: Shop, thief: Place, tmp_path: Path
+) -> None:
+    found = shop.pull(tmp_path / "here", FRESH, "shadow")
+    Path(found.records).unlink()
+    with thief.open() as lab:
+        lab.keys.revoke(PARENTS[0], PERSON, "it leaks")
+        lab.publish(tmp_path / "live")
+    for dest, told in (("here", "Do not use shadow.slm"), ("new", "Ask whoever runs the lab")):
+        with refused("pull.channel") as caught:
+            shop.pull(tmp_path / dest, tmp_path / "live", "shadow")
+        assert caught.value.advice.startswith(told)
 
 
 # -- servers -------------------------------------------------------------------------------------------------------

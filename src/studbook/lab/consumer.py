@@ -12,7 +12,7 @@ The order, after the client workflow of The Update Framework 1.0 (section 5), wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple
@@ -121,7 +121,7 @@ class Publication:
         """The proof that an entry is in the checkpoint's tree, as a file (`studbook.ledger.check_inclusion`)."""
         return write_inclusion(entry.sequence, self.tree.inclusion(entry.sequence), self._pointer.checkpoint.encode())
 
-    def revoked(self, digests: Sequence[str]) -> str:
+    def revoked(self, digests: Collection[str]) -> str:
         """Why one of some artifacts or records counts no longer; empty where none was revoked."""
         for record in self._revoked:
             if record.subject.digest in digests:

@@ -12,7 +12,7 @@ none:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from studbook.records import (
     AdmissionRecord,
     CandidateManifest,
     ChampionPromotion,
+    LineageTemplate,
     ParentApproval,
     PromotionTemplate,
     PublishedChannel,
@@ -30,6 +31,7 @@ from studbook.records import (
     RollbackRecord,
     SourceManifest,
     ViabilityDecision,
+    digest,
 )
 from studbook.release import check_carried
 
@@ -41,7 +43,9 @@ __all__ = [
     "artifact_name",
     "carried",
     "line_name",
+    "manifest_of",
     "record_name",
+    "rests_on",
     "root_name",
     "tile_names",
 ]
@@ -110,7 +114,7 @@ def carried(held: PublishedChannel, get: Callable[[str], Record]) -> tuple[str, 
         get: Gives a verified record by its digest.
 
     Returns:
-        Digests, the move first.
+        Digests, each once, the move first and the lineage last.
 
     Raises:
         BytesLie: if one is of another kind than its place wants; ``pull.kind``.
@@ -118,7 +122,44 @@ def carried(held: PublishedChannel, get: Callable[[str], Record]) -> tuple[str, 
         OutOfOrder: if a gate is open, or the decision chose another candidate.
         StudbookError: whatever ``get`` raises.
     """
-    walk, artifact = _Walk(held, get), held.artifact.sha256
+    walk = _Walk(held, get)
+    walk.descend(_manifest(walk, held))
+    return tuple(dict.fromkeys(walk.found))
+
+
+def manifest_of(held: PublishedChannel, get: Callable[[str], Record]) -> CandidateManifest | SourceManifest:
+    """The manifest of what a channel offers, whatever lineage it names.
+
+    Args:
+        held: What the channel offers.
+        get: Gives a verified record by its digest.
+
+    Raises:
+        StudbookError: as `carried`.
+    """
+    return _manifest(_Walk(held, get), held)
+
+
+def rests_on(records: Iterable[Record]) -> frozenset[str]:
+    """What a revocation of an artifact, of data or of a record may name to end what some records carry.
+
+    Args:
+        records: What `carried` found.
+
+    Returns:
+        Digests of the records, and of the artifacts, licences and data of every manifest among them.
+    """
+    found: set[str] = set()
+    for record in records:
+        found.add(digest(record))
+        if isinstance(record, CandidateManifest | SourceManifest):
+            found.update(record.subjects(), record.references())
+    return frozenset(found)
+
+
+def _manifest(walk: _Walk, held: PublishedChannel) -> CandidateManifest | SourceManifest:
+    """The manifest of what a channel offers, at the end of the way from the move."""
+    artifact = held.artifact.sha256
     move: Record = walk.cite(held.record, ReleaseRecord, ChampionPromotion, RollbackRecord)
     while isinstance(move, RollbackRecord):
         walk.require((move.channel, move.artifact, bool(move.restored)) == (held.channel, artifact, True), "a rollback")
@@ -127,17 +168,16 @@ def carried(held: PublishedChannel, get: Callable[[str], Record]) -> tuple[str, 
         walk.require((move.channel, move.artifact) == (held.channel, artifact), "the release")
         admission = walk.cite(move.admission, AdmissionRecord)
         walk.require(admission.artifact == artifact, "the admission")
-        walk.through_gates(admission.template)
-        return tuple(walk.found)
+        return walk.through_gates(admission.template)
     assert isinstance(move, ChampionPromotion)
     walk.require((held.channel, move.artifact) == ("champion", artifact), "the promotion")
     if move.basis == "promotion":
-        walk.through_gates(move.evidence)
-        return tuple(walk.found)
+        return walk.through_gates(move.evidence)
     approval = walk.cite(move.evidence, ParentApproval)
     walk.require(approval.artifact == artifact, "the approval")
-    walk.require(walk.cite(approval.source, SourceManifest).artifact == held.artifact, "the manifest")
-    return tuple(walk.found)
+    manifest = walk.cite(approval.source, SourceManifest)
+    walk.require(manifest.artifact == held.artifact, "the manifest")
+    return manifest
 
 
 class _Walk:
@@ -162,7 +202,7 @@ class _Walk:
             text = f"{what} of {self._held.channel} speaks of something else than {self._held.artifact.sha256[:16]}..."
             raise DigestDiffers(text, where=record_name(self.found[-1]), advice=_ADVICE, reason="pull.evidence")
 
-    def through_gates(self, named: str) -> None:
+    def through_gates(self, named: str) -> CandidateManifest:
         """Template, decision and manifest of a candidate."""
         template = self.cite(named, PromotionTemplate)
         decision = self.cite(template.decision, ViabilityDecision)
@@ -171,4 +211,26 @@ class _Walk:
         except OutOfOrder as error:
             where = record_name(named)
             raise OutOfOrder(error.message, where=where, advice=_ADVICE, reason=error.reason) from error
-        self.require(self.cite(template.manifest, CandidateManifest).artifact == self._held.artifact, "the manifest")
+        manifest = self.cite(template.manifest, CandidateManifest)
+        self.require(manifest.artifact == self._held.artifact, "the manifest")
+        return manifest
+
+    def descend(self, own: CandidateManifest | SourceManifest) -> None:
+        """Everything it descends from: the lineage holds one manifest of each, and nothing else."""
+        above: dict[str, CandidateManifest | SourceManifest] = {}
+        for named in self._held.lineage:
+            manifest = self.cite(named, CandidateManifest, SourceManifest)
+            assert isinstance(manifest, CandidateManifest | SourceManifest)
+            self.require(manifest.artifact.sha256 not in above, "the lineage")
+            above[manifest.artifact.sha256] = manifest
+        pending, met = [own], set[str]()
+        while pending:
+            current = pending.pop()
+            if isinstance(current, SourceManifest):
+                continue
+            for artifact in self.cite(current.template, LineageTemplate).subjects():
+                self.require(artifact in above, "the lineage")
+                if artifact not in met:
+                    met.add(artifact)
+                    pending.append(above[artifact])
+        self.require(met == above.keys(), "the lineage")

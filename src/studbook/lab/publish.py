@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from studbook.errors import DigestDiffers, UsageError
 from studbook.files import copy_new, hash_file, make_folder, place, read_file, replace_file
@@ -25,7 +25,9 @@ from studbook.lab.publication import (
     artifact_name,
     carried,
     line_name,
+    manifest_of,
     record_name,
+    rests_on,
     root_name,
     tile_names,
 )
@@ -33,11 +35,14 @@ from studbook.ledger.merkle import leaf_hash
 from studbook.records import (
     KINDS,
     Blob,
+    CandidateManifest,
     ChannelSnapshot,
+    LineageTemplate,
     PublishedChannel,
     Record,
     Revocation,
     Root,
+    SourceManifest,
     canonical,
     digest,
     read_struct,
@@ -261,16 +266,33 @@ def _left_out(desk: Desk) -> dict[str, str]:
     for name, state in desk.channels().items() if gone else ():
         if state.artifact and state.record and not reasons[name]:
             held = _offered(desk, name, state)
-            reasons[name] = next(
-                (f"rests on record {d[:16]}..., which was revoked" for d in _papers(desk, held) if d in gone), ""
-            )
+            bad = sorted(rests_on(_get(desk, d) for d in _papers(desk, held)) & gone)
+            reasons[name] = f"rests on record {bad[0][:16]}..., which was revoked" if bad else ""
     return {n: f"{n}: {desk.name_of(states[n])} {reason}" for n, reason in reasons.items() if reason}
 
 
 def _offered(desk: Desk, name: str, state: ChannelState) -> PublishedChannel:
     assert state.artifact and state.record
     artifact = Blob(sha256=state.artifact, size=desk.workspace.blob_size(state.artifact))
-    return PublishedChannel(channel=name, artifact=artifact, record=state.record)  # type: ignore[arg-type]
+    bare = PublishedChannel(channel=name, artifact=artifact, record=state.record, lineage=())  # type: ignore[arg-type]
+    lineage = _lineage(desk, manifest_of(bare, lambda named: _get(desk, named)))
+    return structs.replace(bare, lineage=lineage)
+
+
+def _lineage(desk: Desk, own: CandidateManifest | SourceManifest) -> tuple[str, ...]:
+    """The newest manifest of every model that one descends from; what was bred here is not taken for a source."""
+    manifests = {a: d for a, (d, _) in desk.registered().items()}
+    manifests |= {c.artifact.sha256: d for d, c in desk.candidates()}
+    found, pending = set[str](), [own]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, SourceManifest):
+            continue
+        for artifact in desk.workspace.get(current.template, LineageTemplate).subjects():
+            if (named := manifests.get(artifact)) and named not in found:
+                found.add(named)
+                pending.append(_get(desk, named))  # type: ignore[arg-type]
+    return tuple(sorted(found))
 
 
 def _papers(desk: Desk, held: PublishedChannel) -> tuple[str, ...]:

@@ -18,12 +18,13 @@ from msgspec import Struct
 
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, UsageError
 from studbook.files import hash_file, lock_folder, make_folder, place, read_file, replace_file, write_new
+from studbook.lab.beside import look, write_beside
 from studbook.lab.consumer import Publication
 from studbook.lab.mirror import Reader, open_mirror
 from studbook.lab.progress import Progress, Silent
-from studbook.lab.publication import artifact_name, carried
+from studbook.lab.publication import artifact_name, carried, rests_on
 from studbook.lab.seen import Seen
-from studbook.records import PublishedChannel, RollbackRecord, canonical, decode_json, digest, read_struct
+from studbook.records import PublishedChannel, RollbackRecord, canonical, read_struct
 
 __all__ = ["Pulled", "Request", "pull"]
 
@@ -124,15 +125,15 @@ def pull(request: Request, progress: Progress | None = None) -> Pulled:
 def _install(request: Request, reader: Reader, found: Publication, progress: Progress) -> Pulled:
     file = request.folder / f"{request.channel}.slm"
     records = request.folder / f"{request.channel}.records.json"
-    held = _offered(found, request.channel, file)
+    held = _offered(found, request.channel, file, records)
     evidence = carried(held, found.get)
     _check_order(found, evidence)
-    if reason := found.revoked([held.artifact.sha256, *evidence]):
+    if reason := found.revoked(rests_on(map(found.get, evidence))):
         raise _revoked(f"{request.channel} offers what counts no longer: {reason}", reader.name)
     fresh = not _is(file, held.artifact.sha256, held.artifact.size)
     if fresh:
         _download(reader, held, request.folder / ".studbook" / "artifact.partial", file, progress)
-    changed = _keep(records, _papers(found, held, evidence))
+    changed = _keep(records, write_beside(found, held, evidence))
     move = found.get(held.record)
     notes = list(found.notes)
     if isinstance(move, RollbackRecord):
@@ -154,16 +155,21 @@ def _install(request: Request, reader: Reader, found: Publication, progress: Pro
     )
 
 
-def _offered(found: Publication, channel: str, file: Path) -> PublishedChannel:
-    """What a channel offers; where it offers nothing, whether what lies here was revoked."""
+def _offered(found: Publication, channel: str, file: Path, records: Path) -> PublishedChannel:
+    """What a channel offers; where it offers nothing, whether what lies here, or what it rests on, was revoked."""
     offered = [c for c in found.snapshot.channels if c.channel == channel]
     if len(offered) == 1:
         return offered[0]
-    here = hash_file(file)[0] if file.is_file() and not file.is_symlink() else ""
-    if reason := found.revoked([here]):
+    here = look(file, records)
+    if reason := found.revoked(here.rests):
         raise _revoked(f"the lab offers nothing in its place: {reason}", file)
     text = f"snapshot {found.snapshot.snapshot_version} offers nothing in {channel}"
     advice = "Ask whoever runs the lab; what was pulled before stays where it is."
+    if here.rests and (new := set(found.snapshot.revocations) - here.known):
+        advice = (
+            f"Do not use {file.name} before you asked whoever runs the lab: revocations came since it was pulled "
+            f"({len(new)}), and its records do not say whether one of them concerns it."
+        )
     raise OutOfOrder(text, where=found.reader.name, advice=advice, reason="pull.channel")
 
 
@@ -200,20 +206,6 @@ def _download(reader: Reader, held: PublishedChannel, partial: Path, target: Pat
 
         write_new(partial, pieces(), 0o644)
     place(partial, target)
-
-
-def _papers(found: Publication, held: PublishedChannel, evidence: tuple[str, ...]) -> bytes:
-    """The records with their lines and proofs: what another person needs to check them against the root of keys."""
-    rows = [
-        {
-            "envelope": decode_json(shown.envelope),
-            "line": shown.line.decode(),
-            "proof": found.prove(shown.entry).decode(),
-            "record": named,
-        }
-        for named, shown in ((named, found.show(named)) for named in (*evidence, digest(found.snapshot)))
-    ]
-    return canonical({"artifact": held.artifact, "channel": held.channel, "records": rows})
 
 
 def _keep(path: Path, data: bytes) -> bool:

@@ -252,11 +252,13 @@ class PublishedChannel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         channel: The channel.
         artifact: SHA-256 and bytes of its one file.
         record: Digest of the record that moved the channel there.
+        lineage: Digests of one manifest of every model it descends from, itself not, sorted; empty for a source.
     """
 
     channel: Channel
     artifact: Blob
     record: Digest
+    lineage: tuple[Digest, ...]
 
 
 class ChannelSnapshot(Record, frozen=True, kw_only=True, tag="channel-snapshot/1"):
@@ -294,5 +296,6 @@ class ChannelSnapshot(Record, frozen=True, kw_only=True, tag="channel-snapshot/1
         return tuple(dict.fromkeys(c.artifact.sha256 for c in self.channels))
 
     def references(self) -> tuple[str, ...]:
-        """The snapshot before, the moves of the channels, and the revocations."""
-        return tuple(d for d in (self.previous, *(c.record for c in self.channels), *self.revocations) if d)
+        """The snapshot before, moves and lineage of the channels, and the revocations."""
+        rests = (d for c in self.channels for d in (c.record, *c.lineage))
+        return tuple(dict.fromkeys(d for d in (self.previous, *rests, *self.revocations) if d))

@@ -128,6 +128,12 @@ def record_revoked(lab: Lab) -> None:
     lab.keys.revoke(lab.desk.registered()[lab.desk.find_model(SECOND)][0], PERSON, "leaked")
 
 
+def promotion_revoked(lab: Lab) -> None:
+    second = lab.desk.find_model(SECOND)
+    promotion = next(d for d, p in lab.desk.all(ChampionPromotion) if p.artifact == second)
+    lab.keys.revoke(promotion, PERSON, "signed by mistake")
+
+
 def linked(lab: Lab) -> None:
     path = blob(lab, SECOND)
     moved = path.with_name("elsewhere")
@@ -141,6 +147,7 @@ TARGETS = {
     "target is a link": (linked, DigestDiffers, "rollback.damaged"),
     "target revoked": (revoked, OutOfOrder, "rollback.revoked"),
     "record of the target revoked": (record_revoked, OutOfOrder, "rollback.revoked"),
+    "promotion of the target revoked": (promotion_revoked, OutOfOrder, "rollback.revoked"),
 }
 
 
@@ -277,6 +284,24 @@ def test_a_forged_way_back_to_a_revoked_model_is_found(lab: Lab) -> None:
     assert isinstance(found, OutOfOrder)
     assert found.reason == "rollback.revoked"
     assert "leaked" in found.message
+
+
+def test_a_forged_way_back_to_a_revoked_promotion_is_found(lab: Lab) -> None:
+    promotion_revoked(lab)
+    way = lab.desk.ways_back("champion")[0]
+    found = forge(lab, way.artifact, way.record)
+    assert isinstance(found, OutOfOrder)
+    assert found.reason == "rollback.revoked"
+
+
+def test_a_rollback_to_what_a_revoked_promotion_put_there_is_no_way_round_it(lab: Lab) -> None:
+    lab.rollback()
+    crown(lab, THIRD)
+    # SECOND stands on the way back by a rollback, and that rests on its first promotion.
+    promotion_revoked(lab)
+    with pytest.raises(OutOfOrder) as caught:
+        lab.rollback("champion", "it misbehaves", SECOND)
+    assert caught.value.reason == "rollback.revoked"
 
 
 def test_a_rollback_taken_before_the_revocation_stays_valid(lab: Lab) -> None:

@@ -6,7 +6,7 @@ here and sound. The bytes are looked at when a rollback is asked for; the rest i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
@@ -59,9 +59,10 @@ def rollback(desk: Desk, channel: str, reason: str, to: str | None = None) -> Ro
     ways = desk.ways_back(channel)
     target = None if to is None else _named(desk, channel, ways, to)
     record = roll_back(desk.header, channel, channels[channel], plain_text(reason, "--reason"), target)
-    if record.artifact is not None and (found := hindrance(desk, record.artifact)):
+    way = RollbackSet(artifact=record.artifact, record=record.restored)
+    if record.artifact is not None and (found := hindrance(desk, way)):
         kind = DigestDiffers if found.reason in ("rollback.missing", "rollback.damaged") else OutOfOrder
-        rest = ways[ways.index(RollbackSet(artifact=record.artifact, record=record.restored)) + 1 :]
+        rest = ways[ways.index(way) + 1 :]
         raise kind(
             f"{desk.name_of(record.artifact)} {found.words}",
             where=f"the way back of {channel}",
@@ -73,14 +74,17 @@ def rollback(desk: Desk, channel: str, reason: str, to: str | None = None) -> Ro
     return record
 
 
-def hindrance(desk: Desk, artifact: str, *, bytes_too: bool = True) -> Hindrance | None:
-    """Why no channel may go back to a model; None where nothing stands against it.
+def hindrance(desk: Desk, way: RollbackSet, *, bytes_too: bool = True) -> Hindrance | None:
+    """Why a channel may not go back to a state; None where nothing stands against it.
 
     Args:
         desk: The lab, at any position.
-        artifact: Digest of the model.
+        way: The state: a model and the move that put it there, or an empty channel.
         bytes_too: Whether its bytes are looked at; what they were at an earlier position nobody can tell.
     """
+    artifact = way.artifact
+    if artifact is None:
+        return None
     admitted = {a.artifact for _, a in desk.unrevoked(AdmissionRecord)}
     admitted |= {p.artifact for _, p in desk.unrevoked(ChampionPromotion) if p.basis == "first"}
     if artifact not in admitted:
@@ -91,6 +95,8 @@ def hindrance(desk: Desk, artifact: str, *, bytes_too: bool = True) -> Hindrance
         return Hindrance("rollback.revoked", why)
     if artifact in revoked(desk):
         return Hindrance("rollback.revoked", "was withdrawn, or its record was revoked")
+    if gone := desk.taken_back().intersection(_moves(desk, way.record)):
+        return Hindrance("rollback.revoked", f"was put there by record {min(gone)[:16]}..., which was revoked")
     if not bytes_too:
         return None
     path = desk.workspace.blob_path(artifact)
@@ -114,12 +120,22 @@ def check_rollback(desk: Desk, record: RollbackRecord) -> None:
         OutOfOrder: naming what does not hold; ``order.rollback``, ``rollback.admitted`` or ``rollback.revoked``.
     """
     where = "rollback-record: restored"
-    if RollbackSet(artifact=record.artifact, record=record.restored) not in desk.ways_back(record.channel):
+    way = RollbackSet(artifact=record.artifact, record=record.restored)
+    if way not in desk.ways_back(record.channel):
         text = f"restores what never was {record.channel}, or was undone"
         raise OutOfOrder(text, where=where, reason="order.rollback")
-    if record.artifact is not None and (found := hindrance(desk, record.artifact, bytes_too=False)):
+    if record.artifact is not None and (found := hindrance(desk, way, bytes_too=False)):
         text = f"restores {desk.name_of(record.artifact)}, which {found.words}"
         raise OutOfOrder(text, where=where, reason=found.reason)
+
+
+def _moves(desk: Desk, record: str | None) -> Iterator[str]:
+    """The move that made a state, and where that was a rollback, the moves it goes back to."""
+    while record is not None:
+        yield record
+        entry = desk.workspace.entry(record)
+        back = entry is not None and entry.record_kind == RollbackRecord.kind()
+        record = desk.workspace.get(record, RollbackRecord).restored if back else None
 
 
 def _named(desk: Desk, channel: str, ways: Sequence[RollbackSet], to: str) -> RollbackSet:
@@ -163,7 +179,7 @@ def _restorable(desk: Desk, channel: str, ways: Sequence[RollbackSet]) -> str:
     for way in ways:
         if way.artifact is None:
             return f"The next one back is an empty channel: studbook rollback {channel} --to {NOTHING}"
-        if hindrance(desk, way.artifact) is None:
+        if hindrance(desk, way) is None:
             called = desk.name_of(way.artifact)
             return f"The next one back that stands is {called}: studbook rollback {channel} --to {way.artifact[:12]}"
     return "Nothing further back can be restored."

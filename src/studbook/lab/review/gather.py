@@ -29,6 +29,7 @@ from studbook.records import (
     PromotionTemplate,
     ReleaseRecord,
     Revocation,
+    RollbackSet,
     Root,
     RuntimeSmoke,
     Scorecard,
@@ -188,11 +189,16 @@ def _reserve(desk: Desk, verdict: Verdict | None) -> Reserved:
 def _back(desk: Desk) -> tuple[Back, ...]:
     """What a rollback of champion restores once somebody else is champion: the one now, and those before it."""
     now = desk.channels()["champion"]
-    states = [(now.artifact, now.record), *((w.artifact, w.record) for w in desk.ways_back("champion"))]
+    ways = (RollbackSet(artifact=now.artifact, record=now.record), *desk.ways_back("champion"))
     return tuple(
-        Back(name=desk.name_of(a), artifact=a, record=r, problem=found.words if (found := hindrance(desk, a)) else "")
-        for a, r in states
-        if a is not None and r is not None
+        Back(
+            name=desk.name_of(way.artifact),
+            artifact=way.artifact,
+            record=way.record,
+            problem=found.words if (found := hindrance(desk, way)) else "",
+        )
+        for way in ways
+        if way.artifact is not None and way.record is not None
     )
 
 

@@ -64,7 +64,13 @@ from studbook.records import (
 from studbook.release import admit, to_shadow
 from studbook.seal import SigningKey, peek, seal
 
-UNTIL = "2099-01-01T00:00:00Z"
+
+def in_days(days: int) -> str:
+    """The moment some days from now, as records have it."""
+    return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+UNTIL = in_days(300)
 SNAPSHOT = "process/release/snapshot"
 
 
@@ -87,7 +93,7 @@ def key_of(desk: Desk, name: str) -> SigningKey:
     return desk.workspace.keys.held({public})[0]
 
 
-def slip_in(desk: Desk, record: Record, key: str, audit: str = "process/audit/audit") -> str:
+def slip_in(desk: Desk, record: Record, key: str, audit: str = "process/audit/audit", entered: str = "") -> str:
     """Enter a record signed by any key at all, as whoever stole the audit key can."""
     work, envelope = desk.workspace, seal(record, key_of(desk, key))
     ledger = work.ledger
@@ -95,7 +101,7 @@ def slip_in(desk: Desk, record: Record, key: str, audit: str = "process/audit/au
         header=desk.header,
         sequence=len(ledger.entries),
         previous=ledger.head,
-        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        time=entered or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         host="elsewhere",
         record_zone=record.zone,
         record_kind=record.kind(),
@@ -113,11 +119,16 @@ def slip_in(desk: Desk, record: Record, key: str, audit: str = "process/audit/au
 
 
 def forged(
-    desk: Desk, folder: Path, key: str = SNAPSHOT, evidence: tuple[str, ...] | None = None, **fields: Any
+    desk: Desk,
+    folder: Path,
+    key: str = SNAPSHOT,
+    evidence: tuple[str, ...] | None = None,
+    entered: str = "",
+    **fields: Any,
 ) -> Path:
     """A publication of a snapshot with some fields of the thief's, signed by a key, with evidence of the thief's."""
     record = replace(publish.draw(desk, UNTIL), **fields)
-    slip_in(desk, record, key)
+    slip_in(desk, record, key, entered=entered)
     with pytest.MonkeyPatch.context() as patch:
         if evidence is not None:
             patch.setattr(publish, "carried", lambda _held, _get: evidence)
@@ -182,6 +193,25 @@ def test_freeze_at_a_snapshot_that_ended(shop: Shop, tmp_path: Path, monkeypatch
     for folder in (tmp_path, tmp_path / "new"):
         with refused("pull.expired"):
             shop.pull(folder, BACK)
+
+
+@pytest.mark.parametrize(
+    ("expires", "entered"),
+    [
+        ("2099-01-01T00:00:00Z", ""),
+        (in_days(600), in_days(300).replace("Z", ".000000Z")),
+        ("9999-99-99T00:00:00Z", ""),
+        (UNTIL, f"{UNTIL[:8]}32T00:00:00.000000Z"),
+    ],
+    ids=["far", "far-entered-to-come", "no-day", "entered-on-no-day"],
+)
+def test_freeze_at_a_snapshot_that_stolen_keys_let_never_end(
+    shop: Shop, thief: Place, tmp_path: Path, expires: str, entered: str
+) -> None:
+    with thief.open() as lab:
+        folder = forged(lab.desk, tmp_path / "live", expires=expires, entered=entered)
+    with refused("pull.expires"):
+        shop.pull(tmp_path / "to", folder)
 
 
 def test_freeze_at_a_root_that_ended(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -173,8 +174,9 @@ def test_a_publication_never_leaves_the_lab_and_never_takes_a_folder_of_others(o
         for folder in (old_lab.path / "release", old_lab.path.parent, tmp_path / "taken"):
             with pytest.raises(UsageError):
                 lab.publish(folder)
-        with pytest.raises(UsageError, match="days"):
-            lab.publish(tmp_path / "new", 0)
+        for days in (0, 367):
+            with pytest.raises(UsageError, match="days"):
+                lab.publish(tmp_path / "new", days)
         assert len(lab.desk.entries()) == count
         assert not (tmp_path / "new").exists()
 
@@ -192,11 +194,14 @@ def test_every_publication_is_a_record_that_verify_draws_again(shop: Shop, tmp_p
     place = shop.place.copy(tmp_path)
     with place.open() as lab:
         assert [s.snapshot_version for _, s in lab.desk.all(ChannelSnapshot)] == [1, 2, 3, 4, 5]
-        true = publish.draw(lab.desk, "2099-01-01T00:00:00Z")
+        year, more = ((datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ") for days in (366, 367))
+        true = publish.draw(lab.desk, year)
         publish.check_snapshot(lab.desk, true)
         for field, value in (("snapshot_version", 9), ("previous", None), ("channels", ()), ("tree", "0" * 64)):
             with refused("snapshot.field"):
                 publish.check_snapshot(lab.desk, replace(true, **{field: value}))
+        with refused("snapshot.expires"):
+            publish.check_snapshot(lab.desk, replace(true, expires=more))
     assert problems(place) == []
 
 

@@ -13,13 +13,23 @@ The order, after the client workflow of The Update Framework 1.0 (section 5), wi
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import NamedTuple
 
 from studbook.errors import DigestDiffers, NotAuthorised, RecordRefused
 from studbook.lab.mirror import Reader
-from studbook.lab.publication import POINTER, POINTER_LIMIT, Pointer, line_name, record_name, root_name, tile_names
+from studbook.lab.publication import (
+    MOST_DAYS,
+    POINTER,
+    POINTER_LIMIT,
+    Pointer,
+    ends_in_time,
+    line_name,
+    record_name,
+    root_name,
+    tile_names,
+)
 from studbook.lab.rootwalk import LINE_LIMIT, entry_of, follow_roots
 from studbook.lab.seen import Seen, hold_against
 from studbook.ledger.chain import open_line
@@ -33,6 +43,8 @@ from studbook.seal import Authority, Sealed, keys_in_force, peek, unseal
 __all__ = ["Publication", "Shown"]
 
 _LINE = LedgerEntry.kind()
+# How far the clocks of the lab and of this machine may be apart.
+_SKEW = timedelta(days=1)
 _ADVICE = "Do not use this publication. Fetch it again from its source; if it stays so, tell whoever runs the lab."
 
 
@@ -166,6 +178,10 @@ class Publication:
                 advice="Ask whoever runs the lab to publish again. If they did, this copy is being held back.",
                 reason="pull.expired",
             )
+        if not ends_in_time(record, self._entry.time, now + _SKEW):
+            ends = f"ends at {record.expires}, more than {MOST_DAYS} days after it entered"
+            text = f"snapshot {record.snapshot_version} {ends}"
+            raise NotAuthorised(text, where=self._where, advice=_ADVICE, reason="pull.expires")
         return record, sealed
 
     def _open_checkpoint(self) -> tuple[Checkpoint, str]:

@@ -13,6 +13,7 @@ none:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ from studbook.records import (
     AdmissionRecord,
     CandidateManifest,
     ChampionPromotion,
+    ChannelSnapshot,
     LineageTemplate,
     ParentApproval,
     PromotionTemplate,
@@ -36,12 +38,14 @@ from studbook.records import (
 from studbook.release import check_carried
 
 __all__ = [
+    "MOST_DAYS",
     "PARTS",
     "POINTER",
     "POINTER_LIMIT",
     "Pointer",
     "artifact_name",
     "carried",
+    "ends_in_time",
     "line_name",
     "manifest_of",
     "record_name",
@@ -49,6 +53,9 @@ __all__ = [
     "root_name",
     "tile_names",
 ]
+
+MOST_DAYS = 366
+"""Days that a snapshot counts at the most: whoever stole its keys holds nobody back for longer with one."""
 
 POINTER = "snapshot.json"
 POINTER_LIMIT = 8 << 20
@@ -90,6 +97,22 @@ def line_name(name: str) -> str:
 def artifact_name(digest: str) -> str:
     """The file of an artifact."""
     return f"artifacts/{digest}"
+
+
+def ends_in_time(record: ChannelSnapshot, entered: str, latest: datetime) -> bool:
+    """Whether a snapshot ends no more than `MOST_DAYS` after it entered; False also for a day that no calendar has.
+
+    Args:
+        record: The snapshot.
+        entered: Time of its ledger entry, UTC. Who dates entries may have stolen the key, so one beyond ``latest``
+            counts as that.
+        latest: When it can have entered at the latest, UTC.
+    """
+    try:
+        start = min(datetime.fromisoformat(entered), latest)
+        return datetime.fromisoformat(record.expires) - start <= timedelta(days=MOST_DAYS)
+    except ValueError:
+        return False
 
 
 def tile_names(size: int) -> Iterator[tuple[str, int]]:

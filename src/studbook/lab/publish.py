@@ -18,12 +18,14 @@ from studbook.errors import DigestDiffers, UsageError
 from studbook.files import copy_new, hash_file, make_folder, place, read_file, replace_file
 from studbook.lab.desk import Desk
 from studbook.lab.publication import (
+    MOST_DAYS,
     PARTS,
     POINTER,
     POINTER_LIMIT,
     Pointer,
     artifact_name,
     carried,
+    ends_in_time,
     line_name,
     manifest_of,
     record_name,
@@ -53,7 +55,6 @@ from studbook.seal import peek
 __all__ = ["DAYS", "Published", "check_snapshot", "draw", "gather", "publish", "write"]
 
 DAYS = 14
-_MOST_DAYS = 366
 _LEDGER_LIMIT = 1 << 30
 _ENVELOPE_LIMIT = 64 << 20
 
@@ -99,8 +100,8 @@ def publish(desk: Desk, folder: Path, days: int = DAYS) -> Published:
         NotAuthorised: if no key at hand may sign a snapshot.
         DigestDiffers: if the folder was written by a lab that went on differently, or a file of the lab is gone.
     """
-    if not 1 <= days <= _MOST_DAYS:
-        raise UsageError(f"{days} is not a number of days from 1 to {_MOST_DAYS}", where="--days")
+    if not 1 <= days <= MOST_DAYS:
+        raise UsageError(f"{days} is not a number of days from 1 to {MOST_DAYS}", where="--days")
     _check_target(desk, folder)
     record = draw(desk, (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ"))
     for held in record.channels:
@@ -158,14 +159,14 @@ def draw(desk: Desk, expires: str) -> ChannelSnapshot:
 
 
 def check_snapshot(desk: Desk, record: ChannelSnapshot) -> None:
-    """Draw a snapshot again: its every field follows from the ledger, but for the day it ends.
+    """Draw a snapshot again: its every field follows from the ledger, but for its end, which is no more than a year off.
 
     Args:
         desk: The lab as it was before the record.
         record: The snapshot.
 
     Raises:
-        DigestDiffers: naming the field that differs; ``snapshot.field``.
+        DigestDiffers: naming the field that differs; ``snapshot.field``, and ``snapshot.expires`` for its end.
     """
     again = draw(desk, record.expires)
     fields = ["lab", "root_version", "entries", "tree", "channels", "revocations"]
@@ -173,6 +174,12 @@ def check_snapshot(desk: Desk, record: ChannelSnapshot) -> None:
     if before is None or not desk.workspace.void(before):
         # One whose key was revoked since is counted no longer, but was when this one followed it.
         fields += ["snapshot_version", "previous"]
+    entry = desk.workspace.entry(digest(record))
+    entered = entry.time if entry else datetime.now(UTC).isoformat()
+    if not ends_in_time(record, entered, datetime.max.replace(tzinfo=UTC)):
+        advice = "The key of snapshots signed what `studbook publish` never asks for; look who holds it."
+        text = f"is {record.expires}, more than {MOST_DAYS} days after the snapshot entered"
+        raise DigestDiffers(text, where="snapshot: expires", advice=advice, reason="snapshot.expires")
     for field in fields:
         if getattr(record, field) != getattr(again, field):
             advice = "The record does not speak of this lab's channels. Publish again, and look who holds its key."

@@ -37,7 +37,7 @@ from consumer_fixtures import (
     serving,
 )
 from lab_fixtures import PARENTS, PERSON, Place, rewrite
-from studbook.errors import BytesLie, OverBudget, StudbookError
+from studbook.errors import OverBudget, StudbookError
 from studbook.fetch import HttpMirror
 from studbook.lab import Lab, publish, pull
 from studbook.lab.desk import Desk
@@ -872,7 +872,18 @@ def test_a_proxy_of_the_environment_is_not_asked(shop: Shop, tmp_path: Path, mon
 # -- what lies here ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", [lambda _: b"", lambda d: d[:-1], lambda d: d.replace(b'"position":', b'"place":')])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: b"",
+        lambda d: d[:-1],
+        lambda d: d.replace(b'"position":', b'"place":'),
+        lambda d: d.replace(b'"checkpoint":"', b'"checkpoint":"\\u2014 '),
+        lambda d: d.replace(b'"pull-state/1"', b'"pull-state/2"'),
+        lambda d: d.replace(b'"kind":"pull-state/1",', b""),
+    ],
+    ids=["empty", "short", "other-field", "no-checkpoint", "newer", "untagged"],
+)
 def test_a_memory_that_was_changed_is_refused_and_nothing_is_touched(
     shop: Shop, tmp_path: Path, change: Callable[[bytes], bytes]
 ) -> None:
@@ -880,8 +891,9 @@ def test_a_memory_that_was_changed_is_refused_and_nothing_is_touched(
     state = tmp_path / ".studbook" / "state.json"
     rewrite(state, change(state.read_bytes()))
     before = files_of(tmp_path)
-    with pytest.raises(BytesLie):
+    with refused("pull.state") as caught:
         shop.pull(tmp_path, FRESH)
+    assert "however old" in caught.value.advice
     assert files_of(tmp_path) == before
 
 

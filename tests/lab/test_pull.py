@@ -99,6 +99,7 @@ def test_the_records_can_be_checked_by_somebody_who_has_only_them_and_the_root(s
     found = shop.pull(tmp_path, PROMOTED)
     root, _ = open_root(shop.pin.read_bytes())
     papers = json.loads(Path(found.records).read_text())
+    assert papers["kind"] == "channel-records/1"
     assert len(papers["records"]) >= 5
     for row in papers["records"]:
         _, entry = check_inclusion(row["proof"].encode(), row["line"].encode(), root)

@@ -23,8 +23,8 @@ from studbook.lab.consumer import Publication
 from studbook.lab.mirror import Reader, open_mirror
 from studbook.lab.progress import Progress, Silent
 from studbook.lab.publication import artifact_name, carried, rests_on
-from studbook.lab.seen import Seen
-from studbook.records import PublishedChannel, RollbackRecord, canonical, read_struct
+from studbook.lab.seen import Seen, read_seen
+from studbook.records import PublishedChannel, RollbackRecord, canonical
 
 __all__ = ["Pulled", "Request", "pull"]
 
@@ -224,7 +224,7 @@ def _is(path: Path, digest_: str, size: int) -> bool:
 def _read_state(path: Path) -> Seen | None:
     if not path.exists() and not path.is_symlink():
         return None
-    return read_struct(read_file(path, _STATE_LIMIT), Seen, path)
+    return read_seen(read_file(path, _STATE_LIMIT), path)
 
 
 def _revoked(text: str, where: object) -> NotAuthorised:

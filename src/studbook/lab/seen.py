@@ -11,18 +11,18 @@ from collections.abc import Collection
 
 from msgspec import Struct
 
-from studbook.errors import DigestDiffers
+from studbook.errors import BytesLie, DigestDiffers, StudbookError
 from studbook.ledger.merkle import Tree
 from studbook.ledger.note import read_checkpoint
-from studbook.records import ChannelSnapshot, Digest, digest
+from studbook.records import ChannelSnapshot, Digest, digest, read_struct
 
-__all__ = ["Seen", "hold_against"]
+__all__ = ["Seen", "hold_against", "read_seen"]
 
 _ADVICE = "Somebody shows an old or another state of the lab. Nothing was changed; ask whoever runs it."
 
 
-class Seen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was seen of a lab before.
+class Seen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="pull-state/1"):
+    """What was seen of a lab before; a file of another version has another ``kind``.
 
     Attributes:
         lab: Its identity.
@@ -49,6 +49,25 @@ class Seen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     audit_key: Digest
     revocations: tuple[Digest, ...]
     source: str
+
+
+def read_seen(data: bytes, where: object) -> Seen:
+    """What a file says that was seen.
+
+    Raises:
+        BytesLie: if it cannot be read, or is of another version; ``pull.state``.
+    """
+    try:
+        found = read_struct(data, Seen, where)
+        read_checkpoint(found.checkpoint.encode(), where)
+    except StudbookError as error:
+        advice = (
+            "Put it back from a copy, or use the version of studbook that wrote it. Without it pull works, and takes the "
+            "first state it is shown for the newest, however old: remove it only where you can tell otherwise."
+        )
+        text = f"what was seen of the lab cannot be read: {error.message}"
+        raise BytesLie(text, where=where, advice=advice, reason="pull.state") from error
+    return found
 
 
 def hold_against(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -73,7 +74,7 @@ class HttpMirror:
         where = printable(f"{self._parts.scheme}://{self._parts.netloc}{self._path(name)}")
         until = monotonic() + self._seconds + limit / _RATE
         try:
-            with closing(self._connection()) as connection, _cut_at(until, connection):
+            with self._connected(until) as connection:
                 connection.request("GET", self._path(name), headers=_HEADERS)
                 with connection.getresponse() as response:
                     _check(response, limit, where)
@@ -93,13 +94,22 @@ class HttpMirror:
             advice = "Look whether the server runs, then try again; nothing was changed."
             raise StudbookError(text, where=where, advice=advice, reason="fetch.failed") from error
 
-    def _connection(self) -> HTTPConnection:
+    @contextmanager
+    def _connected(self, until: float) -> Iterator[HTTPConnection]:
+        """An open connection, cut at a moment whatever it does by then."""
         # Names are not looked up where this machine is meant.
         host = "127.0.0.1" if self._host == "localhost" else self._host
         kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
-        connection = kind(host, self._port, timeout=self._silence)
-        connection.connect()
-        return connection
+        with closing(kind(host, self._port)) as connection:
+            connection.sock = line = _connect(host, connection.port, self._silence, until)
+            if kind is HTTPSConnection:
+                connection.sock = line = _context().wrap_socket(
+                    line, server_hostname=host, do_handshake_on_connect=False
+                )
+            with _cut_at(until, line):
+                if isinstance(line, ssl.SSLSocket):
+                    line.do_handshake()
+                yield connection
 
     def _path(self, name: str) -> str:
         return f"{self._parts.path.rstrip('/')}/{name}"
@@ -141,10 +151,35 @@ def _check(response: HTTPResponse, limit: int, where: str) -> None:
         raise OverBudget(text, where=where, advice=advice, reason="fetch.size")
 
 
+def _connect(host: str, port: int, silence: float, until: float) -> socket.socket:
+    """A line to the first address of a host that answers."""
+    found: OSError = TimeoutError()
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        line = socket.socket(family, kind, protocol)
+        try:
+            left = until - monotonic()
+            if left <= 0:
+                raise TimeoutError
+            line.settimeout(min(silence, left))
+            line.connect(address)
+            line.settimeout(silence)
+            return line
+        except OSError as error:
+            line.close()
+            found = error
+    raise found
+
+
+def _context() -> ssl.SSLContext:
+    """As the standard library's own connection has it: certificates and names are checked."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 @contextmanager
-def _cut_at(until: float, connection: HTTPConnection) -> Iterator[None]:
-    """Cut the line at a moment: a timeout restarts with every byte, and would never end a server that drips."""
-    line: socket.socket = connection.sock
+def _cut_at(until: float, line: socket.socket) -> Iterator[None]:
+    """Cut a line at a moment: a timeout restarts with every byte, and would never end a server that drips."""
 
     def cut() -> None:
         with suppress(OSError):

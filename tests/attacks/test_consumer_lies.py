@@ -830,6 +830,38 @@ def test_a_server_that_drips_is_cut_off(head: str) -> None:
     assert caught.value.reason == "fetch.slow"
 
 
+@pytest.mark.parametrize("dripping", [False, True], ids=["silent", "dripping"])
+def test_a_server_that_never_ends_the_handshake_is_cut_off(dripping: bool) -> None:
+    cut: list[bool] = []
+
+    def accept(server: socket.socket) -> None:
+        with server.accept()[0] as line:
+            # The head of a record of 16 KiB, which is then sent byte by byte.
+            head = b"\x16\x03\x03\x40\x00"
+            line.settimeout(0.01)
+            for number in range(300):
+                try:
+                    if dripping:
+                        line.sendall(head[number : number + 1] or b"\x02")
+                    if not line.recv(1 << 16):
+                        break
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+            cut.append(number < 299)
+
+    with socket.create_server(("127.0.0.1", 0)) as quiet:
+        thread = threading.Thread(target=accept, args=(quiet,))
+        thread.start()
+        mirror = HttpMirror(f"https://127.0.0.1:{quiet.getsockname()[1]}", silence=5, seconds=0.2)
+        with pytest.raises(OverBudget) as caught:
+            list(mirror.open("snapshot.json", 10))
+        thread.join()
+    assert caught.value.reason == "fetch.slow"
+    assert cut == [True]
+
+
 def test_a_server_that_says_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as quiet:
         mirror = HttpMirror(f"http://127.0.0.1:{quiet.getsockname()[1]}", silence=0.1)

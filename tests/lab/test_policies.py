@@ -16,7 +16,7 @@ from studbook.cli import main
 from studbook.errors import NotAuthorised, OutsideAllowlist, RecordRefused, StudbookError, UsageError
 from studbook.lab import Lab
 from studbook.lab.policies import editable, policy_from
-from studbook.policy import default_policy, policy_changes
+from studbook.policy import default_policy, record_changes
 from studbook.records import Header, Policy, replace
 
 HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
@@ -33,7 +33,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def words(before: Policy, after: Policy) -> list[str]:
-    return [f"{c.field}: {c.what}" for c in policy_changes(before, after)]
+    return [f"{c.field}: {c.what}" for c in record_changes(before, after)]
 
 
 def changed(**changes: Any) -> Policy:

@@ -18,8 +18,6 @@ from studbook import files
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
 from studbook.lab import Lab
 from studbook.lab.review import Pack, Review
-from studbook.lab.review.facts import Change
-from studbook.lab.review.judges import differences
 from studbook.lab.review.page import write_page
 from studbook.lab.review.plot import draw
 from studbook.ledger import check_inclusion
@@ -286,10 +284,16 @@ def test_a_changed_policy_key_and_revocation_stand_in_the_pack(changed: Lab, tmp
     changed.keys.rotate(PERSON, "process/candidate/candidate")
     changed.keys.revoke(PARENTS[0], PERSON, HOSTILE[0])
     found = changed.review_pack("shadow", tmp_path / "review")
-    policy_rows = {c.what: (c.before, c.after) for c in found.review.judges.policy}
-    assert policy_rows == {"policy_version": ("1", "2"), "gates.alpha": ("0.2", "0.1")}
-    keys = [c for c in found.review.judges.keys if c.what.startswith("keys[")]
-    assert {c.after for c in keys if c.before == ""} & {"listed"}
+    told = [(c.field, c.what) for c in found.review.judges.policy]
+    assert told == [("policy_version", "was 1, is 2"), ("gates.alpha", "was 0.2, is 0.1")]
+    assert "| gates.alpha | was 0.2, is 0.1 |" in page(found)
+    keys = {c.field: c.what for c in found.review.judges.keys}
+    new = changed.desk.workspace.root
+    old = next(r for _, r in changed.desk.all(Root))
+    (come,), (gone,) = ([k.key for k in a.keys if k not in b.keys] for a, b in ((new, old), (old, new)))
+    assert keys["root_version"] == "was 1, is 2"
+    assert keys[f"keys.{come[:16]}"].startswith("is new: ") and PERSON in keys[f"keys.{come[:16]}"]
+    assert keys[f"keys.{gone[:16]}"].endswith(", is gone")
     stale = [g for g in found.review.gates if g.name == "decided-against" and g.stage == "champion"]
     assert [g.status for g in stale] == ["failed"]
     assert {f.name for f in found.review.lineage if f.revoked} == {PARENTS[0], found.review.name}
@@ -321,20 +325,6 @@ def test_a_loser_whose_bytes_were_cleared_with_leave_still_has_its_pack(changed:
     found = changed.review_pack(loser.name, tmp_path / "review")
     assert found.review.verdict is not None
     assert found.review.verdict.reasons == loser.reasons
-
-
-def test_only_the_fields_that_differ_are_told(reader: Lab) -> None:
-    _, policy = reader.desk.policy
-    assert differences(policy, replace(policy, header=replace_owner(policy.header))) == ()
-    fewer = replace(policy, operators=policy.operators[1:], notes="")
-    changes = differences(policy, fewer)
-    assert Change(what="operators[adapter-fuse/1]", before="listed", after="") in changes
-    assert {c.what.partition(".")[0] for c in changes} == {"operators[adapter-fuse/1]", "notes"}
-    assert all(c.before == "" for c in differences(None, policy))
-
-
-def replace_owner(header: Any) -> Any:
-    return msgspec.structs.replace(header, owner="bob")
 
 
 # -- foreign text ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from studbook.errors import OutsideAllowlist, RecordRefused, UsageError, printab
 from studbook.files import read_file, write_new
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed, sign
-from studbook.policy import PolicyChange, check_operator, check_policy, check_version, policy_changes
+from studbook.policy import PolicyChange, check_operator, check_policy, check_version, record_changes
 from studbook.records import Header, Policy, read_plain_json, read_struct, write_record
 
 __all__ = ["Policies", "as_policy", "check_next", "check_whole", "editable", "next_version", "policy_from"]
@@ -55,7 +55,7 @@ class Policies:
             UsageError: if the lab holds no such version, or there is no such file.
             RecordRefused: if a file holds no whole policy.
         """
-        return policy_changes(self._named(first), self._named(second))
+        return record_changes(self._named(first), self._named(second))
 
     def sign(self, file: Path, person: str) -> Signed:
         """A person signs the next policy; it is in force at once, or waits until enough people signed it.

@@ -6,7 +6,7 @@ how two of them differ. The record itself is `studbook.records.Policy`; who may 
 
 from __future__ import annotations
 
-from studbook.policy.changes import PolicyChange, policy_changes
+from studbook.policy.changes import PolicyChange, record_changes
 from studbook.policy.default import default_policy
 from studbook.policy.rules import (
     check_generation,
@@ -27,6 +27,6 @@ __all__ = [
     "default_policy",
     "inherited_licence",
     "operator_refusals",
-    "policy_changes",
+    "record_changes",
     "stage_rule",
 ]

@@ -1,26 +1,36 @@
-"""What changed between two policies, field by field and in words."""
+"""What changed between two policies, or two roots of keys, field by field and in words."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from studbook.records import Policy
+from studbook.records import Policy, Root
 
-__all__ = ["PolicyChange", "policy_changes"]
+__all__ = ["PolicyChange", "record_changes"]
 
+R = TypeVar("R", Policy, Root)
 # Lists whose entries have a name of their own; the order of such a list means nothing.
-_NAMED = {"operators": "operator", "licences": "spdx", "stages": "stage"}
+_NAMED = {
+    "operators": "operator",
+    "licences": "spdx",
+    "stages": "stage",
+    "keys": "key",
+    "owners.keys": "key",
+    "thresholds": "kind",
+}
+# A key is named by so much of its 64 digits.
+_SHOWN = 16
 
 
 class PolicyChange(msgspec.Struct, frozen=True):
     """One difference.
 
     Attributes:
-        field: Where, as ``budget.depth`` or ``operators.blend/1.bounds.weights``.
+        field: Where, as ``budget.depth`` or ``operators.blend/1.bounds.weights``; a key by its first 16 digits.
         what: In words: what it was, and what it is.
     """
 
@@ -28,13 +38,13 @@ class PolicyChange(msgspec.Struct, frozen=True):
     what: str
 
 
-def policy_changes(before: Policy, after: Policy) -> tuple[PolicyChange, ...]:
-    """Every difference between two policies, in the order of the fields; who wrote them down does not count."""
-    old, new = (msgspec.to_builtins(policy) for policy in (before, after))
+def record_changes(before: R, after: R) -> tuple[PolicyChange, ...]:
+    """Every difference between two policies or two roots, in the order of the fields; who wrote them does not count."""
+    old, new = (msgspec.to_builtins(record) for record in (before, after))
     found: list[PolicyChange] = []
     for field in old:
         if field not in ("kind", "header"):
-            found += _changed(field, _by_name(field, old[field]), _by_name(field, new[field]))
+            found += _changed(field, old[field], new[field])
     return tuple(found)
 
 
@@ -45,16 +55,18 @@ def _by_name(field: str, value: Any) -> Any:
 
 
 def _changed(field: str, old: Any, new: Any) -> Iterator[PolicyChange]:
+    old, new = _by_name(field, old), _by_name(field, new)
     if old == new:
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys((*old, *new)):
+            place = f"{field}.{key[:_SHOWN] if field.endswith('keys') else key}"
             if key not in new:
-                yield PolicyChange(f"{field}.{key}", f"was {_words(old[key])}, is gone")
+                yield PolicyChange(place, f"was {_words(old[key])}, is gone")
             elif key not in old:
-                yield PolicyChange(f"{field}.{key}", f"is new: {_words(new[key])}")
+                yield PolicyChange(place, f"is new: {_words(new[key])}")
             else:
-                yield from _changed(f"{field}.{key}", old[key], new[key])
+                yield from _changed(place, old[key], new[key])
     elif _is_list(old) and _is_list(new) and ".bounds." not in field:
         yield from _rows(field, old, new)
     else:

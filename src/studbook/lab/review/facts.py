@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from studbook.exchange.figures import Figure
+from studbook.policy import PolicyChange
 from studbook.records import Measure
 
 __all__ = [
@@ -205,12 +206,12 @@ class Forebear(Struct, frozen=True, kw_only=True):
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """One field that differs.
+    """A suite or an evaluator that came or went.
 
     Attributes:
-        what: The field.
-        before: Its value at the last promotion; empty if it was not there.
-        after: Its value now; empty if it is there no longer.
+        what: Its name.
+        before: Its digest at the last promotion; empty if it was not there.
+        after: Its digest now; empty if it is there no longer.
     """
 
     what: str
@@ -227,8 +228,8 @@ class Judges(Struct, frozen=True, kw_only=True):
         time: When it entered, UTC; empty without one.
         suites: Suites frozen or dropped.
         evaluators: Evaluators, by digest.
-        policy: Fields of the policy.
-        keys: Fields of the root of keys, and keys revoked.
+        policy: Fields of the policy, in words.
+        keys: Fields of the root of keys, and keys revoked, in words.
     """
 
     since: str | None
@@ -236,8 +237,8 @@ class Judges(Struct, frozen=True, kw_only=True):
     time: str
     suites: tuple[Change, ...]
     evaluators: tuple[Change, ...]
-    policy: tuple[Change, ...]
-    keys: tuple[Change, ...]
+    policy: tuple[PolicyChange, ...]
+    keys: tuple[PolicyChange, ...]
 
 
 class Cost(Struct, frozen=True, kw_only=True):

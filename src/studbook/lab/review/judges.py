@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import msgspec
+from typing import TypeVar
 
 from studbook.lab.desk import Desk
 from studbook.lab.review.facts import Change, Judges
+from studbook.policy import PolicyChange, record_changes
 from studbook.records import (
     ChampionPromotion,
     Policy,
-    Record,
     Revocation,
     Root,
     RuntimeSmoke,
@@ -21,10 +19,9 @@ from studbook.records import (
     SuitesLock,
 )
 
-__all__ = ["differences", "judges_since"]
+__all__ = ["judges_since"]
 
-# Fields that tell the elements of a list apart, where they are distinct.
-_IDENTITIES = ("key", "operator", "spdx", "kind")
+R = TypeVar("R", Policy, Root)
 
 
 def judges_since(desk: Desk, cards: Iterable[str]) -> Judges:
@@ -52,51 +49,13 @@ def judges_since(desk: Desk, cards: Iterable[str]) -> Judges:
     )
 
 
-def differences(old: Record | None, new: Record | None) -> tuple[Change, ...]:
-    """The fields in which two records of one kind differ, header left out; elements of a list by what names them.
-
-    Args:
-        old: The record before, or None.
-        new: The record after, or None.
-    """
-    before, after = (dict(_flat(_values(record))) for record in (old, new))
-    fields = dict.fromkeys((*before, *after))
-    pairs = ((f, before.get(f, ""), after.get(f, "")) for f in fields)
-    return tuple(Change(what=f, before=a, after=b) for f, a, b in pairs if a != b)
-
-
-def _values(record: Record | None) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(record) if record is not None else {}
-    fields.pop("header", None)
-    return fields
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{path}.{name}" if path else str(name))
-        return
-    many = value if isinstance(value, list | tuple) and any(isinstance(v, dict) for v in value) else ()
-    for number, inner in enumerate(many):
-        place = f"{path}[{_identity(many, number)}]"
-        yield place, "listed"
-        yield from _flat(inner, place)
-    if not many:
-        yield path, value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _identity(many: Any, number: int) -> str:
-    """What names an element among the others: the first field that is distinct in all of them, or its place."""
-    for field in _IDENTITIES:
-        found = [v.get(field) if isinstance(v, dict) else None for v in many]
-        if isinstance(found[number], str) and len({*map(str, found)}) == len(found):
-            return str(found[number])[:16]
-    return str(number)
-
-
-def _fields(then: Desk, now: Desk, kind: type[Record]) -> tuple[Change, ...]:
-    newest = [next((r for _, r in reversed(list(desk.all(kind)))), None) for desk in (then, now)]
-    return differences(*newest)
+def _fields(then: Desk, now: Desk, kind: type[R]) -> tuple[PolicyChange, ...]:
+    before, after = (next((r for _, r in reversed(list(desk.all(kind)))), None) for desk in (then, now))
+    if before is None or after is None:
+        # All that there were is void, or was.
+        told = "none counted then" if before is None else "none counts now"
+        return () if before is after else (PolicyChange(kind.kind(), told),)
+    return record_changes(before, after)
 
 
 def _suites(desk: Desk) -> dict[str, str]:
@@ -115,8 +74,8 @@ def _evaluators(found: Iterable[tuple[str, Scorecard | RuntimeSmoke]]) -> set[st
     return {record.evaluator for _, record in found}
 
 
-def _revoked(desk: Desk, since: int) -> Iterator[Change]:
+def _revoked(desk: Desk, since: int) -> Iterator[PolicyChange]:
     for digest, record in desk.all(Revocation):
         entry = desk.workspace.entry(digest)
         if entry and entry.sequence > since and record.subject.type == "key":
-            yield Change(what=f"key {record.subject.digest[:16]}", before="", after=f"revoked: {record.reason}")
+            yield PolicyChange(f"key {record.subject.digest[:16]}", f"was revoked: {record.reason}")

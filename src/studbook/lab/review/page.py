@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from studbook.exchange.text import bullets, cell, plain, rows
 from studbook.lab.review.facts import Change, Cost, GateRow, Line, Review, Row, Score
+from studbook.policy import PolicyChange
 
 __all__ = ["write_page"]
 
@@ -213,8 +214,12 @@ def _judges(review: Review) -> list[str]:
     return found
 
 
-def _changes(changes: Sequence[Change]) -> list[str]:
-    table = [(cell(c.what), cell(c.before or "not there"), cell(c.after or "not there")) for c in changes]
+def _changes(changes: Sequence[Change | PolicyChange]) -> list[str]:
+    words = [c for c in changes if isinstance(c, PolicyChange)]
+    if words:
+        return rows(("field", "since then"), [(cell(c.field), cell(c.what)) for c in words])
+    digests = [c for c in changes if isinstance(c, Change)]
+    table = [(cell(c.what), cell(c.before or "not there"), cell(c.after or "not there")) for c in digests]
     return rows(("what", "then", "now"), table)
 
 

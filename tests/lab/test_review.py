@@ -16,10 +16,12 @@ from markdown_it import MarkdownIt
 from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, founder, lab_files, rewrite, run_cli, small_policy
 from studbook import files
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
+from studbook.exchange.text import plain
 from studbook.lab import Lab
 from studbook.lab.review import Pack, Review
 from studbook.lab.review.page import write_page
 from studbook.lab.review.plot import draw
+from studbook.lab.review.shown import number
 from studbook.ledger import check_inclusion
 from studbook.records import (
     CandidateManifest,
@@ -100,8 +102,20 @@ def test_every_comparison_of_the_pack_is_the_one_on_record(reader: Lab, pack: Pa
     assert shown == recorded
     assert (verdict.decision, verdict.reasons, verdict.confirmed) == (digest(record), standing.reasons, True)
     assert (verdict.net_utility, verdict.nothing) == (standing.net_utility, record.no_op.reasons)
+    text = page(pack)
     for row in verdict.rows:
-        assert f"{row.difference:.6g} {row.unit} | {row.lower:.6g} to {row.upper:.6g}" in page(pack)
+        d, low, high = row.difference, row.lower, row.upper
+        told = {
+            "share": f"{100 * d:.2f} pp | {100 * low:.2f} to {100 * high:.2f} pp",
+            "bytes": f"{round(d):,} bytes | {round(low):,} to {round(high):,} bytes",
+            "brier-0-2": f"{d:.3f} Brier | {low:.3f} to {high:.3f} Brier",
+            "utility": f"{d:.3f} utility | {low:.3f} to {high:.3f} utility",
+        }
+        assert f"| {row.on} | {told[row.unit]} |" in text
+    methods = text.split("bounds are one-sided:")[1].split("## 3.")[0]
+    for method in {row.method for row in verdict.rows}:
+        assert [line.endswith(f": {plain(method)}") for line in methods.splitlines()].count(True) == 1
+    assert all(f"{row.test} on {row.on}" in methods for row in verdict.rows)
 
 
 def test_every_score_is_counted_in_the_scorecard_it_names(reader: Lab, pack: Pack) -> None:
@@ -123,7 +137,9 @@ def test_every_score_is_counted_in_the_scorecard_it_names(reader: Lab, pack: Pac
                 assert score.figure.value == result.right / len(result.correct)
                 assert score.figure.low < score.figure.high  # type: ignore[operator]
                 assert "Clopper-Pearson" in score.figure.method
-            assert f"{score.figure.value:.6g}" in page(pack)
+            low, high = score.figure.low, score.figure.high
+            told = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+            assert f"| {score.figure.value:.3f}{told} |" in page(pack)
             seen += 1
     assert seen >= 24
 
@@ -154,7 +170,12 @@ def test_lineage_costs_and_the_way_back_are_those_of_the_records(reader: Lab, pa
     ]
     assert set(record.assumptions) <= set(review.assumptions)
     assert any(text.startswith("Safety") for text in review.untested)
-    assert "Latency: not measured" in page(pack)
+    text = page(pack)
+    assert "Latency: not measured" in text
+    assert f"{review.size:,} bytes, in lab" in text
+    assert f"of {review.reserve.capacity:,} bytes {review.reserve.minimum:,} have to stay free" in text
+    whole = [c for c in card.cost if c.unit in ("bytes", "multiply-adds")]
+    assert whole and all(f"| {c.unit} | {round(c.value):,} |" in text for c in whole)
 
 
 def test_the_machine_readable_copy_says_the_same(pack: Pack) -> None:
@@ -216,6 +237,15 @@ def test_the_same_lab_gives_the_same_bytes_and_is_not_written_to(judged: Place, 
     for relative in pack.files:
         assert (tmp_path / "again" / relative).read_bytes() == (Path(pack.folder) / relative).read_bytes()
     assert {p: p.read_bytes() for p in lab_files(judged)} == before
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.0, "0"), (-0.0, "0"), (0.7152, "0.715"), (1.0, "1.000"), (-0.0416, "-0.042"), (1.4512e-20, "1.45e-20"),
+     (0.000061035, "6.1e-05"), (12.34567, "12.346"), (266307328.0, "266,307,328"), (-1234.5, "-1,234")],
+)  # fmt: skip
+def test_a_number_is_shown_with_as_many_digits_as_a_person_reads(value: float, told: str) -> None:
+    assert number(value) == told
 
 
 # -- whom it is about --------------------------------------------------------------------------------------------

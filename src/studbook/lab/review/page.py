@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from studbook.exchange.text import bullets, cell, plain, rows
 from studbook.lab.review.facts import Change, Cost, GateRow, Line, Review, Row, Score
+from studbook.lab.review.shown import amount, number, span
 from studbook.policy import PolicyChange
 
 __all__ = ["write_page"]
@@ -35,7 +36,7 @@ def write_page(review: Review) -> bytes:
 
 def _identity(review: Review) -> list[str]:
     return [
-        f"`{review.artifact}`, {review.size} bytes, in lab `{review.lab[:16]}` as it was after {review.entries} ledger "
+        f"`{review.artifact}`, {review.size:,} bytes, in lab `{review.lab[:16]}` as it was after {review.entries} ledger "
         f"entries (head `{review.head[:16]}`). Written from records alone. This pack signs nothing and needs no key.",
     ]
 
@@ -58,8 +59,8 @@ def _verdict(review: Review) -> list[str]:
     chose = f"chose {plain(verdict.winner)}" if verdict.winner else "chose to do nothing"
     found = [
         f"For {plain(verdict.cluster)} the round {chose} ({plain(verdict.action)}); decision `{verdict.decision}`.",
-        f"This candidate: {plain(verdict.own)}. Lower bound of its net utility {_number(verdict.net_utility)}, has to "
-        f"exceed {_number(verdict.switching_threshold)}; doing nothing has 0 and was "
+        f"This candidate: {plain(verdict.own)}. Lower bound of its net utility {number(verdict.net_utility)}, has to "
+        f"exceed {number(verdict.switching_threshold)}; doing nothing has 0 and was "
         f"{'chosen' if verdict.nothing_chosen else 'not chosen'}.",
         "",
         *bullets(verdict.reasons),
@@ -88,17 +89,17 @@ def _differences(review: Review, found: Sequence[Row]) -> list[str]:
             cell(r.test),
             cell(r.against),
             cell(r.on),
-            f"{_number(r.difference)} {cell(r.unit)}",
-            f"{_number(r.lower)} to {_number(r.upper)}",
+            amount(r.difference, r.unit),
+            span(r.lower, r.upper, r.unit),
             _threshold(r),
             ("yes" if r.passed else "**no**") if r.threshold_of else "shown",
-            _number(r.p_value) if r.threshold_of == "p-value" else "none",
+            number(r.p_value) if r.threshold_of == "p-value" else "none",
             f"{r.items} (+{r.wins} -{r.losses})" if r.items else "none",
             f"`{r.record[:16]}`",
         )
         for r in found
     ]
-    methods = dict.fromkeys(f"{r.test} on {r.on}: {r.method}" for r in found)
+    methods = _grouped((r.method, f"{r.test} on {r.on}") for r in found)
     picture = ["![paired differences with bounds and margins](differences.svg)", ""]
     shown = picture if "differences.svg" in review.plots else []
     return [*rows(head, table), "", *shown, "Methods; bounds are one-sided:", "", *bullets(methods)]
@@ -108,8 +109,16 @@ def _threshold(row: Row) -> str:
     if not row.threshold_of:
         return "nothing"
     if row.threshold_of == "p-value":
-        return f"p at most {_number(row.threshold)}"
-    return f"lower bound {_number(row.threshold)}"
+        return f"p at most {number(row.threshold)}"
+    return f"lower bound {amount(row.threshold, row.unit)}"
+
+
+def _grouped(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Each method once, with everything it was used for."""
+    uses: dict[str, dict[str, None]] = {}
+    for method, use in found:
+        uses.setdefault(method, {})[use] = None
+    return [f"{'; '.join(named)}: {method}" for method, named in uses.items()]
 
 
 def _scores(review: Review) -> list[str]:
@@ -120,7 +129,7 @@ def _scores(review: Review) -> list[str]:
     table = [
         (f"{cell(line.suite)}, {cell(line.dimension)}", *(_score(s) for s in line.scores)) for line in review.scores
     ]
-    methods = dict.fromkeys(m for line in review.scores for m in _methods(line))
+    methods = _grouped(pair for line in review.scores for pair in _methods(line))
     records = dict.fromkeys(f"{s.who}: {s.figure.record}" for li in review.scores for s in li.scores if s.figure)
     shown = ["![scores with bounds](scores.svg)", ""] if "scores.svg" in review.plots else []
     return [
@@ -143,17 +152,15 @@ def _score(score: Score) -> str:
     figure = score.figure
     if figure is None:
         return "-"
-    bounds = "" if figure.low is None or figure.high is None else f" [{_number(figure.low)}, {_number(figure.high)}]"
-    return f"{_number(figure.value)}{bounds}"
+    bounds = "" if figure.low is None or figure.high is None else f" [{number(figure.low)}, {number(figure.high)}]"
+    return f"{number(figure.value)}{bounds}"
 
 
-def _methods(line: Line) -> list[str]:
-    """How the numbers of a suite were obtained; the counts stand in the records."""
+def _methods(line: Line) -> list[tuple[str, str]]:
+    """How the numbers of a suite were obtained, and what they are; the counts stand in the records."""
+    shares = "teacher-forced exact match; exact Clopper-Pearson bounds, 95 %"
     return [
-        f"{s.figure.label}, {s.figure.unit}, {s.figure.basis}: {s.figure.method}"
-        if s.figure.low is None
-        else f"{s.figure.label}, {s.figure.unit}, {s.figure.basis}: teacher-forced exact match; exact Clopper-Pearson "
-        "bounds, 95 %"
+        (s.figure.method if s.figure.low is None else shares, f"{s.figure.label}, {s.figure.unit}, {s.figure.basis}")
         for s in line.scores
         if s.figure
     ]
@@ -228,20 +235,20 @@ def _costs(review: Review) -> list[str]:
     head = ("cost", "candidate", "champion", "basis", "method", "record")
     timed = any(c.candidate.unit.endswith("seconds") for c in review.costs)
     reserve = review.reserve
-    left = "the decision did not compute it" if reserve.left is None else f"{reserve.left} would"
+    left = "the decision did not compute it" if reserve.left is None else f"{reserve.left:,} would"
     return [
         *(rows(head, table) if table else ["Nothing was measured."]),
         "",
         *([] if timed else ["Latency: not measured; no record holds one.", ""]),
-        f"Storage reserve: of {reserve.capacity} bytes {reserve.minimum} have to stay free; {left}"
+        f"Storage reserve: of {reserve.capacity:,} bytes {reserve.minimum:,} have to stay free; {left}"
         f"{'' if reserve.record is None else f' (`{reserve.record[:16]}`)'}.",
     ]
 
 
 def _cost(found: Cost) -> tuple[str, ...]:
     own, other = found.candidate, found.champion
-    beside = "not measured alike" if other is None else f"{_number(other.value)}"
-    return cell(own.unit), _number(own.value), beside, own.basis, cell(own.method), f"`{found.record[:16]}`"
+    beside = "not measured alike" if other is None else number(other.value)
+    return cell(own.unit), number(own.value), beside, own.basis, cell(own.method), f"`{found.record[:16]}`"
 
 
 def _back(review: Review) -> list[str]:
@@ -293,7 +300,3 @@ def _files(review: Review) -> list[str]:
         "",
         *rows(("record", "kind", "entry", "time"), table),
     ]
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}"

@@ -37,6 +37,7 @@ from studbook.release import (
     check_stage,
     first_champion,
     gate,
+    move_faults,
     promote,
     roll_back,
     to_shadow,
@@ -190,8 +191,10 @@ def test_every_rollback_along_the_way_back_shortens_it_and_none_leads_forth(
         assert channel_state(moves)["champion"].artifact == target.artifact
         assert ways_back(moves, "champion") == ways[pick % len(ways) + 1 :]
         again = replace(forth, undone=digest(record))
-        with pytest.raises(OutOfOrder, match="never there, or was undone"):
-            channel_state([*moves, (digest(again), again)])
+        forged = [*moves, (digest(again), again)]
+        assert channel_state(forged) == channel_state(moves)
+        assert [*move_faults(forged)] == [digest(again)]
+        assert "never there, or was undone" in move_faults(forged)[digest(again)].words
 
 
 def some_moves() -> Moves:
@@ -204,24 +207,55 @@ def some_moves() -> Moves:
     return moves
 
 
-def test_dropping_doubling_or_reordering_moves_is_noticed() -> None:
+def test_dropping_doubling_or_reordering_moves_is_noticed_and_what_does_not_follow_moves_nothing() -> None:
     moves = some_moves()
     assert channel_state(moves)["champion"].artifact == MODELS[0]
-    for broken in (
-        [moves[0], *moves[2:3], moves[2]],
-        [*moves[:3], moves[2]],
-        moves[1:],
-        [moves[0], moves[3], moves[2]],
+    assert move_faults(moves) == {}
+    for broken, wrong in (
+        ([moves[0], moves[2], moves[2]], moves[2]),
+        ([*moves[:3], moves[2]], moves[2]),
+        (moves[1:], moves[2]),
+        ([moves[0], moves[3], moves[2]], moves[3]),
     ):
-        with pytest.raises(OutOfOrder):
-            channel_state(broken)
+        assert move_faults(broken)[wrong[0]].reason == "order.channel"
+    assert channel_state([moves[0], moves[3], moves[2]]) == channel_state([moves[0], moves[2]])
 
 
-def test_a_rollback_to_what_was_never_there_is_noticed() -> None:
+def test_a_rollback_to_what_was_never_there_moves_nothing_and_honest_moves_go_on_from_before_it() -> None:
     moves = some_moves()
     forged = replace(moves[3][1], artifact=MODELS[4])
-    with pytest.raises(OutOfOrder, match="never there"):
-        channel_state([*moves[:3], (digest(forged), forged)])
+    held = [*moves[:3], (digest(forged), forged)]
+    assert channel_state(held) == channel_state(moves[:3])
+    assert channel_history(held, "champion") == channel_history(moves[:3], "champion")
+    assert "never there" in move_faults(held)[digest(forged)].words
+    honest = roll_back(HEADER, "champion", channel_state(held)["champion"], "it was forged")
+    held.append((digest(honest), honest))
+    assert channel_state(held)["champion"].artifact == MODELS[0]
+    assert [*move_faults(held)] == [digest(forged)]
+
+
+def test_a_forged_move_that_names_another_forged_one_moves_nothing_either() -> None:
+    moves = some_moves()
+    first = replace(moves[3][1], artifact=MODELS[4])
+    second = replace(moves[3][1], undone=digest(first))
+    held = [*moves[:3], (digest(first), first), (digest(second), second)]
+    assert channel_state(held) == channel_state(moves[:3])
+    assert {f.void_below for f in move_faults(held).values()} == {False}
+
+
+def test_an_honest_rollback_of_a_move_that_was_voided_later_leaves_the_channel_as_it_was_before_both() -> None:
+    moves: Moves = []
+    for number, (act, artifact) in enumerate([("first", MODELS[0]), ("shadow", MODELS[1]), ("shadow", MODELS[2])]):
+        record = step(moves, act, artifact, number)
+        moves.append((digest(record), record))
+    undo = step(moves, "undo shadow", "", 3)
+    moves.append((digest(undo), undo))
+    after = step(moves, "shadow", MODELS[3], 4)
+    moves.append((digest(after), after))
+    # Entry 2 turns out to be a thief's: what undid it moved nothing, and what was built on that counts.
+    voided = [(d, None if number == 2 else move) for number, (d, move) in enumerate(moves)]
+    assert move_faults(voided)[digest(undo)].void_below
+    assert [s.artifact for s in channel_history(voided, "shadow")] == [MODELS[1], MODELS[3]]
 
 
 @pytest.mark.parametrize("passed", [None, False])

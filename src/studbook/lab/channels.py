@@ -113,14 +113,13 @@ def alias_content(channel: str, state: ChannelState) -> dict[str, str | None]:
 
 
 def sync_aliases(desk: Desk) -> None:
-    """Write every alias that does not say what the ledger says."""
+    """Write every alias that does not say what the ledger says; a channel that never moved has none."""
     for channel, state in desk.channels().items():
-        if state.record is not None:
-            desk.workspace.write_alias(channel, alias_content(channel, state))
+        _write_alias(desk, channel, state)
 
 
 def finish_aliases(desk: Desk) -> None:
-    """Write an alias again that a crash left at the state before the last move, or that names a move which is void now.
+    """Write an alias again that a crash left at the state before the last move, or that names a move which moved nothing.
 
     Any other content is left to verify.
     """
@@ -131,8 +130,8 @@ def finish_aliases(desk: Desk) -> None:
         before = desk.workspace.alias_bytes(alias_content(channel, history[-2])) if len(history) > 1 else None
         found = path.read_bytes() if path.is_file() else None
         undone = found is not None and any(f'"record":"{digest}"'.encode() in found for digest in void)
-        if state.record is not None and (found == before or undone):
-            desk.workspace.write_alias(channel, alias_content(channel, state))
+        if found == before or undone:
+            _write_alias(desk, channel, state)
 
 
 def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
@@ -146,6 +145,13 @@ def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
     if found.committed and isinstance(found.record, ChampionPromotion):
         sync_aliases(desk)
     return found
+
+
+def _write_alias(desk: Desk, channel: str, state: ChannelState) -> None:
+    if state.record is None:
+        desk.workspace.alias_path(channel).unlink(missing_ok=True)
+    else:
+        desk.workspace.write_alias(channel, alias_content(channel, state))
 
 
 def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Record | Signed:

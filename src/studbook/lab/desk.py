@@ -35,7 +35,7 @@ from studbook.records import (
     SourceManifest,
     SuitesLock,
 )
-from studbook.release import ChannelState, channel_history, channel_state, ways_back
+from studbook.release import ChannelState, MoveFault, channel_history, channel_state, move_faults, ways_back
 from studbook.sandbox import Limits, run_worker
 from studbook.seal import KeyRing, Passphrase
 from studbook.workspace import Workspace
@@ -328,9 +328,14 @@ class Desk:
             return False
         return True
 
+    def move_faults(self) -> dict[str, MoveFault]:
+        """The moves of channels that moved nothing because they do not follow; see `studbook.release.move_faults`."""
+        return move_faults(self._moves())
+
     def void_moves(self) -> frozenset[str]:
-        """Digests of the moves of channels that count no longer, because a key that signed them was revoked."""
-        return frozenset(digest for digest, move in self._moves() if move is None)
+        """Digests of the moves of channels that moved nothing: void, or not following from the moves before them."""
+        moves = self._moves()
+        return frozenset((*(digest for digest, move in moves if move is None), *move_faults(moves)))
 
     def _moves(self) -> list[tuple[str, Record | None]]:
         kinds: dict[str, type[Record]] = {k.kind(): k for k in (ReleaseRecord, ChampionPromotion, RollbackRecord)}

@@ -22,6 +22,7 @@ from studbook.records import (
     ArchiveRecord,
     BaselineReceipt,
     CandidateManifest,
+    ChampionPromotion,
     ChannelSnapshot,
     CheckpointSource,
     ClearingRecord,
@@ -68,6 +69,8 @@ def check_record(desk: Desk, entry: LedgerEntry, sealed: Sealed | None = None) -
     if check := _CHECKS.get(type(sealed.record)):
         check(desk, sealed.record)
     check_entering(desk, sealed.record, sealed.signers, datetime.fromisoformat(entry.time))
+    if isinstance(sealed.record, ReleaseRecord | ChampionPromotion | RollbackRecord):
+        _follows(desk.at(entry.sequence + 1), sealed)
     for field in ("approved_by", "promoted_by", "withdrawn_by"):
         named = getattr(sealed.record, field, None)
         if named is not None and named not in sealed.owners:
@@ -172,6 +175,13 @@ def _release(desk: Desk, record: ReleaseRecord) -> None:
         raise DigestDiffers("the admission it cites is another candidate's")
     # An admission of another day may be used again, but only while all of it still holds.
     check_shadow(desk, admission.template)
+
+
+def _follows(desk: Desk, sealed: Sealed) -> None:
+    if fault := desk.move_faults().get(sealed.digest):
+        where = f"{sealed.record.kind().partition('/')[0]}: {fault.field}"
+        advice = "It moved nothing. Look who holds the key that signed it, and put another in its place."
+        raise OutOfOrder(fault.words, where=where, advice=advice, reason=fault.reason)
 
 
 def _same(again: Record, record: Record, what: str) -> None:

@@ -10,7 +10,7 @@ The rules:
 
 from __future__ import annotations
 
-from studbook.release.channels import ChannelState, channel_history, channel_state, ways_back
+from studbook.release.channels import ChannelState, MoveFault, channel_history, channel_state, move_faults, ways_back
 from studbook.release.gates import (
     champion_template,
     check_admitted,
@@ -25,6 +25,7 @@ from studbook.release.moves import admit, first_champion, promote, roll_back, to
 
 __all__ = [
     "ChannelState",
+    "MoveFault",
     "admit",
     "champion_template",
     "channel_history",
@@ -37,6 +38,7 @@ __all__ = [
     "decided_against",
     "first_champion",
     "gate",
+    "move_faults",
     "promote",
     "roll_back",
     "to_shadow",

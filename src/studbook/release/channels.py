@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, get_args
 
-from studbook.errors import OutOfOrder
 from studbook.records import ChampionPromotion, Record, ReleaseRecord, RollbackRecord, RollbackSet
 from studbook.records.release import Channel
 
-__all__ = ["ChannelState", "channel_history", "channel_state", "ways_back"]
+__all__ = ["ChannelState", "MoveFault", "channel_history", "channel_state", "move_faults", "ways_back"]
 
 Moves = Iterable[tuple[str, Record | None]]
 
@@ -28,8 +27,30 @@ class ChannelState(NamedTuple):
     way_back: RollbackSet | None
 
 
+class MoveFault(NamedTuple):
+    """Why a signed move moved nothing.
+
+    Attributes:
+        reason: ``order.channel`` or ``order.rollback``.
+        field: Its field that does not hold.
+        words: The same in words.
+        void_below: Whether it was in order until a move it names was voided, so that what names it was in order too.
+    """
+
+    reason: str
+    field: str
+    words: str
+    void_below: bool = False
+
+
+class _Replay(NamedTuple):
+    state: dict[str, ChannelState]
+    history: dict[str, ChannelState]
+    faults: dict[str, MoveFault]
+
+
 def channel_state(moves: Moves) -> dict[str, ChannelState]:
-    """Replay every move of the ledger.
+    """Replay every move of the ledger; one that does not follow moved nothing, see `move_faults`.
 
     Args:
         moves: Digest and record of every ReleaseRecord, ChampionPromotion and RollbackRecord, oldest first. None for a
@@ -37,27 +58,20 @@ def channel_state(moves: Moves) -> dict[str, ChannelState]:
 
     Returns:
         The state of ``shadow``, ``canary`` and ``champion``.
-
-    Raises:
-        OutOfOrder: if a move does not start from the state the moves before it left (``order.channel``), or a rollback
-            restores what is not on its channel's way back (``order.rollback``).
     """
-    return _replayed(moves)[0]
+    return _replayed(moves).state
 
 
 def channel_history(moves: Moves, channel: str) -> list[ChannelState]:
-    """Every state a channel was in, oldest first; a void move made none.
+    """Every state a channel was in, oldest first; a void move, and one that does not follow, made none.
 
     Args:
         moves: As `channel_state` takes them.
         channel: The channel.
-
-    Raises:
-        OutOfOrder: as `channel_state`.
     """
     held = list(moves)
-    found = _replayed(held)[1]
-    return [found[digest] for digest, move in held if move is not None and _channel_of(move) == channel]
+    found = _replayed(held).history
+    return [found[d] for d, move in held if d in found and move is not None and _channel_of(move) == channel]
 
 
 def ways_back(moves: Moves, channel: str) -> tuple[RollbackSet, ...]:
@@ -69,39 +83,63 @@ def ways_back(moves: Moves, channel: str) -> tuple[RollbackSet, ...]:
     Args:
         moves: As `channel_state` takes them.
         channel: The channel.
-
-    Raises:
-        OutOfOrder: as `channel_state`.
     """
-    state, history = _replayed(moves)
-    return _ways(channel, state[channel], history)
+    found = _replayed(moves)
+    return _ways(channel, found.state[channel], found.history)
 
 
-def _replayed(moves: Moves) -> tuple[dict[str, ChannelState], dict[str, ChannelState]]:
-    """The channels now, and the state that every move left its channel in."""
-    state: dict[str, ChannelState] = dict.fromkeys(get_args(Channel), ChannelState(None, None, None))
-    history: dict[str, ChannelState] = {}
+def move_faults(moves: Moves) -> dict[str, MoveFault]:
+    """The moves that moved nothing although they are well signed: digest -> why.
+
+    A move has to start from the state that the moves before it left (``order.channel``), and a rollback has to restore
+    a state on its channel's way back (``order.rollback``). What does not is passed over and not refused, or whoever
+    forged one move would keep everybody from opening the lab to throw the stolen key out.
+
+    Args:
+        moves: As `channel_state` takes them.
+    """
+    return _replayed(moves).faults
+
+
+def _replayed(moves: Moves) -> _Replay:
+    """The channels now, the state that every move left its channel in, and the moves that left none."""
+    found = _Replay(dict.fromkeys(get_args(Channel), ChannelState(None, None, None)), {}, {})
     void: set[str] = set()
     for digest, move in moves:
-        if isinstance(move, ReleaseRecord | ChampionPromotion):
-            channel = _channel_of(move)
-            back = _must_follow(state[channel], move.rollback.record, digest, void)
-            if move.rollback != back and move.rollback.record not in void:
-                raise OutOfOrder(
-                    f"move {digest[:16]}... names a way back that was never there", reason="order.rollback"
-                )
-            history[digest] = state[channel] = ChannelState(move.artifact, digest, back)
-        elif isinstance(move, RollbackRecord):
-            _must_follow(state[move.channel], move.undone, digest, void)
-            target = RollbackSet(artifact=move.artifact, record=move.restored)
-            if target not in _ways(move.channel, state[move.channel], history):
-                where = f"rollback-record {digest[:16]}: restored"
-                raise OutOfOrder("restores what was never there, or was undone", where=where, reason="order.rollback")
-            before = history[move.restored].way_back if move.restored else None
-            history[digest] = state[move.channel] = ChannelState(move.artifact, digest, before)
-        elif move is None:
+        if move is None:
             void.add(digest)
-    return state, history
+        elif isinstance(move, ReleaseRecord | ChampionPromotion | RollbackRecord):
+            channel = _channel_of(move)
+            after = _moved(channel, digest, move, found, void)
+            if isinstance(after, ChannelState):
+                found.history[digest] = found.state[channel] = after
+                continue
+            found.faults[digest] = after
+            # An honest move may name it: when that was made, this one was in order.
+            if after.void_below:
+                void.add(digest)
+    return found
+
+
+def _moved(
+    channel: str, digest: str, move: ReleaseRecord | ChampionPromotion | RollbackRecord, found: _Replay, void: set[str]
+) -> ChannelState | MoveFault:
+    """The state a move leaves its channel in, or why it leaves none."""
+    state = found.state[channel]
+    back = RollbackSet(artifact=state.artifact, record=state.record)
+    undoes = isinstance(move, RollbackRecord)
+    named, field = (move.undone, "undone") if undoes else (move.rollback.record, "rollback")
+    if named != state.record and named not in void:
+        return MoveFault("order.channel", field, "does not start from the state before it")
+    if not undoes:
+        if move.rollback != back and named not in void:
+            return MoveFault("order.rollback", field, "names a way back that was never there")
+        return ChannelState(move.artifact, digest, back)
+    if RollbackSet(artifact=move.artifact, record=move.restored) not in _ways(channel, state, found.history):
+        words = "restores what was never there, or was undone"
+        return MoveFault("order.rollback", "restored", words, bool({move.undone, move.restored} & void))
+    before = found.history[move.restored].way_back if move.restored else None
+    return ChannelState(move.artifact, digest, before)
 
 
 def _channel_of(move: Record) -> Channel:
@@ -116,10 +154,3 @@ def _ways(channel: str, state: ChannelState, history: Mapping[str, ChannelState]
             found.append(back)
         back = history[back.record].way_back if back.record else None
     return tuple(found)
-
-
-def _must_follow(state: ChannelState, named: str | None, digest: str, void: Set[str]) -> RollbackSet:
-    """The state a move really starts from; it has to name it, or a move after it that counts no longer."""
-    if state.record != named and named not in void:
-        raise OutOfOrder(f"move {digest[:16]}... does not start from the state before it", reason="order.channel")
-    return RollbackSet(artifact=state.artifact, record=state.record)

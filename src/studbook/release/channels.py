@@ -11,6 +11,7 @@ from studbook.records.release import Channel
 __all__ = ["ChannelState", "MoveFault", "channel_history", "channel_state", "move_faults", "ways_back"]
 
 Moves = Iterable[tuple[str, Record | None]]
+_Move = ReleaseRecord | ChampionPromotion | RollbackRecord
 
 
 class ChannelState(NamedTuple):
@@ -108,11 +109,10 @@ def _replayed(moves: Moves) -> _Replay:
     for digest, move in moves:
         if move is None:
             void.add(digest)
-        elif isinstance(move, ReleaseRecord | ChampionPromotion | RollbackRecord):
-            channel = _channel_of(move)
-            after = _moved(channel, digest, move, found, void)
+        elif isinstance(move, _Move):
+            after = _moved(digest, move, found, void)
             if isinstance(after, ChannelState):
-                found.history[digest] = found.state[channel] = after
+                found.history[digest] = found.state[_channel_of(move)] = after
                 continue
             found.faults[digest] = after
             # An honest move may name it: when that was made, this one was in order.
@@ -121,23 +121,34 @@ def _replayed(moves: Moves) -> _Replay:
     return found
 
 
-def _moved(
-    channel: str, digest: str, move: ReleaseRecord | ChampionPromotion | RollbackRecord, found: _Replay, void: set[str]
+def _moved(digest: str, move: _Move, found: _Replay, void: set[str]) -> ChannelState | MoveFault:
+    if isinstance(move, RollbackRecord):
+        return _rolled_back(digest, move, found, void)
+    return _released(digest, move, found, void)
+
+
+def _released(
+    digest: str, move: ReleaseRecord | ChampionPromotion, found: _Replay, void: set[str]
 ) -> ChannelState | MoveFault:
-    """The state a move leaves its channel in, or why it leaves none."""
-    state = found.state[channel]
+    """The state a release leaves its channel in, or why it leaves none."""
+    state = found.state[_channel_of(move)]
     back = RollbackSet(artifact=state.artifact, record=state.record)
-    undoes = isinstance(move, RollbackRecord)
-    named, field = (move.undone, "undone") if undoes else (move.rollback.record, "rollback")
-    if named != state.record and named not in void:
-        return MoveFault("order.channel", field, "does not start from the state before it")
-    if not undoes:
-        if move.rollback != back and named not in void:
-            return MoveFault("order.rollback", field, "names a way back that was never there")
-        return ChannelState(move.artifact, digest, back)
-    if RollbackSet(artifact=move.artifact, record=move.restored) not in _ways(channel, state, found.history):
+    if move.rollback.record not in void:
+        if move.rollback.record != state.record:
+            return MoveFault("order.channel", "rollback", "does not start from the state before it")
+        if move.rollback != back:
+            return MoveFault("order.rollback", "rollback", "names a way back that was never there")
+    return ChannelState(move.artifact, digest, back)
+
+
+def _rolled_back(digest: str, move: RollbackRecord, found: _Replay, void: set[str]) -> ChannelState | MoveFault:
+    """The state a rollback leaves its channel in, or why it leaves none."""
+    state = found.state[move.channel]
+    if move.undone != state.record and move.undone not in void:
+        return MoveFault("order.channel", "undone", "does not start from the state before it")
+    if RollbackSet(artifact=move.artifact, record=move.restored) not in _ways(move.channel, state, found.history):
         words = "restores what was never there, or was undone"
-        return MoveFault("order.rollback", "restored", words, bool({move.undone, move.restored} & void))
+        return MoveFault("order.rollback", "restored", words, move.undone in void or move.restored in void)
     before = found.history[move.restored].way_back if move.restored else None
     return ChannelState(move.artifact, digest, before)
 

@@ -203,12 +203,14 @@ def examination(found: Examination) -> Page:
 
 def verification(found: Verification) -> Page:
     """After `verify`."""
+    void = [f"{v.where}: void: {v.what}" for v in found.void]
     if found.ok:
         pin = "root of keys as pinned" if found.pinned else "root of keys NOT pinned: no key folder with its pin here"
         seen = "no witness" if found.witnessed is None else f"a witness saw {found.witnessed} entries"
         told = f"verify: ok ({found.entries} entries, {found.files} files, {found.size} bytes; {pin}; {seen})"
-        return lines(*(f"{a.where}: {a.what}" for a in found.absent), told)
-    return lines(*(f"{p.where}: {p.what}" for p in found.problems), f"verify: FAILED, {len(found.problems)} problems")
+        return lines(*(f"{a.where}: {a.what}" for a in found.absent), *void, told)
+    problems = [f"{p.where}: {p.what}" for p in found.problems]
+    return lines(*void, *problems, f"verify: FAILED, {len(problems)} problems")
 
 
 def readiness(record: ReadinessRecord) -> Page:

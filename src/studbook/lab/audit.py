@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
 
-from studbook.errors import StudbookError, printable
+from studbook.errors import NotAuthorised, StudbookError, printable
 from studbook.files import read_file
 from studbook.lab.absence import absent
 from studbook.lab.channels import alias_content
@@ -18,11 +17,12 @@ from studbook.lab.desk import Desk
 from studbook.lab.founding import PIN
 from studbook.lab.pending import read_waiting, waiting
 from studbook.lab.replay import check_record
+from studbook.lab.voided import in_force, was_in_order
 from studbook.records import LedgerEntry
 from studbook.seal import Sealed
 from studbook.workspace import MARKER, Ahead, marker_bytes
 
-__all__ = ["Absent", "Problem", "Verification", "verify"]
+__all__ = ["Absent", "Problem", "Verification", "Void", "verify"]
 
 _LIMIT = 1 << 16
 # How readers say that a file is not there.
@@ -53,6 +53,18 @@ class Absent(Struct, frozen=True):
     what: str
 
 
+class Void(Struct, frozen=True):
+    """One record that counts no longer, and that nothing in force rests on.
+
+    Attributes:
+        where: Its file.
+        what: Which revoked key signed it; or what of it does not hold, now that a record it rests on is void.
+    """
+
+    where: str
+    what: str
+
+
 class Verification(Struct, frozen=True):
     """What verify found.
 
@@ -66,6 +78,8 @@ class Verification(Struct, frozen=True):
         witnessed: How many entries a witness outside the lab saw; None without one, and then a lab that was restored
             from an old copy looks just as well.
         absent: Files that are gone by a record's leave, and records whose check needs them; neither is a problem.
+        void: Records that a revoked key signed, and those that were in order until these were voided; no problem
+            either, as long as no channel rests on them.
     """
 
     problems: tuple[Problem, ...]
@@ -75,6 +89,7 @@ class Verification(Struct, frozen=True):
     pinned: bool
     witnessed: int | None
     absent: tuple[Absent, ...]
+    void: tuple[Void, ...]
 
     @property
     def ok(self) -> bool:
@@ -87,21 +102,21 @@ def verify(desk: Desk) -> Verification:
     counted = [0, 0]
     opened: dict[str, Sealed] = {}
     gone: list[Absent] = []
+    void: list[Void] = []
     ledger = desk.workspace.ledger
     problems = [
         *_check_pin(desk),
         *_check_tail(desk),
         *_check_witness(desk),
-        *_check_files(desk, counted, opened, gone),
+        *_check_files(desk, counted, opened, gone, void),
         *_check_order(desk, opened),
     ]
-    # What a stolen key signed stays a problem forever; it must not keep everything else from being looked at.
-    if not problems or {p.where for p in problems} <= _void(desk):
-        problems += [*_check_aliases(desk), *_check_meaning(desk, opened, gone)]
+    if not problems:
+        problems += [*_check_aliases(desk), *_check_meaning(desk, opened, gone, void)]
     pinned = (desk.workspace.keys.folder / PIN).is_file()
     entries = len(ledger.entries)
     files, size = counted
-    return Verification(tuple(problems), entries, files, size, pinned, ledger.witnessed, tuple(gone))
+    return Verification(tuple(problems), entries, files, size, pinned, ledger.witnessed, tuple(gone), tuple(void))
 
 
 def _check_pin(desk: Desk) -> Iterator[Problem]:
@@ -121,7 +136,9 @@ def _check_witness(desk: Desk) -> Iterator[Problem]:
         yield Problem(printable(problem.where), printable(problem.message))
 
 
-def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone: list[Absent]) -> Iterator[Problem]:
+def _check_files(
+    desk: Desk, counted: list[int], opened: dict[str, Sealed], gone: list[Absent], void: list[Void]
+) -> Iterator[Problem]:
     workspace = desk.workspace
     expected = workspace.expected_files()
     ledger = workspace.ledger
@@ -140,7 +157,7 @@ def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone
         for path in desk.progress.track("verifying files", [*envelopes, *plain]):
             entry = envelopes.get(path)
             check = (
-                partial(_check_envelope, desk, entry, counted, opened)
+                partial(_check_envelope, desk, entry, counted, opened, void)
                 if entry
                 else partial(_check_plain, desk, path, expected[path], counted, ahead)
             )
@@ -158,8 +175,15 @@ def _check_files(desk: Desk, counted: list[int], opened: dict[str, Sealed], gone
             yield _problem(Path(found_path), "is not in the ledger; a lab holds nothing else")
 
 
-def _check_envelope(desk: Desk, entry: LedgerEntry, counted: list[int], opened: dict[str, Sealed]) -> None:
-    opened[entry.record] = desk.workspace.sealed(entry)
+def _check_envelope(
+    desk: Desk, entry: LedgerEntry, counted: list[int], opened: dict[str, Sealed], void: list[Void]
+) -> None:
+    try:
+        opened[entry.record] = desk.workspace.sealed(entry)
+    except NotAuthorised as error:
+        if error.reason != "authority.revoked":
+            raise
+        void.append(Void(printable(desk.workspace.record_path(entry)), printable(error.message)))
     counted[0] += 1
     counted[1] += entry.envelope.size
 
@@ -208,32 +232,29 @@ def _check_aliases(desk: Desk) -> Iterator[Problem]:
             yield _problem(path, f"does not say what the ledger says: {name} is {held}")
 
 
-def _void(desk: Desk) -> set[str]:
-    """The files of the records that count no longer, because a key that signed them was revoked."""
-    found = set()
-    for entry in desk.entries():
-        with suppress(StudbookError):
-            if desk.workspace.void(entry):
-                found.add(printable(desk.workspace.record_path(entry)))
-    return found
-
-
-def _check_meaning(desk: Desk, opened: Mapping[str, Sealed], gone: list[Absent]) -> Iterator[Problem]:
+def _check_meaning(desk: Desk, opened: Mapping[str, Sealed], gone: list[Absent], void: list[Void]) -> Iterator[Problem]:
     """Every record against the records it cites: claims, gates, moves, decisions decided again."""
     places = {str(desk.workspace.blob_path(digest)) for digest in absent(desk)}
+    held = in_force(desk)
     for entry in desk.entries():
-        if desk.workspace.void(entry):
+        sealed = opened.get(entry.record)
+        if sealed is None:
             continue
         path = desk.workspace.record_path(entry)
         try:
-            check_record(desk.at(entry.sequence), entry, opened.get(entry.record))
+            check_record(desk.at(entry.sequence), entry, sealed)
         except StudbookError as error:
             if error.reason in _MISSING and error.where in places:
-                gone.append(
-                    Absent(printable(path), f"not held against {Path(error.where).name[:16]}..., which is gone")
-                )
-            else:
+                text = f"not held against {Path(error.where).name[:16]}..., which is gone"
+                gone.append(Absent(printable(path), text))
+            elif not was_in_order(desk, entry, sealed):
                 yield _problem(path, error.message)
+            elif channel := held.get(entry.record):
+                text = f"{error.message}; {channel} rests on this, and it rests on what a revoked key signed"
+                yield _problem(path, f"{text}: roll {channel} back, or release another model")
+            else:
+                text = f"rests on what a revoked key signed: {error.message}"
+                void.append(Void(printable(path), printable(text)))
 
 
 def _problem(path: Path, what: str) -> Problem:

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from studbook.environment import environment_class
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError, printable
 from studbook.lab.progress import Progress, Silent
@@ -121,13 +123,31 @@ class Desk:
         self.progress: Progress = progress or Silent()
         ring = KeyRing(keys or default_keys(path), passphrase)
         self.workspace = Workspace(path, ring, writer=writer, still=still, witness=witness, older=older)
-        self.header = make_header(self.workspace.root.header.owner)
         self.position: int | None = None
+
+    @property
+    def header(self) -> Header:
+        """The header of what is written now.
+
+        It counts the keys that were revoked, for what a revocation voided stays in the ledger, and the same work done
+        again has to be another record.
+        """
+        made = make_header(self.workspace.root.header.owner)
+        revoked = {r.subject.digest for r in self.workspace.authority().revocations if r.subject.type == "key"}
+        if not revoked:
+            return made
+        return replace(made, environment=f"{made.environment} revoked-keys-{len(revoked)}")
 
     def at(self, position: int) -> Desk:
         """The same lab as it was before the ledger entry with this sequence number; only for reading."""
         earlier = copy(self)
         earlier.position = position
+        return earlier
+
+    def as_seen(self, position: int) -> Desk:
+        """The same lab for somebody who knows of no key revocation that entered at or after a position; only for reading."""
+        earlier = copy(self)
+        earlier.workspace = self.workspace.as_seen(position)
         return earlier
 
     def entries(self) -> list[LedgerEntry]:

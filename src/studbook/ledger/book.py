@@ -108,9 +108,11 @@ class Ledger:
         self._hold_against_witness(seen)
         return chain.root
 
-    def authority(self, position: int | None = None, day: str = "", kind: str = LedgerEntry.kind()) -> Authority:
+    def authority(
+        self, position: int | None = None, day: str = "", kind: str = LedgerEntry.kind(), seen: int | None = None
+    ) -> Authority:
         """The authority at a position, that of the next entry by default; see `studbook.seal.Succession.at`."""
-        return self._chain.authority(position, day, kind)
+        return self._chain.authority(position, day, kind, seen)
 
     def entered(self, entry: LedgerEntry, data: bytes, where: object) -> Succession:
         """What an entry that brings a root or a revocation would make of the authority, if it is accepted."""

@@ -126,9 +126,11 @@ class Chain:
         """The origin of this ledger's checkpoints."""
         return origin_of(self.root.lab)
 
-    def authority(self, position: int | None = None, day: str = "", kind: str = _LINE) -> Authority:
+    def authority(
+        self, position: int | None = None, day: str = "", kind: str = _LINE, seen: int | None = None
+    ) -> Authority:
         """The authority at a position (`Succession.at`), that of the next entry by default."""
-        return self._reign.at(len(self.entries) if position is None else position, day, kind)
+        return self._reign.at(len(self.entries) if position is None else position, day, kind, seen)
 
     def accept(self, line: bytes) -> None:
         """Verify the next line and take it in; nothing changes if it is refused.

@@ -68,7 +68,7 @@ class Succession:
             raise RecordRefused("is neither a root nor a revocation", where=where, reason="record.kind")
         self._revoked = [*self._revoked, (entry.sequence, sealed.record)]
 
-    def at(self, position: int, day: str = "", kind: str = "") -> Authority:
+    def at(self, position: int, day: str = "", kind: str = "", seen: int | None = None) -> Authority:
         """The authority at one position.
 
         Args:
@@ -76,10 +76,11 @@ class Succession:
             day: Its UTC day, YYYY-MM-DD; empty for a ledger line, which carries its own time.
             kind: Kind of the record to verify. Revocations and the ledger's own lines are held against what was revoked
                 before them, every other kind against all that is known today.
+            seen: Leave out revocations that entered at or after this position; none is left out by default.
         """
         reigned = [i for i, (since, _, _) in enumerate(self._roots) if since <= position]
         current = reigned[-1] if reigned else 0
-        known = self._revoked
+        known = [(entered, r) for entered, r in self._revoked if seen is None or entered < seen]
         if kind in _AS_IT_WAS:
             known = [(entered, r) for entered, r in known if entered < position + (kind != Revocation.kind())]
         previous = self._roots[current - 1][2] if current else None

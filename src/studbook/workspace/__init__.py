@@ -234,7 +234,16 @@ class Workspace(Store):
         sealed = unseal(envelope, authority, kind)
         if sealed.record != record:
             raise DigestDiffers("the envelope holds another record", where=kind)
-        if sealed.digest in self._by_digest or sealed.digest in new.records:
+        held = self.entry(sealed.digest)
+        if held is not None and self.void(held):
+            text = f"{kind} {sealed.digest[:16]}... entered under a key that was revoked, and counts no longer"
+            raise OutOfOrder(
+                text,
+                advice="Make it anew; the same record never enters twice.",
+                where=self.record_path(held),
+                reason="ledger.void",
+            )
+        if held is not None or sealed.digest in new.records:
             return sealed.digest
         for cited in record.references():
             if cited not in self._by_digest and cited not in new.records:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from studbook.errors import DigestDiffers, NotAuthorised, UsageError
 from studbook.files import make_folder, read_file, replace_file
 from studbook.ledger import Ledger, Witness
 from studbook.records import KINDS, Blob, LedgerEntry, Record, Root, Zone, canonical
-from studbook.seal import AUTHORITY_KINDS, KeyRing, Sealed, unseal
+from studbook.seal import AUTHORITY_KINDS, Authority, KeyRing, Sealed, unseal
 from studbook.workspace.places import FORMAT, MARKER, marker_bytes
 
 __all__ = ["Store"]
@@ -45,6 +46,13 @@ class Store:
         self._records: dict[str, Record] = {}
         self._folders: dict[tuple[str, str], Path] = {}
         self._paths: dict[tuple[str, str, str], Path] = {}
+        self._seen: int | None = None
+
+    def as_seen(self, position: int) -> Self:
+        """The same lab for a reader to whom no revocation counts that entered at or after a position; only for reading."""
+        earlier = copy(self)
+        earlier._seen, earlier._records = position, {}
+        return earlier
 
     @property
     def root(self) -> Root:
@@ -78,7 +86,7 @@ class Store:
 
     def void(self, entry: LedgerEntry) -> bool:
         """Whether a record counts no longer, because a key that signed it was revoked at or before its entry."""
-        known = self.ledger.authority(entry.sequence, entry.time[:10], entry.record_kind)
+        known = self._authority(entry)
         if entry.record in self._records or not known.revocations:
             return False
         try:
@@ -99,8 +107,7 @@ class Store:
         data = read_file(path, _ENVELOPE_LIMIT)
         if hashlib.sha256(data).hexdigest() != entry.envelope.sha256:
             raise DigestDiffers("is not the envelope that was recorded", where=path)
-        authority = self.ledger.authority(entry.sequence, entry.time[:10], entry.record_kind)
-        sealed = unseal(data, authority, path)
+        sealed = unseal(data, self._authority(entry), path)
         if sealed.digest != entry.record:
             raise DigestDiffers("holds another record than the ledger says", where=path)
         self._records[entry.record] = sealed.record
@@ -181,6 +188,9 @@ class Store:
         """A folder below ``cache`` as an earlier run left it, for long work that goes on where it stopped."""
         make_folder(folder := self.path / "cache" / "resume" / name)
         return folder
+
+    def _authority(self, entry: LedgerEntry) -> Authority:
+        return self.ledger.authority(entry.sequence, entry.time[:10], entry.record_kind, self._seen)
 
     def _folder(self, zone: str, name: str) -> Path:
         """A folder of a zone; paths are slow to build and to compare, and those of every record are wanted often."""

@@ -11,7 +11,7 @@ from lab_fixtures import PARENTS, PERSON, Place, founder, lab_files, rewrite, ru
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError
 from studbook.lab import Lab
 from studbook.lab.absence import check_clearing, check_tombstone
-from studbook.records import ClearingRecord, Tombstone, replace
+from studbook.records import ClearingRecord, OperatorReceipt, Tombstone, replace
 
 
 def blob(lab: Lab, name: str) -> Path:
@@ -101,6 +101,21 @@ def test_a_clearing_that_lets_more_go_than_receipts_make_is_a_lie(old_lab: Place
         more = record.blobs[0].__class__(sha256=lab.desk.find_model(named), size=1)
         with pytest.raises(DigestDiffers, match="do not make"):
             check_clearing(lab.desk, replace(record, blobs=(*record.blobs, more)))
+
+
+def test_a_forged_clearing_of_a_winner_in_a_channel_is_found(new_lab: Place) -> None:
+    """Its receipt makes it again, but docs/living.md promises that it stays: a rollback must not have to wait for it."""
+    with new_lab.open() as lab:
+        winner = lab.round("rot").released
+        assert winner
+        receipt, made = next((d, r) for d, r in lab.desk.all(OperatorReceipt) if r.output.sha256 == winner)
+        forged = ClearingRecord(header=lab.desk.header, receipts=(receipt,), blobs=(made.output,))
+        with pytest.raises(DigestDiffers, match="was in a channel"):
+            check_clearing(lab.desk, forged)
+        lab.desk.workspace.commit(forged)
+        lab.desk.workspace.discard(winner)
+        place = str(lab.desk.workspace.record_path(lab.desk.entries()[-1]))
+        assert place in {p.where for p in lab.verify().problems}
 
 
 def test_a_withdrawn_parent_is_gone_and_the_lab_is_still_explained(old_lab: Place) -> None:

@@ -9,6 +9,7 @@ from studbook.errors import DigestDiffers, OutOfOrder
 from studbook.lab.desk import Desk
 from studbook.records import (
     KINDS,
+    ArchiveRecord,
     Blob,
     CandidateManifest,
     ClearingRecord,
@@ -17,6 +18,7 @@ from studbook.records import (
     SourceManifest,
     SuiteManifest,
     Tombstone,
+    ViabilityDecision,
 )
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "check_tombstone",
     "held_elsewhere",
     "members",
+    "retained",
     "withdrawn",
 ]
 
@@ -97,8 +100,20 @@ def check_tombstone(desk: Desk, record: Tombstone) -> None:
         raise DigestDiffers("lets files go that are not the withdrawn artifact's alone", where="tombstone: blobs")
 
 
+def retained(desk: Desk) -> set[str]:
+    """Artifacts that must stay: of channels now and on every way back, winners, and what anything was bred from."""
+    found = {s.artifact for channel in desk.channels() for s in desk.history(channel) if s.artifact}
+    found |= {d.chosen for _, d in desk.all(ViabilityDecision) if d.chosen}
+    found |= {d for _, t in desk.all(LineageTemplate) for d in (t.base, *t.parents)}
+    return found
+
+
 def check_clearing(desk: Desk, record: ClearingRecord) -> None:
-    """A clearing lets go only what the receipts it cites make again, to the bit, on any machine.
+    """A clearing lets go only what the receipts it cites make again, to the bit, on any machine, and what nothing needs.
+
+    Args:
+        desk: The lab as it is before the record.
+        record: The clearing.
 
     Raises:
         DigestDiffers: if it does not.
@@ -114,6 +129,12 @@ def check_clearing(desk: Desk, record: ClearingRecord) -> None:
     used = {d for _, t in desk.all(LineageTemplate) for d in (t.base, *t.parents)}
     if any(b.sha256 not in made or b.sha256 in sources or b.sha256 in used for b in record.blobs):
         raise DigestDiffers("lets files go that its receipts do not make", where="clearing: blobs")
+    kept, closed = retained(desk), {c.artifact for _, a in desk.all(ArchiveRecord) for c in a.candidates}
+    needed = [m for _, m in desk.candidates() if m.artifact.sha256 in kept or m.artifact.sha256 not in closed]
+    held = {digest for manifest in needed for digest in members(desk, manifest)}
+    if any(b.sha256 in held for b in record.blobs):
+        text = "lets files go of what was in a channel, won a decision, was bred from, or waits for a decision"
+        raise DigestDiffers(text, where="clearing: blobs")
 
 
 def _there(desk: Desk, digest: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from studbook.errors import OutOfOrder, UsageError
-from studbook.lab.absence import absent, held_elsewhere, members, withdrawn
+from studbook.lab.absence import absent, check_clearing, held_elsewhere, members, retained, withdrawn
 from studbook.lab.desk import Desk, plain_text
 from studbook.lab.history import Descendant, descendants
 from studbook.lab.pending import Signed, sign
@@ -27,7 +27,6 @@ from studbook.records import (
     OperatorReceipt,
     SourceManifest,
     Tombstone,
-    ViabilityDecision,
 )
 
 __all__ = ["Cleared", "Usage", "Withdrawal", "clear", "finish_withdrawals", "usage", "withdraw"]
@@ -136,6 +135,7 @@ def clear(desk: Desk, *, dry_run: bool = False) -> Cleared:
     if blobs:
         receipts = tuple(dict.fromkeys(receipt for _, receipt, _ in found))
         cleared = ClearingRecord(header=desk.header, receipts=receipts, blobs=tuple(blobs.values()))
+        check_clearing(desk, cleared)
         record = desk.workspace.commit(cleared)
     for digest in blobs:
         desk.workspace.discard(digest)
@@ -202,7 +202,7 @@ def _find(desk: Desk, name: str) -> tuple[str, SourceManifest | CandidateManifes
 
 def _clearable(desk: Desk) -> list[tuple[CandidateManifest, str, tuple[Blob, ...]]]:
     """Candidates whose bytes may go: manifest, receipt, files."""
-    kept, gone = _retained(desk), absent(desk)
+    kept, gone = retained(desk), absent(desk)
     closed = {c.artifact for _, a in desk.all(ArchiveRecord) for c in a.candidates}
     found = {}
     for _, manifest in desk.candidates():
@@ -219,16 +219,6 @@ def _clearable(desk: Desk) -> list[tuple[CandidateManifest, str, tuple[Blob, ...
         if spare:
             found[artifact] = (manifest, manifest.receipt, spare)
     return list(found.values())
-
-
-def _retained(desk: Desk) -> set[str]:
-    """Artifacts that must stay: of channels now and on every way back, winners, and what anything was bred from."""
-    found = {s.artifact for channel in desk.channels() for s in desk.history(channel) if s.artifact}
-    found |= {s.artifact for _, d in desk.all(ViabilityDecision) for s in d.standings if s.manifest == d.chosen}
-    found |= {d.chosen for _, d in desk.all(ViabilityDecision) if d.chosen}
-    found |= {m.artifact.sha256 for digest, m in desk.candidates() if digest in found}
-    found |= {d for _, t in desk.all(LineageTemplate) for d in (t.base, *t.parents)}
-    return found
 
 
 def _sources_here(desk: Desk, manifest: CandidateManifest, gone: Mapping[str, str]) -> bool:

@@ -367,7 +367,7 @@ class Workspace(Store):
         self._staging.clear()
         shutil.rmtree(self.path / "cache" / "work", ignore_errors=True)
         for partial in self.path.glob("*/**/*.partial"):
-            if partial.parent.name in {"audit", "channels"}:
+            if partial.parent.name in {"audit", "channels", "pending"}:
                 partial.unlink()
 
     def _cut_lost_entries(self) -> None:

@@ -193,6 +193,41 @@ def test_what_a_channel_points_at_is_not_withdrawn(old_lab: Place) -> None:
         assert path.exists()
 
 
+@pytest.fixture
+def waits(new_lab: Place) -> tuple[Place, str, str]:
+    """A lab with a round's winner in shadow no longer, whose withdrawal waits for bob; winner, and what waits."""
+    with new_lab.open() as lab:
+        lab.keys.new("bob", ["tombstone/1"], PERSON)
+        lab.keys.rotate(PERSON, needs={"tombstone/1": 2})
+        winner = lab.round("rot").released
+        assert winner
+        lab.rollback("shadow")
+        found = lab.withdraw(winner, PERSON, "why")
+        assert not found.signed.committed
+    return new_lab, winner, found.signed.digest
+
+
+def test_a_withdrawal_that_waited_is_refused_once_a_channel_points_at_the_model(waits: tuple[Place, str, str]) -> None:
+    place, winner, waiting = waits
+    with place.open() as lab:
+        lab.release(winner, "shadow")
+        with pytest.raises(OutOfOrder, match="shadow points at it") as caught:
+            lab.approve(waiting, "bob")
+        assert caught.value.reason == "lab.deployed"
+        assert blob(lab, winner).is_file()
+    with place.open() as lab:
+        assert blob(lab, winner).is_file()
+
+
+def test_the_last_signature_of_a_withdrawal_deletes_the_bytes(waits: tuple[Place, str, str]) -> None:
+    place, winner, waiting = waits
+    with place.open() as lab:
+        path = blob(lab, winner)
+        assert lab.approve(waiting, "bob").committed  # type: ignore[union-attr]
+        assert not path.exists()
+        assert lab.verify().ok
+
+
 def test_a_withdrawal_that_a_crash_cut_short_is_finished_by_the_next_writer(old_lab: Place) -> None:
     with old_lab.open() as lab:
         path = blob(lab, PARENTS[0])

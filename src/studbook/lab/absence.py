@@ -26,6 +26,7 @@ __all__ = [
     "check_clearing",
     "check_not_withdrawn",
     "check_tombstone",
+    "check_undeployed",
     "held_elsewhere",
     "members",
     "retained",
@@ -83,12 +84,31 @@ def held_elsewhere(desk: Desk, artifact: str) -> set[str]:
     return found
 
 
-def check_tombstone(desk: Desk, record: Tombstone) -> None:
-    """A tombstone speaks of the manifest it cites, and lets nothing go that belongs to anything else.
+def check_undeployed(desk: Desk, artifact: str) -> None:
+    """Refuse to withdraw what a channel points at.
 
     Raises:
-        DigestDiffers: if it does not.
+        OutOfOrder: naming the channel; ``lab.deployed``.
     """
+    for channel, state in desk.channels().items():
+        if state.artifact == artifact:
+            advice = f"Move the channel first: studbook rollback {channel}, or release another model."
+            where = desk.name_of(artifact)
+            raise OutOfOrder(f"{channel} points at it", where=where, advice=advice, reason="lab.deployed")
+
+
+def check_tombstone(desk: Desk, record: Tombstone) -> None:
+    """A tombstone speaks of the manifest it cites, and lets nothing go that a channel points at or anything else has.
+
+    Args:
+        desk: The lab as it is before the record.
+        record: The tombstone.
+
+    Raises:
+        OutOfOrder: if a channel points at what it withdraws; ``lab.deployed``.
+        DigestDiffers: if it speaks of something else.
+    """
+    check_undeployed(desk, record.artifact)
     entry = desk.workspace.entry(record.withdrawn)
     manifest = desk.workspace.get(record.withdrawn, KINDS[entry.record_kind]) if entry else None
     if not isinstance(manifest, SourceManifest | CandidateManifest) or manifest.artifact.sha256 != record.artifact:

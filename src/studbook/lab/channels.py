@@ -12,11 +12,13 @@ from studbook.lab.entering import check_entering
 from studbook.lab.gates import CLAIM, champion_template_for, shadow_template
 from studbook.lab.pending import Signed, approve_pending, sign
 from studbook.lab.stages import decision_for
+from studbook.lab.storage import finish_withdrawals
 from studbook.records import (
     ChampionPromotion,
     ParentApproval,
     Record,
     ReleaseRecord,
+    Tombstone,
     ViabilityDecision,
     digest,
 )
@@ -137,6 +139,8 @@ def finish_aliases(desk: Desk) -> None:
 def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
     """A person signs a record that waits; the last signature commits it, if the lab still carries it.
 
+    With a tombstone the bytes go at once.
+
     Raises:
         StudbookError: as `approve_pending`; and if a gate of a promotion does not hold any longer, or another policy came
             into force meanwhile. Then nothing is written.
@@ -144,6 +148,8 @@ def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
     found = approve_pending(desk, name, person, check_entering)
     if found.committed and isinstance(found.record, ChampionPromotion):
         sync_aliases(desk)
+    if found.committed and isinstance(found.record, Tombstone):
+        finish_withdrawals(desk)
     return found
 
 

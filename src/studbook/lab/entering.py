@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
+from studbook.lab.absence import check_tombstone
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.gates import champion_template_for, recorded_shadow_template
@@ -23,6 +24,7 @@ from studbook.records import (
     Record,
     RollbackSet,
     StageApproval,
+    Tombstone,
     ViabilityDecision,
     digest,
 )
@@ -48,6 +50,8 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
         check_next(desk, record, "policy")
     elif isinstance(record, StageApproval):
         check_approval(desk, record)
+    elif isinstance(record, Tombstone):
+        check_tombstone(desk, record)
     elif isinstance(record, ChampionPromotion):
         require_unrevoked(desk, record.artifact)
         if record.basis == "first":

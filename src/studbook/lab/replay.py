@@ -8,7 +8,7 @@ from typing import Any
 
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab import judging
-from studbook.lab.absence import check_clearing, check_tombstone
+from studbook.lab.absence import check_clearing
 from studbook.lab.comparing import check_producer, check_report
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_shadow
@@ -43,7 +43,6 @@ from studbook.records import (
     SearchReceipt,
     SourceManifest,
     SuitesLock,
-    Tombstone,
     ViabilityDecision,
     digest,
 )
@@ -207,6 +206,5 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     RollbackRecord: check_rollback,
     SearchReceipt: check_search,
     ClearingRecord: check_clearing,
-    Tombstone: check_tombstone,
     ChannelSnapshot: check_snapshot,
 }

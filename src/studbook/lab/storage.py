@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from studbook.errors import OutOfOrder, UsageError
-from studbook.lab.absence import absent, check_clearing, held_elsewhere, members, retained, withdrawn
+from studbook.lab.absence import absent, check_clearing, check_undeployed, held_elsewhere, members, retained, withdrawn
 from studbook.lab.desk import Desk, plain_text
 from studbook.lab.history import Descendant, descendants
 from studbook.lab.pending import Signed, sign
@@ -160,10 +160,7 @@ def withdraw(desk: Desk, name: str, person: str, reason: str) -> Withdrawal:
     """
     digest, manifest = _find(desk, name)
     artifact = manifest.artifact.sha256
-    for channel, state in desk.channels().items():
-        if state.artifact == artifact:
-            advice = f"Move the channel first: studbook rollback {channel}, or release another model."
-            raise OutOfOrder(f"{channel} points at it", where=manifest.name, advice=advice, reason="lab.deployed")
+    check_undeployed(desk, artifact)
     again = next((s for _, s in desk.all(Tombstone) if s.withdrawn == digest), None)
     if again is not None:
         raise OutOfOrder(f"was withdrawn by {again.withdrawn_by}", where=manifest.name, reason="lab.withdrawn")

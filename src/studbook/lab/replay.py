@@ -13,6 +13,15 @@ from studbook.lab.comparing import check_producer, check_report
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_shadow
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
+from studbook.lab.measured import (
+    check_contamination,
+    check_floor,
+    check_name,
+    check_ready,
+    check_scorecard,
+    check_smoke,
+    check_suite,
+)
 from studbook.lab.publish import check_snapshot
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
 from studbook.lab.rollbacks import check_rollback
@@ -28,7 +37,9 @@ from studbook.records import (
     ClearingRecord,
     CompatibilityReport,
     ConfirmationRecord,
+    ContaminationReceipt,
     FailureCluster,
+    FloorReport,
     LedgerEntry,
     LineageTemplate,
     ModelSource,
@@ -36,12 +47,16 @@ from studbook.records import (
     Policy,
     ProducerSignature,
     PromotionTemplate,
+    ReadinessRecord,
     Record,
     ReleaseRecord,
     RollbackRecord,
+    RuntimeSmoke,
+    Scorecard,
     SealedOpening,
     SearchReceipt,
     SourceManifest,
+    SuiteManifest,
     SuitesLock,
     ViabilityDecision,
     digest,
@@ -142,6 +157,7 @@ def _candidate(desk: Desk, record: CandidateManifest) -> None:
 
 
 def _source(desk: Desk, record: SourceManifest) -> None:
+    check_name(desk, record)
     check_source(desk, record)
     if isinstance(record.source, ModelSource | CheckpointSource):
         check_claim(record.source.claim, {record.source.claim: desk.sound(record.artifact.sha256)})
@@ -151,6 +167,9 @@ def _cluster(desk: Desk, record: FailureCluster) -> None:
     result = desk.scorecard(record.evidence).tasks()[record.label]
     if (record.of, record.failed) != (len(result.correct), len(result.correct) - result.right):
         raise DigestDiffers("its counts are not those of the scorecard it cites")
+    receipt = desk.workspace.get(record.contamination, ContaminationReceipt)
+    if receipt.training != record.training_slice or not receipt.clean or set(record.suites) - set(receipt.suites):
+        raise DigestDiffers("its training rows were not compared with its suites, or stand in them")
 
 
 def _baselines(desk: Desk, record: BaselineReceipt) -> None:
@@ -207,4 +226,10 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     SearchReceipt: check_search,
     ClearingRecord: check_clearing,
     ChannelSnapshot: check_snapshot,
+    Scorecard: check_scorecard,
+    RuntimeSmoke: check_smoke,
+    FloorReport: check_floor,
+    SuiteManifest: check_suite,
+    ContaminationReceipt: check_contamination,
+    ReadinessRecord: check_ready,
 }

@@ -1,0 +1,212 @@
+"""What was measured, held to everything about it that can be told without measuring again.
+
+Whether a model really gave the answers that a scorecard lists is taken at its word (docs/policy.md). That there is one for
+every item of the suites in force, that the verdicts follow from them, and that suites, floor reports, comparisons with
+training rows and readiness records say what the lab's own files say, is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from studbook.errors import DigestDiffers
+from studbook.evaluation.contamination import compare_with_suites, parse_rows
+from studbook.evaluation.floor import floor_rows
+from studbook.evaluation.scorecards import SMOKE_PROMPTS, SuiteFile
+from studbook.evaluation.scorers import Answers, judge
+from studbook.evaluation.suites import known_items, scorer_sha256
+from studbook.lab.desk import Desk
+from studbook.lab.rederive import require
+from studbook.records import (
+    ContaminationReceipt,
+    FloorReport,
+    LicenceSource,
+    ReadinessRecord,
+    RuntimeSmoke,
+    Scorecard,
+    SourceManifest,
+    SuiteManifest,
+    SuiteResult,
+    digest,
+)
+
+__all__ = [
+    "check_contamination",
+    "check_floor",
+    "check_name",
+    "check_ready",
+    "check_scorecard",
+    "check_smoke",
+    "check_suite",
+]
+
+_FIELD = "measured.field"
+_CRITERIA = ("reproduce", "reject", "explain", "verify", "rollback")
+# Scores are recorded in millionths.
+_ROUNDING = 1e-6
+
+
+def check_scorecard(desk: Desk, record: Scorecard) -> None:
+    """A scorecard answers every item of every suite in force for its role, once, and judges the answers by their marks.
+
+    Args:
+        desk: The lab as it was before the record.
+        record: The scorecard.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+    """
+    locked = {d: desk.workspace.get(d, SuiteManifest) for d in desk.suites_lock[1].suites}
+    wanted = tuple(d for d, manifest in locked.items() if manifest.role == record.role)
+    sizes = [m.value for m in record.cost if m.unit == "bytes"]
+    facts = {
+        "results": (tuple(r.suite for r in record.results), wanted),
+        "cost": (sizes, [float(desk.workspace.blob_size(record.artifact))]),
+        "agreement": (0 <= record.agreement.agreed <= record.agreement.sampled, True),
+    }
+    require("scorecard", facts, _FIELD)
+    for result in record.results:
+        _check_result(result, locked[result.suite])
+
+
+def check_smoke(_desk: Desk, record: RuntimeSmoke) -> None:
+    """A smoke that passed was finite and the same twice, and no tokens are no outputs.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+    """
+    silent = digest([[] for _ in SMOKE_PROMPTS])
+    facts = {
+        "passed": (record.passed and not (record.finite and record.deterministic), False),
+        "tokens": (record.tokens >= 0 and (record.tokens == 0) == (record.outputs_sha256 == silent), True),
+    }
+    require("runtime-smoke", facts, _FIELD)
+
+
+def check_floor(_desk: Desk, record: FloorReport) -> None:
+    """Of a suite's answerers the oracle passes, and nobody else does.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+    """
+    names = [row.answerer for row in record.rows]
+    passed = [row.answerer for row in record.rows if row.verdict == "pass"]
+    facts = {
+        "rows": (len(names) > 1 and len(set(names)) == len(names), True),
+        "rows.verdict": (passed, ["oracle"]),
+    }
+    require("floor-report", facts, _FIELD)
+
+
+def check_suite(desk: Desk, record: SuiteManifest) -> None:
+    """A suite's counts are those of its items, and its floor report comes out again of the same scorer.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+        StudbookError: any of its kinds, if its items are not there.
+    """
+    data = desk.workspace.blob(record.items.sha256)
+    items = known_items(data, f"items of {record.name}")
+    floor = desk.workspace.get(record.floor, FloorReport)
+    facts: dict[str, tuple[object, object]] = {
+        "items.size": (record.items.size, len(data)),
+        "count": (record.count, len(items)),
+    }
+    if record.scorer_sha256 == scorer_sha256():
+        # Another version's scorer may have judged otherwise; a suite frozen under it is not used any more.
+        facts["floor"] = (floor.rows, floor_rows(items, record.scorer, record.pass_mark, record.max_new_tokens))
+    require(f"suite {record.name}", facts, _FIELD)
+
+
+def check_contamination(desk: Desk, record: ContaminationReceipt) -> None:
+    """Compare the training rows with the suites again.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+        StudbookError: any of its kinds, if rows or items are not there.
+    """
+    rows = parse_rows(desk.workspace.blob(record.training), f"training slice {record.training[:16]}")
+    again = compare_with_suites(record.header, record.training, rows, _suites(desk, record.suites))
+    fields = ("training_rows", "items", "shared_prompts", "shared_items", "clean")
+    require("contamination", {f: (getattr(record, f), getattr(again, f)) for f in fields}, _FIELD)
+
+
+def check_ready(desk: Desk, record: ReadinessRecord) -> None:
+    """A readiness record speaks of the whole ledger before it, and of five criteria.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+    """
+    position = len(desk.entries())
+    facts = {
+        "entries": (record.entries, position),
+        "head": (record.head, desk.workspace.ledger.entries[position].previous),
+        "criteria": (tuple(c.name for c in record.criteria), _CRITERIA),
+        "ready": (record.ready, all(c.passed for c in record.criteria)),
+    }
+    require("readiness", facts, _FIELD)
+
+
+def check_name(desk: Desk, record: SourceManifest) -> None:
+    """What is registered is not called as something else was called already, or as a channel or a digest.
+
+    Raises:
+        DigestDiffers: naming whose name it is; ``measured.name``.
+    """
+    if isinstance(record.source, LicenceSource):
+        return
+    named = {m.artifact.sha256 for _, m in desk.all(SourceManifest) if _called(m, record.name)}
+    named |= {c.artifact.sha256 for _, c in desk.candidates() if c.name == record.name}
+    taken = named - {record.artifact.sha256}
+    if taken or record.name in desk.channels() or re.fullmatch(r"[0-9a-f]{8,64}", record.name):
+        whose = f"{sorted(taken)[0][:12]} is called that" if taken else "it would be taken for something else"
+        raise DigestDiffers(
+            f"cannot be called {record.name}: {whose}",
+            where=f"source {record.name}: name",
+            advice="Name models by their digest until you know who registered this, and with which key.",
+            reason="measured.name",
+        )
+
+
+def _check_result(result: SuiteResult, suite: SuiteManifest) -> None:
+    """One suite's answers; of a run that went wrong there are none, and nothing passes on it."""
+    lists = (result.correct, result.logliks, result.briers)
+    judged = result.verdict in ("pass", "fail")
+    counts = [suite.count if judged else 0] * len(lists)
+    facts: dict[str, tuple[object, object]] = {
+        "cluster": (result.cluster, suite.cluster),
+        "dimension": (result.dimension, suite.dimension),
+        "expected_calls": (result.expected_calls, suite.count),
+        "correct": ([len(found) for found in lists], counts),
+    }
+    if judged:
+        # Millionths of a Brier score round up to 2 at most, and a log-likelihood to 0.
+        answers = Answers(
+            [c == "1" for c in result.correct],
+            [v / 1e6 for v in result.logliks],
+            [v / 1e6 for v in result.briers],
+            result.actual_calls,
+        )
+        again = judge(answers, suite.count, suite.scorer, suite.pass_mark)
+        close = suite.scorer == "proper-scores" and abs(again.score - suite.pass_mark) <= _ROUNDING
+        facts |= {
+            "items_before": (result.items_before, suite.items.sha256),
+            "items_after": (result.items_after, suite.items.sha256),
+            "actual_calls": (result.actual_calls, suite.count),
+            "verdict": (result.verdict, result.verdict if close else again.verdict),
+        }
+    require(f"scorecard: {suite.name}", facts, _FIELD)
+
+
+def _suites(desk: Desk, digests: Sequence[str]) -> list[SuiteFile]:
+    found = []
+    for held in digests:
+        manifest = desk.workspace.get(held, SuiteManifest)
+        path = desk.workspace.blob_path(manifest.items.sha256)
+        found.append(SuiteFile(held, manifest, path, known_items(desk.workspace.blob(manifest.items.sha256), path)))
+    return found
+
+
+def _called(manifest: SourceManifest, name: str) -> bool:
+    return manifest.name == name and not isinstance(manifest.source, LicenceSource)

@@ -13,7 +13,8 @@ import pytest
 from lab_fixtures import CLUSTER, PERSON, Place
 from studbook import workspace
 from studbook.errors import StudbookError
-from studbook.lab import Lab, channels, pending
+from studbook.lab import Lab
+from studbook.lab import clock as clock_module
 from studbook.lab.pending import Signed
 from studbook.lab.replay import check_record
 from studbook.records import Record, ViabilityDecision
@@ -86,7 +87,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
             def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
                 return datetime.now(UTC) + timedelta(hours=hours)
 
-        for module in (workspace, channels, pending):
+        for module in (workspace, clock_module):
             monkeypatch.setattr(module, "datetime", Shifted)
 
     return set_to

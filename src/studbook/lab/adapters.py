@@ -17,7 +17,7 @@ from studbook.breeding.recompute import check_receipt
 from studbook.breeding.template import draft, operator_fields
 from studbook.errors import OutOfOrder, ParentsDoNotFit, UsageError
 from studbook.files import write_new
-from studbook.lab import breeding, checkpoints, judging
+from studbook.lab import breeding, checkpoints, clock, judging
 from studbook.lab.approvals import require_approved
 from studbook.lab.desk import Desk, plain_name
 from studbook.lab.generations import require_depth
@@ -173,7 +173,7 @@ def breed_fused(desk: Desk, label: str, names: Sequence[str], today: date | None
     sources = [_registered(desk, name) for name in (names[1:] if onto else names)]
     base = _base_of(desk, sources)
     used = (base, *(s.artifact.sha256 for s in sources))
-    require_approved(desk, label, used, today or date.today())
+    require_approved(desk, label, used, today or clock.today())
     if onto not in (None, base) and onto not in builds(desk, base):
         raise ParentsDoNotFit(
             f"is not the packages' base {desk.name_of(base)}, and no receipt of this lab says that it was quantised from it",

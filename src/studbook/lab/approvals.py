@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import Literal
 
 from studbook.errors import OutOfOrder, UsageError, printable
+from studbook.lab import clock
 from studbook.lab.desk import Desk, plain_name, plain_text
 from studbook.records import ParentApproval
 from studbook.registry.approval import Selection, select_approved_parents
@@ -27,9 +28,9 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
     """
     artifact = desk.find_model(name)
     sources = desk.registered()
-    until = until or (date.today() + timedelta(days=365)).isoformat()
+    until = until or (clock.today() + timedelta(days=365)).isoformat()
     try:
-        passed = date.fromisoformat(until) < date.today()
+        passed = date.fromisoformat(until) < clock.today()
         passed = passed or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", until)
     except ValueError as error:
         raise UsageError(f"{printable(until)!r} is not a day such as 2027-01-31", where="--until") from error

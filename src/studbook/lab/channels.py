@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
-
 from studbook.errors import OutOfOrder, UsageError
-from studbook.lab import judging
+from studbook.lab import clock, judging
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk, plain_text
 from studbook.lab.entering import check_entering
@@ -168,7 +166,7 @@ def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Recor
             reason="order.unjudged",
         )
     given = [(d, a) for d, a in desk.unrevoked(ParentApproval) if a.artifact == artifact]
-    today = date.today().isoformat()
+    today = clock.today().isoformat()
     if not given or given[-1][1].until < today or given[-1][1].source != desk.sources()[artifact][0]:
         raise OutOfOrder(
             f"{desk.name_of(artifact)} has no approval in force",
@@ -192,7 +190,7 @@ def _promote(desk: Desk, artifact: str, person: str, reason: str) -> Record | Si
     # Refused without the person's key before anything is written.
     authority = desk.workspace.authority(ChampionPromotion.kind())
     key = desk.workspace.keys.find(authority, ChampionPromotion.zone, ChampionPromotion.kind(), person)
-    template = champion_template_for(desk, desk.header, artifact, Signer(key.public, person), datetime.now(UTC))
+    template = champion_template_for(desk, desk.header, artifact, Signer(key.public, person), clock.now())
     promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])
     desk.workspace.commit(template)
     return _signed(desk, promotion, person)

@@ -6,7 +6,6 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import date
 from pathlib import Path
 
 from studbook.breeding.checkpoint_produce import (
@@ -24,6 +23,7 @@ from studbook.breeding.checkpoint_worker import MILLION, PROGRESS, RESUMED
 from studbook.breeding.produce import Bred, describe
 from studbook.errors import BytesLie, DigestDiffers, ParentsDoNotFit, StudbookError
 from studbook.files import read_file
+from studbook.lab import clock
 from studbook.lab.approvals import require_approved
 from studbook.lab.checkpoint_store import already_bred, intact, stored
 from studbook.lab.desk import Desk
@@ -59,7 +59,7 @@ def breed_checkpoint(desk: Desk, recipe: CheckpointRecipe, threads: int | None =
     """
     policy_digest, policy = desk.policy
     check_operator(policy, recipe.operator)
-    require_approved(desk, _WHO, recipe.sources(), date.today())
+    require_approved(desk, _WHO, recipe.sources(), clock.today())
     require_depth(desk, recipe.sources(), recipe.decoded().family)
     # The bound is dear: what was declared before is looked for first.
     declared = _declared(desk, recipe, policy_digest)

@@ -20,6 +20,7 @@ from studbook.records import (
     OperatorReceipt,
     RuntimeSmoke,
     Scorecard,
+    SuiteManifest,
 )
 from studbook.records.evaluation import Role
 from studbook.viability import Contender
@@ -50,19 +51,24 @@ class Card(NamedTuple):
 
 
 def check_budget(desk: Desk, candidates: int) -> None:
-    """Refuse a round whose candidates would need more model calls than the policy allows, before any is bred.
+    """Refuse a round whose candidates would need more model calls than the policy allows.
 
-    Counted: every candidate on the development items and every finalist on the selection items, existing scorecards
-    included, so that a round that goes on after a crash is not judged otherwise.
+    Asked before any is bred, and again when its decision is replayed. Counted: every candidate on the development items
+    and every finalist on the selection items, existing scorecards included, so that a round that goes on after a crash
+    is not judged otherwise.
 
     Raises:
         OverBudget: with the arithmetic.
     """
     _, policy = desk.policy
     if candidates > policy.budget.candidates:
-        raise OverBudget(f"{candidates} candidates; the policy allows {policy.budget.candidates} a round")
-    development = sum(s.manifest.count for s in of_role(desk, "development"))
-    selection = sum(s.manifest.count for s in of_role(desk, "selection"))
+        raise OverBudget(
+            f"{candidates} candidates; the policy allows {policy.budget.candidates} a round",
+            where="policy: budget.candidates",
+        )
+    suites = [desk.workspace.get(suite, SuiteManifest) for suite in desk.suites_lock[1].suites]
+    development = sum(s.count for s in suites if s.role == "development")
+    selection = sum(s.count for s in suites if s.role == "selection")
     finalists = min(candidates, policy.gates.finalists)
     calls = candidates * development + finalists * selection
     if calls > policy.budget.evaluations:

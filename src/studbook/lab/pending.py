@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from msgspec import Struct
 
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, StudbookError, UsageError, printable
 from studbook.files import make_folder, read_file, replace_file
+from studbook.lab import clock
 from studbook.lab.desk import Desk
 from studbook.records import Record, Root, SuitesLock, digest
 from studbook.records.doors import MAX_RECORD_BYTES
@@ -145,7 +146,7 @@ def _settle(desk: Desk, record: Record, envelope: bytes, check: Check | None = N
         replace_file(path, envelope)
         return Signed(record, name, False, error.message)
     if check is not None:
-        check(desk, record, sealed.signers, datetime.now(UTC))
+        check(desk, record, sealed.signers, clock.now())
     if path.exists():
         # Whoever signs last may not hold the audit key: what they signed is kept for the one who does.
         replace_file(path, envelope)

@@ -22,6 +22,7 @@ from studbook.lab.measured import (
     check_smoke,
     check_suite,
 )
+from studbook.lab.offering import check_offered
 from studbook.lab.publish import check_snapshot
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
 from studbook.lab.rollbacks import check_rollback
@@ -127,6 +128,10 @@ def _decision(desk: Desk, record: ViabilityDecision) -> None:
     holds, detail = decided_against(record, champion, desk.policy[0], desk.suites_lock[0])
     if not holds:
         raise OutOfOrder(f"the decision {detail}")
+    entry = desk.workspace.entry(digest(record))
+    assert entry is not None
+    check_offered(desk, record, datetime.fromisoformat(entry.time))
+    judging.check_budget(desk, len(record.standings))
     _same(replay(desk, record), record, "deciding again from the records it cites gives another decision")
 
 

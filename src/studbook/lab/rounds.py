@@ -14,16 +14,16 @@ from typing import Any
 from msgspec import Struct
 
 from studbook.breeding.recipes import check_recipe, without_parent
-from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, UsageError
-from studbook.lab import adapters, approvals, breeding, channels, gates, judging, sources
+from studbook.errors import OutOfOrder, OutsideAllowlist, UsageError
+from studbook.lab import adapters, approvals, breeding, channels, clock, gates, judging, sources
 from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
+from studbook.lab.offering import check_offered, shared_base
 from studbook.records import (
     BaselineReceipt,
     BaselineRow,
     CandidateManifest,
     FailureCluster,
-    ModelSource,
     Scorecard,
     ViabilityDecision,
     digest,
@@ -83,7 +83,7 @@ def run_round(
         raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
     if ceiling is not None:
         _require_ceiling(desk, ceiling)
-    herd, cluster, selection = start(desk, label, chosen, parents, today or date.today())
+    herd, cluster, selection = start(desk, label, chosen, parents, today or clock.today())
     orders = breeding.plan(desk, herd, chosen)
     judging.check_budget(desk, len(orders))
     candidates = breeding.breed_all(desk, orders)
@@ -135,7 +135,7 @@ def breed_one(desk: Desk, label: str, recipe: Mapping[str, Any], names: Sequence
     """Breed one candidate for a cluster; the digest of its artifact."""
     if recipe == {"operator": adapters.FUSE}:
         return adapters.breed_fused(desk, label, names or ())
-    herd, _, _ = start(desk, label, [recipe], names, date.today())
+    herd, _, _ = start(desk, label, [recipe], names, clock.today())
     manifest = breeding.breed_all(desk, breeding.plan(desk, herd, [recipe]))[0]
     return breeding.manifest_of(desk, manifest).artifact.sha256
 
@@ -155,7 +155,7 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
                 advice="Name candidates; parents and champion stand beside them as baselines by themselves.",
             )
     judging.check_budget(desk, len(artifacts))
-    _, cluster, selection = start(desk, label, [], None, date.today())
+    _, cluster, selection = start(desk, label, [], None, clock.today())
     for artifact in artifacts:
         if breeding.template_of(desk, bred[artifact]).cluster != digest(cluster):
             raise OutOfOrder(
@@ -223,22 +223,10 @@ def _champion_card(desk: Desk, record: ViabilityDecision) -> Scorecard:
 
 
 def _shared_base(desk: Desk, label: str, names: Sequence[str] | None, today: date) -> str:
-    """The base the parents declare; the champion where they declare none."""
-    champion = desk.champion()
-    registered = desk.sources()
-    chosen = (
-        [desk.find_model(n) for n in names] if names is not None else approvals.select(desk, label, "", today).parents
-    )
-    for artifact in chosen:
-        source = registered[artifact][1].source if artifact in registered else None
-        if isinstance(source, ModelSource) and source.base is not None:
-            if source.base not in registered:
-                raise ParentsDoNotFit(
-                    f"{desk.name_of(artifact)} was tuned from {source.base[:12]}..., which is not registered",
-                    advice="Register its base model too.",
-                )
-            return source.base
-    return champion
+    """The base of the named parents, or of every approved one."""
+    if names is not None:
+        return shared_base(desk, [desk.find_model(n) for n in names])
+    return shared_base(desk, approvals.select(desk, label, "", today).parents)
 
 
 def _prepare(desk: Desk, label: str, base: str, parents: tuple[str, ...]) -> tuple[Herd, FailureCluster]:
@@ -277,6 +265,8 @@ def _judge(
         parents=[Baseline(p, desk.name_of(p), judged[p].card) for p in selection.parents],
         excluded=selection.excluded,
     )
+    # A round may take days, and approvals end: what could not be replayed is not written.
+    check_offered(desk, record, clock.now())
     return desk.workspace.commit(record), record
 
 

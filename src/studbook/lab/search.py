@@ -8,7 +8,6 @@ their paths are not even looked up here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
@@ -17,7 +16,7 @@ from studbook.breeding.recipes import check_recipe, recipe_sha256
 from studbook.errors import OutOfOrder, OverBudget, UsageError
 from studbook.evaluation.scorecards import SuiteFile, evaluator_sha256
 from studbook.executor import available_cores, in_order
-from studbook.lab import breeding, judging, rounds
+from studbook.lab import breeding, clock, judging, rounds
 from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
 from studbook.lab.generations import require_depth
@@ -158,7 +157,7 @@ def _prepare(desk: Desk, label: str, request: Request) -> _Ground:
     names = list(request.parents) if request.parents is not None else None
     if not 1 <= request.evaluations <= _MOST:
         raise UsageError(f"{request.evaluations} evaluations; 1 to {_MOST}", where="--evaluations")
-    herd, cluster, _ = rounds.start(desk, label, [], names, date.today())
+    herd, cluster, _ = rounds.start(desk, label, [], names, clock.today())
     _check_filters(desk, herd.base, request.filters)
     require_depth(desk, (herd.base, *herd.parents), "the winner")
     held = {s.digest: s for s in of_role(desk, "development")}

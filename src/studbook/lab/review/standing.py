@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
 
 from studbook.exchange.figures import UNITS, measured
+from studbook.lab import clock
 from studbook.lab.desk import Desk
 from studbook.lab.gates import confirmation_of, current
 from studbook.lab.review.facts import GateRow, Line, Row, Score, Situation, Verdict
@@ -126,7 +126,7 @@ def gates_of(
 def first_gates(desk: Desk, artifact: str) -> tuple[GateRow, ...]:
     """What has to hold before a registered source is installed as the first champion."""
     approval = next((p for p in reversed(list(desk.all(ParentApproval))) if p[1].artifact == artifact), None)
-    force = approval is not None and approval[1].until >= date.today().isoformat()
+    force = approval is not None and approval[1].until >= clock.today().isoformat()
     force = force and approval is not None and approval[1].source == desk.sources()[artifact][0]
     smoke = next((d for d, s in desk.all(RuntimeSmoke) if s.artifact == artifact and s.passed), None)
     told = f"approved by {approval[1].approved_by} until {approval[1].until}" if approval else "nobody approved it"
@@ -214,7 +214,7 @@ def _before_champion(desk: Desk, digest: str, record: ViabilityDecision, standin
     """The template a promotion would be written on now; nothing of it is signed or stored."""
     manifest = desk.workspace.get(standing.manifest, CandidateManifest)
     held, artifact = current(desk, record), manifest.artifact.sha256
-    asked = hold_gate(desk, artifact, datetime.now(UTC)), approvals_gate(desk, "champion", artifact, digest)
+    asked = hold_gate(desk, artifact, clock.now()), approvals_gate(desk, "champion", artifact, digest)
     return champion_template(desk.header, manifest, standing.manifest, digest, desk.channels(), "nobody", held, asked)
 
 

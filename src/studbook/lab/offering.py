@@ -1,0 +1,106 @@
+"""Whom a decision has to speak of: every registered model is a parent it was held against, or left out with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from studbook.errors import OutOfOrder, ParentsDoNotFit
+from studbook.lab.approvals import select
+from studbook.lab.desk import Desk
+from studbook.lab.sources import slice_of
+from studbook.records import FailureCluster, ModelSource, SourceManifest, ViabilityDecision
+from studbook.registry.approval import Selection
+
+__all__ = ["check_offered", "shared_base"]
+
+
+def shared_base(desk: Desk, parents: Sequence[str]) -> str:
+    """The base that the first of some parents declares to be tuned from; the champion where none declares one.
+
+    Args:
+        desk: The lab.
+        parents: Digests of the parents.
+
+    Raises:
+        ParentsDoNotFit: if the declared base is not registered.
+        OutOfOrder: if none is declared, and there is no champion.
+    """
+    registered = desk.sources()
+    for artifact in parents:
+        base = _declared(desk, artifact)
+        if base is not None and base not in registered:
+            raise ParentsDoNotFit(
+                f"{desk.name_of(artifact)} was tuned from {base[:12]}..., which is not registered",
+                advice="Register its base model too.",
+            )
+        if base is not None:
+            return base
+    return desk.champion()
+
+
+def check_offered(desk: Desk, record: ViabilityDecision, time: datetime) -> None:
+    """Refuse a decision whose parents and left-out models are not the ones that approvals give.
+
+    Naming parents for a round settles what is bred from, and which base they share; every approved parent stands as a
+    baseline all the same. So both lists follow from the ledger, the cluster and a base that the cluster's slice fits.
+
+    Args:
+        desk: The lab as it is before the decision.
+        record: The decision.
+        time: When it enters, in UTC. Approvals are asked for when a round begins, so the day before will do as well.
+
+    Raises:
+        OutOfOrder: naming the first model that is not where it should be; ``decision.parents``.
+    """
+    cluster = desk.workspace.get(record.cluster, FailureCluster)
+    unknown = _void_artifacts(desk)
+    stated = Selection(record.parents, tuple(e for e in record.excluded if e.artifact not in unknown))
+    first: tuple[str, Selection] | None = None
+    for day in (time.date(), time.date() - timedelta(days=1)):
+        for base in _bases(desk):
+            found = select(desk, cluster.label, base, day)
+            declared = (_declared(desk, p) for p in found.parents)
+            fits = slice_of(desk, cluster.label, base) == (cluster.data, cluster.training_slice)
+            if not fits or (base != record.champion and base not in declared):
+                continue
+            if found == stated:
+                return
+            first = first or (day.isoformat(), found)
+    what = _difference(desk, stated, *first) if first else "no approved parent was tuned from a base with its data"
+    raise OutOfOrder(
+        what,
+        where="viability-decision: parents, excluded",
+        advice="Run the round again; what was bred and scored already is not done twice.",
+        reason="decision.parents",
+    )
+
+
+def _declared(desk: Desk, artifact: str) -> str | None:
+    found = desk.sources().get(artifact)
+    source = found[1].source if found else None
+    return source.base if isinstance(source, ModelSource) else None
+
+
+def _bases(desk: Desk) -> list[str]:
+    """What the parents of a round can share, the champion last."""
+    declared = (_declared(desk, artifact) for artifact in desk.sources())
+    return list(dict.fromkeys((*(base for base in declared if base), desk.champion())))
+
+
+def _void_artifacts(desk: Desk) -> set[str]:
+    """What only a key that was revoked since registered: a decision before that had to name it, and cannot now."""
+    kind = SourceManifest.kind()
+    void = (e for e in desk.entries() if e.record_kind == kind and desk.workspace.void(e))
+    return {blob.sha256 for entry in void for blob in entry.blobs} - desk.registered().keys()
+
+
+def _difference(desk: Desk, stated: Selection, day: str, found: Selection) -> str:
+    """The first model, in order of registration, that a decision does not speak of as the approvals of a day do."""
+    said = {e.artifact: e.reason for e in stated.excluded} | dict.fromkeys(stated.parents, "was approved as a parent")
+    due = {e.artifact: e.reason for e in found.excluded} | dict.fromkeys(found.parents, "was approved as a parent")
+    for artifact in (*(a for a in desk.sources() if a in due), *said):
+        if said.get(artifact) != due.get(artifact):
+            told = f"it says: {said[artifact]}" if artifact in said else "it is not spoken of"
+            return f"on {day}, {desk.name_of(artifact)} {due.get(artifact, 'was no registered model')}; {told}"
+    return "its parents or the models left out do not stand in order of registration, each once"

@@ -6,14 +6,13 @@ from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import clock, judging
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk, plain_text
-from studbook.lab.entering import check_entering
+from studbook.lab.entering import check_entering, check_first
 from studbook.lab.gates import CLAIM, champion_template_for, shadow_template
 from studbook.lab.pending import Signed, approve_pending, sign
 from studbook.lab.stages import decision_for
 from studbook.lab.storage import finish_withdrawals
 from studbook.records import (
     ChampionPromotion,
-    ParentApproval,
     Record,
     ReleaseRecord,
     Tombstone,
@@ -159,26 +158,12 @@ def _write_alias(desk: Desk, channel: str, state: ChannelState) -> None:
 
 
 def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Record | Signed:
-    if artifact not in desk.sources():
-        raise OutOfOrder(
-            f"{desk.name_of(artifact)} is no SLM1 model, and no suite here can judge it",
-            advice="Checkpoints and adapters are bred from, shown and exported; a channel holds what was judged.",
-            reason="order.unjudged",
-        )
-    given = [(d, a) for d, a in desk.unrevoked(ParentApproval) if a.artifact == artifact]
-    today = clock.today().isoformat()
-    if not given or given[-1][1].until < today or given[-1][1].source != desk.sources()[artifact][0]:
-        raise OutOfOrder(
-            f"{desk.name_of(artifact)} has no approval in force",
-            advice=f"Approve it first: studbook approve {desk.name_of(artifact)} --as {person}",
-            reason="order.approval",
-        )
-    approval = given[-1][0]
-    smokes = judging.smoke_all(desk, [artifact])
-    if artifact not in smokes or not smokes[artifact].passed:
+    approval = check_first(desk, artifact, clock.today())
+    if artifact not in judging.smoke_all(desk, [artifact]):
         raise OutOfOrder(f"{desk.name_of(artifact)} did not pass its runtime smoke", reason="order.smoke")
     state = desk.channels()["champion"]
     record = first_champion(desk.header, artifact, approval, person, reason, state)
+    check_entering(desk, record, [_promoter(desk, person)], clock.now())
     return _signed(desk, record, person)
 
 
@@ -188,12 +173,17 @@ def _promote(desk: Desk, artifact: str, person: str, reason: str) -> Record | Si
         raise OutOfOrder(f"{desk.name_of(artifact)} is the champion already", reason="order.champion")
     decision_for(desk, artifact)
     # Refused without the person's key before anything is written.
-    authority = desk.workspace.authority(ChampionPromotion.kind())
-    key = desk.workspace.keys.find(authority, ChampionPromotion.zone, ChampionPromotion.kind(), person)
-    template = champion_template_for(desk, desk.header, artifact, Signer(key.public, person), clock.now())
+    template = champion_template_for(desk, desk.header, artifact, _promoter(desk, person), clock.now())
     promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])
     desk.workspace.commit(template)
     return _signed(desk, promotion, person)
+
+
+def _promoter(desk: Desk, person: str) -> Signer:
+    """Who promotes, with the key at hand."""
+    kind = ChampionPromotion.kind()
+    key = desk.workspace.keys.find(desk.workspace.authority(kind), ChampionPromotion.zone, kind, person)
+    return Signer(key.public, person)
 
 
 def _signed(desk: Desk, promotion: ChampionPromotion, person: str) -> Record | Signed:

@@ -7,7 +7,7 @@ and as the lab is when the move that cites it enters, where every gate has to be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab.absence import check_tombstone
@@ -23,6 +23,7 @@ from studbook.records import (
     PromotionTemplate,
     Record,
     RollbackSet,
+    RuntimeSmoke,
     StageApproval,
     Tombstone,
     ViabilityDecision,
@@ -31,11 +32,11 @@ from studbook.records import (
 from studbook.release import check_promoted
 from studbook.seal import Signer
 
-__all__ = ["check_entering", "check_shadow"]
+__all__ = ["check_entering", "check_first", "check_shadow"]
 
 
 def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: datetime) -> None:
-    """Refuse what people signed if the lab it enters does not carry it; other kinds of record pass.
+    """Refuse what people signed if the lab it enters does not carry it; of other kinds only whom they name is asked.
 
     Args:
         desk: The lab as it is before the record.
@@ -46,6 +47,7 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
     Raises:
         StudbookError: any of its kinds, naming the gate or field.
     """
+    _check_people(record, signers)
     if isinstance(record, Policy):
         check_next(desk, record, "policy")
     elif isinstance(record, StageApproval):
@@ -55,7 +57,7 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
     elif isinstance(record, ChampionPromotion):
         require_unrevoked(desk, record.artifact)
         if record.basis == "first":
-            _check_first(desk, record)
+            _check_first(desk, record, time)
         else:
             _check_promotion(desk, record, signers, time)
 
@@ -77,7 +79,40 @@ def check_shadow(desk: Desk, template_digest: str) -> None:
     _all_passed(recorded_shadow_template(desk, template))
 
 
-def _check_first(desk: Desk, record: ChampionPromotion) -> None:
+def check_first(desk: Desk, artifact: str, day: date) -> str:
+    """Refuse a first champion that is no SLM1 model, or that no approval in force carries.
+
+    Args:
+        desk: The lab as it is before the promotion.
+        artifact: Digest of the model.
+        day: The UTC day of the promotion, which the approval must cover.
+
+    Returns:
+        Digest of the newest approval of the model, which is its evidence.
+
+    Raises:
+        OutOfOrder: ``order.unjudged`` or ``order.approval``.
+    """
+    name, source = desk.name_of(artifact), desk.sources().get(artifact)
+    if source is None:
+        raise OutOfOrder(
+            f"{name} is no registered SLM1 model, and no suite here can judge it",
+            where=f"{name} to champion",
+            advice="Checkpoints and adapters are bred from, shown and exported; a channel holds what was judged.",
+            reason="order.unjudged",
+        )
+    given = [(d, a) for d, a in desk.unrevoked(ParentApproval) if a.artifact == artifact]
+    if not given or given[-1][1].until < day.isoformat() or given[-1][1].source != source[0]:
+        raise OutOfOrder(
+            f"{name} has no approval in force",
+            where=f"{name} to champion",
+            advice=f"Approve it first: studbook approve {name} --as PERSON",
+            reason="order.approval",
+        )
+    return given[-1][0]
+
+
+def _check_first(desk: Desk, record: ChampionPromotion, time: datetime) -> None:
     approval = desk.workspace.get(record.evidence, ParentApproval)
     if record.evidence in desk.taken_back():
         raise OutOfOrder(
@@ -87,7 +122,41 @@ def _check_first(desk: Desk, record: ChampionPromotion) -> None:
             reason="order.approval",
         )
     if approval.artifact != record.artifact or desk.channels()["champion"].record is not None:
-        raise OutOfOrder("is no first champion, or the approval it cites is another model's", reason="order.champion")
+        raise OutOfOrder(
+            "is no first champion, or the approval it cites is another model's",
+            where="champion-promotion: basis, evidence",
+            advice="There is a champion already, or the wrong model was approved; look at both: studbook show champion",
+            reason="order.champion",
+        )
+    if check_first(desk, record.artifact, time.date()) != record.evidence:
+        raise OutOfOrder(
+            "rests on an approval that a newer one took the place of",
+            where="champion-promotion: evidence",
+            advice="Install the model anew, on the newest approval.",
+            reason="order.approval",
+        )
+    smokes = [s for _, s in desk.all(RuntimeSmoke) if s.artifact == record.artifact]
+    if not smokes or not smokes[-1].passed:
+        raise OutOfOrder(
+            f"{desk.name_of(record.artifact)} did not pass its runtime smoke",
+            where="champion-promotion: artifact",
+            advice="A champion has to run. Look at its smoke record, or install another model.",
+            reason="order.smoke",
+        )
+
+
+def _check_people(record: Record, signers: Sequence[Signer]) -> None:
+    """Whoever a record names as acting is one of those who signed it."""
+    owners = {signer.owner for signer in signers}
+    for field in ("approved_by", "promoted_by", "withdrawn_by"):
+        named = getattr(record, field, None)
+        if named is not None and named not in owners:
+            raise NotAuthorised(
+                f"names {named}, but {' and '.join(sorted(owners))} signed it",
+                where=f"{record.kind()}: {field}",
+                advice=f"Have {named} sign it, or write it anew in the name of whoever signs.",
+                reason="authority.person",
+            )
 
 
 def _check_promotion(desk: Desk, record: ChampionPromotion, signers: Sequence[Signer], time: datetime) -> None:
@@ -103,10 +172,7 @@ def _check_promotion(desk: Desk, record: ChampionPromotion, signers: Sequence[Si
             advice="Another promotion or a rollback came first. Look again, and promote anew.",
             reason="order.channel",
         )
-    promoter = next((s for s in signers if s.owner == record.promoted_by), None)
-    if promoter is None:
-        text = f"names {record.promoted_by}, who did not sign it"
-        raise NotAuthorised(text, where="champion-promotion: promoted_by", reason="authority.person")
+    promoter = next(s for s in signers if s.owner == record.promoted_by)
     then, entered = _then(desk, record.evidence)
     _same(champion_template_for(then, template.header, template.artifact, promoter, entered), template)
     _all_passed(champion_template_for(desk, template.header, template.artifact, promoter, time))

@@ -10,7 +10,6 @@ from studbook.environment import environment_class
 from studbook.errors import StudbookError
 from studbook.lab.checkpoints import is_checkpoint, recipe_of
 from studbook.lab.desk import Desk
-from studbook.lab.history import revoked
 from studbook.lab.producers import signatures
 from studbook.lab.sources import licence_of
 from studbook.models.checkpoint import parse_listing
@@ -226,7 +225,6 @@ def _assumptions(
     vouched: tuple[Vouched, ...],
     judged: tuple[Judged, ...],
 ) -> Iterator[str]:
-    bad = revoked(desk)
     if made is None:
         yield "how it was trained is its producer's word; this lab checked its form, not its making"
         if not vouched:
@@ -253,11 +251,8 @@ def _assumptions(
         yield "its licence is the strictest of what its sources declare; whether they may declare it was not examined"
     for text in manifest.unsupported:
         yield f"it does not support: {text}"
-    for source in desk.founders_of(artifact):
-        if source in bad:
-            yield f"{desk.name_of(source)}, from which it descends, was revoked"
-    if artifact in bad:
-        yield "it was revoked itself"
+    if why := desk.revoked(artifact):
+        yield f"it counts no longer: it {why}"
 
 
 def _keep(desk: Desk, artifact: str) -> tuple[Kept, ...]:

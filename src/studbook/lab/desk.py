@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from studbook.environment import environment_class
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError, printable
+from studbook.lab.descent import forebears, made_from, revoked_digests
 from studbook.lab.progress import Progress, Silent
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.slm import Slm, parse_slm
@@ -36,6 +37,7 @@ from studbook.records import (
     Scorecard,
     SourceManifest,
     SuitesLock,
+    Tombstone,
 )
 from studbook.release import ChannelState, MoveFault, channel_history, channel_state, move_faults, ways_back
 from studbook.sandbox import Limits, run_worker
@@ -290,14 +292,36 @@ class Desk:
         return self.workspace.get(digest, Scorecard)
 
     def revoked(self, artifact: str) -> str:
-        """Why an artifact counts no longer, itself or one it descends from; empty where nothing was revoked."""
-        reasons = {r.subject.digest: r.reason for _, r in self.all(Revocation) if r.subject.type == "artifact"}
-        for ancestor in self.ancestry(artifact) if reasons else ():
-            if ancestor in reasons:
-                own = ancestor == artifact
-                what = "was revoked" if own else f"descends from {self.name_of(ancestor)}, which was revoked"
-                return f"{what}: {reasons[ancestor]}"
-        return ""
+        """Why an artifact counts no longer, itself or one it was made from, data included; empty where it does."""
+        gone = self.gone()
+        held: dict[str, list[Record]] = {}
+        for _, manifest in self._manifests() if gone else ():
+            held.setdefault(manifest.artifact.sha256, []).append(manifest)
+
+        def above(digest: str) -> list[str]:
+            made = (made_from(m, lambda d: self.workspace.get(d, LineageTemplate)) for m in held.get(digest, ()))
+            return [parent for parents in made for parent in parents]
+
+        bad = next((d for d in forebears(artifact, above) if d in gone), None) if gone else None
+        if bad is None or bad == artifact:
+            return gone[bad] if bad else ""
+        return f"descends from {self.called(bad)}, which {gone[bad]}"
+
+    def gone(self) -> dict[str, str]:
+        """Artifacts, data manifests and records that were revoked or withdrawn themselves: digest -> why."""
+        revocations, stones = (r for _, r in self.all(Revocation)), (s for _, s in self.all(Tombstone))
+        return revoked_digests(revocations, stones, self._manifests())
+
+    def called(self, digest: str) -> str:
+        """What people call a model or a data manifest."""
+        entry = self.workspace.entry(digest)
+        if entry is not None and entry.record_kind == SourceManifest.kind() and not self.workspace.void(entry):
+            return self.workspace.get(digest, SourceManifest).name
+        return self.name_of(digest)
+
+    def _manifests(self) -> Iterator[tuple[str, SourceManifest | CandidateManifest]]:
+        yield from self.all(SourceManifest)
+        yield from self.all(CandidateManifest)
 
     def taken_back(self) -> frozenset[str]:
         """Digests of the records, data manifests included, that a person revoked one by one."""

@@ -13,7 +13,7 @@ from studbook.errors import OutOfOrder, UsageError, printable
 from studbook.files import read_file, write_new
 from studbook.lab.desk import Desk
 from studbook.lab.index import Index
-from studbook.records import KINDS, CandidateManifest, LedgerEntry, Revocation, SourceManifest, Tombstone, Zone
+from studbook.records import KINDS, CandidateManifest, LedgerEntry, SourceManifest, Zone
 from studbook.release import ChannelState
 
 __all__ = [
@@ -22,11 +22,9 @@ __all__ = [
     "Moment",
     "Pointed",
     "at",
-    "called",
     "descendants",
     "log",
     "moment",
-    "revoked",
     "write_proof",
 ]
 
@@ -209,7 +207,7 @@ def descendants(desk: Desk, name: str = "", *, only_revoked: bool = False) -> tu
     """
     if not name and not only_revoked:
         raise UsageError("names no model", where="NAME", advice="studbook descendants NAME, or --revoked alone.")
-    index, bad = Index(desk), revoked(desk)
+    index, bad = Index(desk), desk.gone()
     found = _below(index, _meant(desk, name)) if name else {}
     if only_revoked:
         tainted = _below(index, sorted(bad))
@@ -220,28 +218,12 @@ def descendants(desk: Desk, name: str = "", *, only_revoked: bool = False) -> tu
             artifact,
             desk.name_of(artifact),
             depth,
-            tuple(sorted(called(desk, p) for p in above)),
+            tuple(sorted(desk.called(p) for p in above)),
             tuple(c for c, state in channels.items() if state.artifact == artifact),
             artifact in bad,
         )
         for artifact, (depth, above) in found.items()
     )
-
-
-def revoked(desk: Desk) -> set[str]:
-    """Digests of the artifacts, data manifests and records that were revoked or withdrawn, manifests and their artifacts."""
-    found = {stone.withdrawn for _, stone in desk.all(Tombstone)}
-    found.update(stone.artifact for _, stone in desk.all(Tombstone))
-    for _, revocation in desk.all(Revocation):
-        subject = revocation.subject
-        if subject.type == "key":
-            continue
-        found.add(subject.digest)
-        entry = desk.workspace.entry(subject.digest)
-        record = desk.workspace.get(subject.digest, KINDS[entry.record_kind]) if entry else None
-        if isinstance(record, SourceManifest | CandidateManifest):
-            found.add(record.artifact.sha256)
-    return found
 
 
 def moment(text: str, where: str) -> datetime:
@@ -258,14 +240,6 @@ def moment(text: str, where: str) -> datetime:
         return found + timedelta(days=1, microseconds=-1) if whole_day and where == "TIME" else found
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{printable(text)!r} is not a moment", where=where, advice=advice) from error
-
-
-def called(desk: Desk, digest: str) -> str:
-    """What people call a model or a data manifest."""
-    entry = desk.workspace.entry(digest)
-    if entry is not None and entry.record_kind == SourceManifest.kind():
-        return desk.workspace.get(digest, SourceManifest).name
-    return desk.name_of(digest)
 
 
 def _stamp(when: datetime) -> str:

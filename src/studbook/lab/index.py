@@ -14,16 +14,13 @@ from typing import Any
 
 from studbook.errors import StudbookError
 from studbook.files import read_file, replace_file
+from studbook.lab.descent import made_from
 from studbook.lab.desk import Desk
 from studbook.records import (
     KINDS,
-    AdapterSource,
-    CandidateManifest,
     LedgerEntry,
     LineageTemplate,
-    ModelSource,
     Record,
-    SourceManifest,
 )
 from studbook.seal import AUTHORITY_KINDS
 
@@ -157,27 +154,14 @@ class Index:
 
 
 def births(desk: Desk, record: Record) -> list[tuple[str, str]]:
-    """What a record says about descent: child and what it was made from, each a digest.
-
-    A candidate was made from its base and parents and the data they bring; a registered model was made from the data it
-    was trained on and the model it was tuned from, an adapter from its base.
+    """What a record says about descent: child and what it was made from, each a digest; see `studbook.lab.descent`.
 
     Args:
         desk: The lab.
         record: The record.
     """
-    if isinstance(record, CandidateManifest):
-        template = desk.workspace.get(record.template, LineageTemplate)
-        above = dict.fromkeys((template.base, *template.parents, *record.data))
-    elif isinstance(record, SourceManifest) and isinstance(record.source, ModelSource):
-        source = record.source
-        above = dict.fromkeys((*((source.base,) if source.base else ()), *source.data))
-    elif isinstance(record, SourceManifest) and isinstance(record.source, AdapterSource):
-        above = dict.fromkeys((record.source.base,))
-    else:
-        return []
-    child = record.artifact.sha256
-    return [(child, parent) for parent in above if parent != child]
+    above = made_from(record, lambda digest: desk.workspace.get(digest, LineageTemplate))
+    return [(record.subjects()[0], parent) for parent in above]
 
 
 def _fresh() -> sqlite3.Connection:

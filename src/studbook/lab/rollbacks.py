@@ -13,7 +13,6 @@ from msgspec import Struct
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
 from studbook.lab.channels import sync_aliases
 from studbook.lab.desk import Desk, plain_text
-from studbook.lab.history import revoked
 from studbook.models.slm import parse_slm
 from studbook.records import AdmissionRecord, ChampionPromotion, RollbackRecord, RollbackSet
 from studbook.release import roll_back
@@ -93,8 +92,6 @@ def hindrance(desk: Desk, way: RollbackSet, *, bytes_too: bool = True) -> Hindra
         )
     if why := desk.revoked(artifact):
         return Hindrance("rollback.revoked", why)
-    if artifact in revoked(desk):
-        return Hindrance("rollback.revoked", "was withdrawn, or its record was revoked")
     if gone := desk.taken_back().intersection(_moves(desk, way.record)):
         return Hindrance("rollback.revoked", f"was put there by record {min(gone)[:16]}..., which was revoked")
     if not bytes_too:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from studbook.lab.checkpoints import recipe_of
 from studbook.lab.desk import Desk
-from studbook.lab.history import revoked
 from studbook.lab.review.facts import Forebear
 from studbook.lab.sources import licence_of
 from studbook.records import CandidateManifest, LineageTemplate, ModelSource, ParentApproval, Policy
@@ -65,7 +64,7 @@ def _forebear(desk: Desk, artifact: str, made: tuple[str, CandidateManifest] | N
         why = _inherited(desk, manifest, template)
     elif licence_of(desk, artifact) is None:
         why = "nobody stated one"
-    gone = desk.revoked(artifact) or ("was withdrawn, or its record was revoked" if artifact in revoked(desk) else "")
+    gone = desk.revoked(artifact)
     return Forebear(
         depth=depth,
         artifact=artifact,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_fixtures import BLEND, CLUSTER, PERSON, PRUNE, Place, founder, problems
+from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, PRUNE, Place, founder, problems
 from release_fixtures import OTHER, Clock, change_policy, refused, replayed, winner
 from studbook.errors import OutOfOrder, OutsideAllowlist, OverBudget, UsageError
 from studbook.lab import Lab, breeding
@@ -14,7 +14,7 @@ from studbook.lab.gates import current
 from studbook.lab.generations import generation_after
 from studbook.lab.pending import Signed
 from studbook.lab.stages import Vote, decision_for, distinct
-from studbook.records import ChampionPromotion, PromotionTemplate, ReleaseRecord, StageApproval, digest
+from studbook.records import ChampionPromotion, ParentApproval, PromotionTemplate, ReleaseRecord, StageApproval, digest
 
 
 def gates(lab: Lab) -> dict[str, str]:
@@ -250,6 +250,30 @@ def test_nothing_is_bred_deeper_than_the_policy_allows(
         lab.breed(CLUSTER, PRUNE)
         found = replayed(lab, entries)
         assert found is not None and found.reason == "budget.depth"
+
+
+def registered_again(lab: Lab, folder: Path, artifact: str, name: str) -> None:
+    """Register and approve under a name of its own what was bred here."""
+    path = folder / f"{name}.slm"
+    path.write_bytes(lab.desk.workspace.blob(artifact))
+    lab.register(path, name)
+    lab.approve(name, PERSON)
+
+
+def test_a_winner_that_is_registered_too_is_approved_for_its_stage_or_as_a_parent(held: Place, tmp_path: Path) -> None:
+    with held.open() as lab:
+        registered_again(lab, tmp_path, winner(lab), "child")
+        assert isinstance(lab.approve("child", PERSON), ParentApproval)
+        for words, until in ((["shadow", CLUSTER], ""), (["shadow"], "2099-01-01")):
+            with pytest.raises(UsageError, match="one stage and no day"):
+                lab.approve("child", PERSON, words, until)
+        for person in (PERSON, OTHER):
+            assert approve(lab, "shadow", person).committed
+        lab.release("child", "shadow")
+        assert lab.desk.channels()["shadow"].artifact == winner(lab)
+        with pytest.raises(UsageError, match="not bred here"):
+            lab.approve(PARENTS[0], PERSON, ["shadow"])
+    assert problems(held) == []
 
 
 def test_shadow_is_released_by_the_gates_alone_unless_the_policy_asks_for_people(opened: Lab) -> None:

@@ -52,6 +52,8 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
 def stage_of(desk: Desk, name: str, words: Sequence[str], until: str) -> Literal["shadow", "champion"] | None:
     """The stage that an approval is for; None where a registered source is approved as a parent.
 
+    What was bred here and registered too may get either, and the words say which.
+
     Args:
         desk: The lab.
         name: The model or candidate.
@@ -62,14 +64,16 @@ def stage_of(desk: Desk, name: str, words: Sequence[str], until: str) -> Literal
         UsageError: if a source is approved for a stage, or a candidate for anything else.
     """
     stages = [stage for stage in _STAGES if stage in words]
-    if desk.find_model(name) in desk.registered():
+    artifact = desk.find_model(name)
+    bred = any(c.artifact.sha256 == artifact for _, c in desk.candidates())
+    if artifact in desk.registered() and not (bred and stages):
         if stages:
             advice = "A registered source is approved as a parent, for clusters; stages are for winners of a round."
             raise UsageError(f"{name!r} was registered, not bred here", where=f"--for {stages[0]}", advice=advice)
         return None
     if len(words) != 1 or not stages or until:
         advice = "Only registered sources are approved as parents. Before a stage: --for shadow or --for champion."
-        raise UsageError(f"{name!r} is a candidate, not a registered source", where="--for", advice=advice)
+        raise UsageError(f"{name!r} is a candidate, approved for one stage and no day", where="--for", advice=advice)
     return stages[0]
 
 

@@ -16,6 +16,7 @@ from lab_fixtures import Place, run_cli
 from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, StudbookError, UsageError
 from studbook.lab import Lab, checkpoints
 from studbook.lab.founding import read_policy
+from studbook.lab.generations import generation_after
 from studbook.records import CandidateManifest, LineageTemplate, OperatorReceipt, SourceManifest, digest
 
 PERSON = "ann"
@@ -340,3 +341,28 @@ def test_where_an_slm_is_needed_a_checkpoint_is_called_by_its_name(lab: Lab, tmp
         lab.adapters.make("base", "first", tmp_path / "made")
     with pytest.raises(UsageError, match="base is a checkpoint"):
         lab.desk.model(lab.desk.find_model("base"))
+
+
+def test_a_founder_that_recipes_lead_back_to_stays_generation_0_and_a_registered_child_keeps_its_own(
+    lab: Lab, tmp_path: Path
+) -> None:
+    split = {"operator": "crossover-split/1", "points": [0.5]}
+    Lab.init(tmp_path / "lab", PERSON, tmp_path / "keys")
+    with Lab(tmp_path / "lab", tmp_path / "keys") as fresh:
+        for weights, name in (([0.5, 0.5], "founder"), ([0.25, 0.75], "other")):
+            # Written by this program, so that the same weights are the same files.
+            lab.export(lab.breed(None, {**BLEND, "weights": weights}, ["first", "second"]), tmp_path / name)
+            fresh.register(tmp_path / name, name, "MIT")
+            fresh.approve(name, PERSON)
+        head, tail = (fresh.breed(None, split, pair, "other") for pair in (["founder", "other"], ["other", "founder"]))
+        founder = fresh.desk.find_model("founder")
+        # The first half of one child and the second half of the other are the founder again.
+        assert fresh.breed(None, split, [head, tail], "other") == founder
+        assert founder in fresh.desk.founders_of(founder)
+        assert generation_after(fresh.desk, [founder]) == 1
+        assert generation_after(fresh.desk, [head, founder]) == 2
+        fresh.export(head, tmp_path / "head")
+        fresh.register(tmp_path / "head", "head", "MIT")
+        assert fresh.desk.find_model("head") == head and head in fresh.desk.registered()
+        assert generation_after(fresh.desk, [head]) == 2
+        assert fresh.verify().ok

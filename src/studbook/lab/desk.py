@@ -200,6 +200,15 @@ class Desk:
         """Every candidate manifest with its digest, oldest first."""
         return list(self.all(CandidateManifest))
 
+    def manifests(self) -> Iterator[tuple[str, SourceManifest | CandidateManifest]]:
+        """Every manifest of a source or a candidate with its digest, oldest first."""
+        kinds = {SourceManifest.kind(), CandidateManifest.kind()}
+        for entry in self.entries():
+            if entry.record_kind in kinds and not self.workspace.void(entry):
+                source = entry.record_kind == SourceManifest.kind()
+                get, digest = self.workspace.get, entry.record
+                yield digest, get(digest, SourceManifest) if source else get(digest, CandidateManifest)
+
     def channels(self) -> dict[str, ChannelState]:
         """What every channel points at, replayed from the ledger."""
         return channel_state(self._moves())
@@ -295,7 +304,7 @@ class Desk:
         """Why an artifact counts no longer, itself or one it was made from, data included; empty where it does."""
         gone = self.gone()
         held: dict[str, list[Record]] = {}
-        for _, manifest in self._manifests() if gone else ():
+        for _, manifest in self.manifests() if gone else ():
             held.setdefault(manifest.artifact.sha256, []).append(manifest)
 
         def above(digest: str) -> list[str]:
@@ -310,7 +319,7 @@ class Desk:
     def gone(self) -> dict[str, str]:
         """Artifacts, data manifests and records that were revoked or withdrawn themselves: digest -> why."""
         revocations, stones = (r for _, r in self.all(Revocation)), (s for _, s in self.all(Tombstone))
-        return revoked_digests(revocations, stones, self._manifests())
+        return revoked_digests(revocations, stones, self.manifests())
 
     def called(self, digest: str) -> str:
         """What people call a model or a data manifest."""
@@ -318,10 +327,6 @@ class Desk:
         if entry is not None and entry.record_kind == SourceManifest.kind() and not self.workspace.void(entry):
             return self.workspace.get(digest, SourceManifest).name
         return self.name_of(digest)
-
-    def _manifests(self) -> Iterator[tuple[str, SourceManifest | CandidateManifest]]:
-        yield from self.all(SourceManifest)
-        yield from self.all(CandidateManifest)
 
     def taken_back(self) -> frozenset[str]:
         """Digests of the records, data manifests included, that a person revoked one by one."""
@@ -334,9 +339,11 @@ class Desk:
         return [(digest, record) for digest, record in self.all(kind) if digest not in gone]
 
     def founders_of(self, artifact: str) -> tuple[str, ...]:
-        """Digests of every registered source an artifact descends from, itself where it is one."""
-        bred = {c.artifact.sha256 for _, c in self.candidates()}
-        return tuple(sorted(a for a in self.ancestry(artifact) if a not in bred))
+        """Digests of every source an artifact descends from, itself where it is one: it was here before it was bred."""
+        bred: dict[str, bool] = {}
+        for _, manifest in self.manifests():
+            bred.setdefault(manifest.artifact.sha256, isinstance(manifest, CandidateManifest))
+        return tuple(sorted(a for a in self.ancestry(artifact) if not bred.get(a)))
 
     def ancestry(self, artifact: str) -> tuple[str, ...]:
         """Digests of an artifact and everything it descends from, each once, itself first."""

@@ -124,6 +124,77 @@ def test_a_policy_under_which_no_round_could_run_is_not_signed(place: Place, tmp
         assert lab.desk.policy[1].policy_version == 1
 
 
+@pytest.mark.parametrize(
+    ("group", "field", "value"),
+    [
+        ("budget", "evaluations", 0),
+        ("gates", "sealed_openings", 0),
+        ("reserve", "minimum_bytes", 256 << 20),
+        ("reserve", "capacity_bytes", 1),
+    ],
+)
+def test_a_limit_that_leaves_nothing_to_do_is_refused_by_name(
+    place: Place, tmp_path: Path, group: str, field: str, value: int
+) -> None:
+    with place.open() as lab:
+        changes = {group: lab.policies.show()[group] | {field: value}}
+        with refused("policy.field") as caught:
+            lab.policies.sign(edited(lab, tmp_path, changes), PERSON)
+        named = "minimum_bytes" if group == "reserve" else field
+        assert caught.value.where == f"policy: {group}.{named}"
+        assert lab.desk.policy[1].policy_version == 1
+
+
+def stages(shadow: int, champion: int) -> Fields:
+    rows = {"shadow": shadow, "champion": champion}
+    return {"stages": [{"stage": s, "approvals": n, "hold_hours": 0} for s, n in rows.items()]}
+
+
+def test_more_approvals_than_owners_with_a_key_for_them_are_refused(place: Place, tmp_path: Path) -> None:
+    with place.open() as lab:
+        for stage, wanted in (("shadow", (2, 1)), ("champion", (1, 2))):
+            with refused("policy.unreachable") as caught:
+                lab.policies.sign(edited(lab, tmp_path, stages(*wanted)), PERSON)
+            assert f"stages: {stage}" in caught.value.where and "2 distinct owners, and 1" in caught.value.message
+        # Bob can promote, so that champion is in reach; only who approves is counted before shadow.
+        lab.keys.new("bob", ["champion-promotion/1"], PERSON)
+        with refused("policy.unreachable"):
+            lab.policies.sign(edited(lab, tmp_path, stages(2, 2)), PERSON)
+        assert lab.policies.sign(edited(lab, tmp_path, stages(1, 2)), PERSON).committed
+        lab.keys.new("bob", ["stage-approval/1"], PERSON)
+        assert lab.policies.sign(edited(lab, tmp_path, stages(2, 2)), PERSON).committed
+        with refused("policy.unreachable"):
+            lab.policies.sign(edited(lab, tmp_path, stages(2, 3)), PERSON)
+
+
+def test_a_lab_begins_with_version_1_of_its_policy(tmp_path: Path) -> None:
+    with refused("policy.skip"):
+        Lab.init(tmp_path / "lab", PERSON, tmp_path / "keys", changed(policy_version=2))
+    assert not (tmp_path / "lab").exists() and not (tmp_path / "keys").exists()
+
+
+def test_after_every_policy_was_void_the_next_one_is_signed(place: Place, tmp_path: Path) -> None:
+    with place.open() as lab:
+        path = edited(lab, tmp_path, {"notes": "signed by a thief"})
+        lab.policies.sign(path, PERSON)
+        stolen = lab.desk.workspace.keys.public_of("people/policy/policy")
+        lab.keys.rotate(PERSON, stolen)
+        lab.keys.revoke(stolen, PERSON, "taken on the first day", since=1)
+        with refused("order.policy"):
+            lab.policies.show()
+        fields = json.loads(path.read_text()) | {"notes": "ours again"}
+        for version, reason in ((1, "replay"), (2, "same"), (4, "skip")):
+            path.write_text(json.dumps(fields | {"policy_version": version}))
+            with refused(f"policy.{reason}"):
+                lab.policies.sign(path, PERSON)
+        path.write_text(json.dumps(fields | {"policy_version": 3}))
+        assert lab.policies.sign(path, PERSON).committed
+        assert lab.desk.policy[1].notes == "ours again"
+        assert lab.policies.sign(edited(lab, tmp_path, {}), PERSON).committed
+    assert {Path(where).parent.name for where in problems(place)} == {"policy-1"}
+    assert len(problems(place)) == 2
+
+
 @pytest.mark.parametrize("field", ["operators", "licences"])
 def test_a_second_entry_of_one_name_cannot_hide_behind_the_one_that_is_shown(
     place: Place, tmp_path: Path, field: str

@@ -172,7 +172,12 @@ class Desk:
         """
         found = list(self.all(Policy))
         if not found:
-            raise OutOfOrder("this lab has no policy", advice="Make a new lab with `studbook init`.")
+            raise OutOfOrder(
+                "this lab has no policy in force",
+                where="policy",
+                advice="Every one was signed with a key that was revoked since. Sign the next: studbook policy sign FILE",
+                reason="order.policy",
+            )
         return found[-1]
 
     @property

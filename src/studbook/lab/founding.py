@@ -14,7 +14,7 @@ from studbook.errors import RecordRefused, UsageError
 from studbook.files import read_file, replace_file, sync_folder, write_new
 from studbook.lab.desk import Desk, default_keys, make_header, plain_name
 from studbook.lab.policies import as_policy, check_whole
-from studbook.policy import default_policy
+from studbook.policy import check_version, default_policy
 from studbook.records import (
     Header,
     KeyGrant,
@@ -125,6 +125,7 @@ def found(path: Path, owner: str, keys: Path | None, policy: Policy | None = Non
     check_free(path, witness)
     header = make_header(plain_name(owner, "--owner"))
     chosen = policy or default_policy(header)
+    check_version(chosen, 1, "policy")
     check_whole(chosen)
     _open_keys(ring.folder, path)
     root = _first_root(ring, header)

@@ -18,9 +18,26 @@ from studbook.files import read_file, write_new
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed, sign
 from studbook.policy import PolicyChange, check_operator, check_policy, check_version, record_changes
-from studbook.records import Header, Policy, read_plain_json, read_struct, write_record
+from studbook.records import (
+    ChampionPromotion,
+    Header,
+    Policy,
+    StageApproval,
+    read_plain_json,
+    read_struct,
+    write_record,
+)
 
-__all__ = ["Policies", "as_policy", "check_next", "check_whole", "editable", "next_version", "policy_from"]
+__all__ = [
+    "Policies",
+    "as_policy",
+    "check_next",
+    "check_reach",
+    "check_whole",
+    "editable",
+    "next_version",
+    "policy_from",
+]
 
 _LIMIT = 1 << 20
 _FILE = "policy.file"
@@ -67,11 +84,12 @@ class Policies:
         Raises:
             RecordRefused: if the file holds no whole policy; ``policy.file``.
             OutOfOrder: if its version is not the next; ``policy.replay``, ``policy.same``, ``policy.skip``.
-            OutsideAllowlist: if no round could run under it.
+            OutsideAllowlist: if no round could run under it; ``policy.unreachable`` if a stage could never be reached.
             NotAuthorised: if the person's key is not at hand.
         """
         policy = policy_from(read_file(file, _LIMIT), self._desk.header, file)
         check_next(self._desk, policy, file)
+        check_reach(self._desk, policy)
         return sign(self._desk, policy, person)
 
     def _named(self, name: str) -> Policy:
@@ -155,11 +173,10 @@ def check_whole(policy: Policy) -> None:
 def next_version(desk: Desk) -> int:
     """The version that the next policy must have.
 
-    What a stolen key signed is no policy any more, but its number is used up: nothing that entered is counted twice.
+    The first is version 1, and every one that entered counts: what a stolen key signed is no policy any more, but its
+    number is used up. So the entries alone say it, even where no policy is left in force.
     """
-    entered = [e.record for e in desk.entries() if e.record_kind == Policy.kind()]
-    newest, policy = desk.policy
-    return policy.policy_version + len(entered) - entered.index(newest)
+    return 1 + sum(entry.record_kind == Policy.kind() for entry in desk.entries())
 
 
 def check_next(desk: Desk, policy: Policy, where: object) -> None:
@@ -173,6 +190,32 @@ def check_next(desk: Desk, policy: Policy, where: object) -> None:
     Raises:
         StudbookError: as `check_whole` and `studbook.policy.check_version`.
     """
-    if any(e.record_kind == Policy.kind() for e in desk.entries()):
-        check_version(policy, next_version(desk), where)
+    check_version(policy, next_version(desk), where)
     check_whole(policy)
+
+
+def check_reach(desk: Desk, policy: Policy) -> None:
+    """Refuse to sign a policy that asks for more people before a stage than hold a key to say yes.
+
+    Only for whoever signs: keys come and go, and a policy that was in reach stays what it is.
+
+    Args:
+        desk: The lab.
+        policy: The policy.
+
+    Raises:
+        OutsideAllowlist: naming the stage; ``policy.unreachable``.
+    """
+    grants = desk.workspace.authority().root.keys
+    voters = {g.owner for g in grants if StageApproval.kind() in g.kinds}
+    promoters = {g.owner for g in grants if ChampionPromotion.kind() in g.kinds}
+    # Whoever promotes is one of those who approve, whether they hold a key for approvals too or not.
+    reach = {"shadow": len(voters), "champion": len(voters) + bool(promoters - voters)}
+    for rule in policy.stages:
+        if rule.approvals > (found := reach.get(rule.stage, 0)):
+            raise OutsideAllowlist(
+                f"asks for {rule.approvals} distinct owners, and {found} can say yes",
+                where=f"policy: stages: {rule.stage}: approvals",
+                advice=f"Give more owners a key first: studbook key new NAME --kind {StageApproval.kind()} --as PERSON",
+                reason="policy.unreachable",
+            )

@@ -93,8 +93,15 @@ def check_policy(policy: Policy) -> None:
         ("licences", not again[1], f"name {again[1]} twice"),
         ("utility.accuracy", policy.utility.accuracy > 0, "must be above 0"),
         ("budget.worker_bytes", policy.budget.worker_bytes >= _LEAST_WORKER_BYTES, "must be at least 1 GiB"),
+        ("budget.evaluations", policy.budget.evaluations > 0, "must be above 0: nothing could be judged"),
         ("budget.output_bytes", policy.budget.output_bytes > 0, "must be above 0"),
         ("gates.maximum_bytes", policy.gates.maximum_bytes > 0, "must be above 0"),
+        ("gates.sealed_openings", policy.gates.sealed_openings > 0, "must be above 0: nothing could be confirmed"),
+        (
+            "reserve.minimum_bytes",
+            policy.reserve.minimum_bytes < policy.reserve.capacity_bytes,
+            "must be below capacity_bytes: no model would fit beside it",
+        ),
     )
     for field, holds, what in rules:
         if not holds:

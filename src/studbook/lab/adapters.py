@@ -19,9 +19,10 @@ from studbook.errors import OutOfOrder, ParentsDoNotFit, UsageError
 from studbook.files import write_new
 from studbook.lab import breeding, checkpoints, clock, judging
 from studbook.lab.approvals import require_approved
-from studbook.lab.desk import Desk, plain_name
+from studbook.lab.desk import Desk
 from studbook.lab.generations import require_depth
 from studbook.lab.sources import licence_of
+from studbook.lab.words import plain_name
 from studbook.models.keyvalue import format_manifest
 from studbook.models.peft import read_peft
 from studbook.models.slm import Slm

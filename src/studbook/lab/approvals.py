@@ -9,7 +9,8 @@ from typing import Literal
 
 from studbook.errors import OutOfOrder, UsageError, printable
 from studbook.lab import clock
-from studbook.lab.desk import Desk, plain_name, plain_text
+from studbook.lab.desk import Desk
+from studbook.lab.words import plain_name, plain_text
 from studbook.records import ParentApproval
 from studbook.registry.approval import Selection, select_approved_parents
 from studbook.registry.approval import require_approved as require_all_approved

@@ -5,12 +5,13 @@ from __future__ import annotations
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import clock, judging
 from studbook.lab.approvals import require_unrevoked
-from studbook.lab.desk import Desk, plain_text
+from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_first
 from studbook.lab.gates import CLAIM, champion_template_for, shadow_template
 from studbook.lab.pending import Signed, approve_pending, sign
 from studbook.lab.stages import decision_for
 from studbook.lab.storage import finish_withdrawals
+from studbook.lab.words import plain_text
 from studbook.records import (
     ChampionPromotion,
     Record,

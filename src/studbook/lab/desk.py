@@ -13,7 +13,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from studbook.environment import environment_class
-from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError, printable
+from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
 from studbook.lab.descent import forebears, made_from, revoked_digests
 from studbook.lab.progress import Progress, Silent
 from studbook.models.checkpoint import open_checkpoint, parse_listing
@@ -49,8 +49,6 @@ __all__ = [
     "default_keys",
     "environment_class",
     "make_header",
-    "plain_name",
-    "plain_text",
 ]
 
 
@@ -62,29 +60,6 @@ _ANSWER_BYTES = 256 << 20
 def make_header(owner: str) -> Header:
     """The header of every record this process writes."""
     return Header(source="studbook", version=version("studbook"), environment=environment_class(), owner=owner)
-
-
-def plain_name(text: str, where: str) -> str:
-    """A name of letters, digits and ``._+/-``, as people and policies have.
-
-    Raises:
-        UsageError: if it is anything else.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,119}", text) or ".." in text:
-        advice = "Use letters, digits and . _ + / - only, beginning with a letter or digit, such as ada-lovelace."
-        raise UsageError(f"{printable(text)!r} is not a plain name", where=where, advice=advice, reason="usage.name")
-    return text
-
-
-def plain_text(text: str, where: str) -> str:
-    """One line without control characters.
-
-    Raises:
-        UsageError: if it is not, or is longer than 1,000 characters.
-    """
-    if len(text) > 1000 or printable(text) != text:
-        raise UsageError("is longer than 1,000 characters, or holds control characters", where=where)
-    return text
 
 
 def default_keys(lab: Path) -> Path:

@@ -12,8 +12,9 @@ import msgspec
 
 from studbook.errors import RecordRefused, UsageError
 from studbook.files import read_file, replace_file, sync_folder, write_new
-from studbook.lab.desk import Desk, default_keys, make_header, plain_name
+from studbook.lab.desk import Desk, default_keys, make_header
 from studbook.lab.policies import as_policy, check_whole
+from studbook.lab.words import plain_name
 from studbook.policy import check_version, default_policy
 from studbook.records import (
     Header,

@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace as with_fields
 
 from studbook.errors import NotAuthorised, UsageError, printable
-from studbook.lab.desk import Desk, plain_name, plain_text
+from studbook.lab.desk import Desk
 from studbook.lab.founding import LIFETIME
 from studbook.lab.pending import Signed, sign, signers_here
+from studbook.lab.words import plain_name, plain_text
 from studbook.records import (
     KINDS,
     DataSource,

@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
 from studbook.lab.channels import sync_aliases
-from studbook.lab.desk import Desk, plain_text
+from studbook.lab.desk import Desk
+from studbook.lab.words import plain_text
 from studbook.models.slm import parse_slm
 from studbook.records import AdmissionRecord, ChampionPromotion, RollbackRecord, RollbackSet
 from studbook.release import roll_back

@@ -11,8 +11,9 @@ from studbook.adapters.reader import parse_adapter
 from studbook.errors import DigestDiffers, UsageError
 from studbook.evaluation.contamination import parse_rows
 from studbook.lab.absence import check_not_withdrawn
-from studbook.lab.desk import Desk, plain_name
+from studbook.lab.desk import Desk
 from studbook.lab.producers import Producer, accession, read_producer, say_unchecked
+from studbook.lab.words import plain_name
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.checkpoint_folder import CONFIG
 from studbook.records import (

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 
 from studbook.errors import OutOfOrder
 from studbook.lab.approvals import require_unrevoked
-from studbook.lab.desk import Desk, plain_name, plain_text
+from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed, sign
+from studbook.lab.words import plain_name, plain_text
 from studbook.policy import stage_rule
 from studbook.records import Gate, StageApproval, ViabilityDecision
 from studbook.release import check_stage, decided_against, gate

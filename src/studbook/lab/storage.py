@@ -15,9 +15,10 @@ from msgspec import Struct
 
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab.absence import absent, check_clearing, check_undeployed, held_elsewhere, members, retained, withdrawn
-from studbook.lab.desk import Desk, plain_text
+from studbook.lab.desk import Desk
 from studbook.lab.history import Descendant, descendants
 from studbook.lab.pending import Signed, sign
+from studbook.lab.words import plain_text
 from studbook.records import (
     ArchiveRecord,
     Blob,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fuzz import seeds
+from fuzz import publications, seeds
 from studbook.adapters.reader import parse_adapter
 from studbook.errors import StudbookError
 from studbook.evaluation.contamination import parse_rows
@@ -326,6 +326,17 @@ def _proof(data: bytes) -> None:
     _require(again == data, "the proof has two spellings")
 
 
+# What `pull` reads.
+
+
+def _publication(data: bytes) -> None:
+    _require(publications.read_broken(data) == publications.true(), "a broken publication offers something else")
+
+
+def _state(data: bytes) -> None:
+    _require(publications.read_state(data) == data, "what was seen has two spellings")
+
+
 _JSON = (
     b"NaN",
     b"1e400",
@@ -373,6 +384,9 @@ HARNESSES: dict[str, Harness] = {
     "canonical-json": Harness(seeds.rows_json, _canonical, _JSON, 0),
     "plain-json": Harness(seeds.policies, _plain, _JSON, 0),
     "policy": Harness(seeds.policies, _policy, _JSON, 0),
+    "publication": Harness(publications.whole, _publication, (*_JSON, "\u2014 ".encode()), 1),
+    "publication-signed": Harness(publications.signed, lambda data: _void(publications.read_signed(data)), _JSON, 0),
+    "pull-state": Harness(publications.states, _state, (*_JSON, "\\n\u2014 ".encode()), 0),
     "mergekit": Harness(seeds.recipes, _recipe, _YAML),
     "manifest": Harness(seeds.sidecars, _manifest, (b"\xef\xbb\xbf", b"\r\n", "\u202e".encode())),
     "sidecar": Harness(seeds.sidecars, _sidecar),

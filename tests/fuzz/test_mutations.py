@@ -18,7 +18,16 @@ from studbook.errors import BytesLie
 REGRESSIONS = Path(__file__).parent / "regressions"
 KEPT = sorted(REGRESSIONS.glob("*/*"))
 # Readers that open files, or build a whole recipe or policy, take milliseconds an input.
-SLOW = {"slm", "checkpoint-folder", "policy", "mergekit", "peft-folder", "trained-source"}
+SLOW = {
+    "slm",
+    "checkpoint-folder",
+    "policy",
+    "mergekit",
+    "peft-folder",
+    "trained-source",
+    "publication",
+    "publication-signed",
+}
 EXTREMES = (b"\0", b"\xff" * 4, b"\xff" * 8, b"\0" * 8, b"\1\0\0\0", b"\0\0\0\x80", b"\xc0\xff\xff\xff\xff\xff\xff\xff")
 
 

@@ -16,6 +16,7 @@ from studbook.records import (
     ChampionPromotion,
     Record,
     ReleaseRecord,
+    Revocation,
     Tombstone,
     ViabilityDecision,
     digest,
@@ -137,7 +138,7 @@ def finish_aliases(desk: Desk) -> None:
 def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
     """A person signs a record that waits; the last signature commits it, if the lab still carries it.
 
-    With a tombstone the bytes go at once.
+    With a tombstone the bytes go at once, with a revocation the aliases of moves that are void now.
 
     Raises:
         StudbookError: as `approve_pending`; and if a gate of a promotion does not hold any longer, or another policy came
@@ -146,6 +147,10 @@ def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
     found = approve_pending(desk, name, person, check_entering)
     if found.committed and isinstance(found.record, ChampionPromotion):
         sync_aliases(desk)
+    elif found.committed and isinstance(found.record, Revocation):
+        finish_aliases(desk)
+    if found.committed and isinstance(found.record, Revocation):
+        finish_aliases(desk)
     if found.committed and isinstance(found.record, Tombstone):
         finish_withdrawals(desk)
     return found

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace as with_fields
 
 from studbook.errors import NotAuthorised, UsageError, printable
+from studbook.lab.channels import finish_aliases
 from studbook.lab.desk import Desk
 from studbook.lab.founding import LIFETIME
 from studbook.lab.pending import Signed, sign, signers_here
@@ -143,7 +144,11 @@ class Keys:
         )
         if record.subject.type == "key":
             _check_replaced(desk.workspace.authority().root, [r for _, r in desk.all(Revocation)], record, here)
-        return sign(desk, record, person)
+        signed = sign(desk, record, person)
+        if signed.committed:
+            # What it made void may be what an alias still names.
+            finish_aliases(desk)
+        return signed
 
     def recover(
         self, key: str, person: str, *, public: str | None = None, drop: bool = False, passphrase: bytes | None = None

@@ -20,7 +20,7 @@ from studbook.lab.replay import check_record
 from studbook.lab.voided import in_force, was_in_order
 from studbook.records import LedgerEntry
 from studbook.seal import Sealed
-from studbook.workspace import MARKER, Ahead, marker_bytes
+from studbook.workspace import MARKER, Ahead, check_references, marker_bytes
 
 __all__ = ["Absent", "Problem", "Verification", "Void", "verify"]
 
@@ -214,10 +214,9 @@ def _check_order(desk: Desk, opened: Mapping[str, Sealed]) -> Iterator[Problem]:
     """Every record cites only what entered before it."""
     seen: set[str] = set()
     for entry in desk.workspace.ledger.entries:
-        cited = opened[entry.record].record.references() if entry.record in opened else ()
-        if missing := [d for d in cited if d not in seen]:
-            path = desk.workspace.record_path(entry)
-            yield _problem(path, f"cites {missing[0][:16]}..., which no entry before it holds")
+        path = desk.workspace.record_path(entry)
+        if entry.record in opened:
+            yield from _attempt(path, partial(check_references, opened[entry.record].record, seen.__contains__, path))
         seen.add(entry.record)
 
 

@@ -23,11 +23,11 @@ from studbook.ledger import Draft, Ledger, Staging, Witness, audit_keys
 from studbook.records import LedgerEntry, Record, Root, Zone
 from studbook.seal import AUTHORITY_KINDS, Authority, KeyRing, SigningKey, seal, unseal
 from studbook.workspace.ahead import Ahead
-from studbook.workspace.lines import entry_time, new_entry
+from studbook.workspace.lines import check_references, entry_time, new_entry
 from studbook.workspace.places import FORMAT, MARKER, check_free, check_lab, marker_bytes, witness_folder
 from studbook.workspace.store import Store
 
-__all__ = ["FORMAT", "MARKER", "Accession", "Ahead", "Workspace", "check_free", "marker_bytes"]
+__all__ = ["FORMAT", "MARKER", "Accession", "Ahead", "Workspace", "check_free", "check_references", "marker_bytes"]
 
 # Lies in the cache of a new lab until its witness has begun.
 _UNWITNESSED = "unwitnessed"
@@ -188,8 +188,8 @@ class Workspace(Store):
 
         Raises:
             NotAuthorised: if no key at hand may sign it, or the envelope does not count.
-            OutOfOrder: if it cites a record the ledger does not hold, an earlier commit failed half-way, or the clock
-                was set back (``ledger.clock``).
+            OutOfOrder: if it cites a record the ledger does not hold (``order.reference``), an earlier commit failed
+                half-way, or the clock was set back (``ledger.clock``).
             DigestDiffers: if a file's bytes are not those of its digest, or the envelope holds another record.
         """
         return self.commit_all([Accession(record, blobs or {}, owner, envelope)])[0]
@@ -245,9 +245,7 @@ class Workspace(Store):
             )
         if held is not None or sealed.digest in new.records:
             return sealed.digest
-        for cited in record.references():
-            if cited not in self._by_digest and cited not in new.records:
-                raise OutOfOrder(f"{kind} cites {cited[:16]}..., which the ledger does not hold")
+        check_references(record, lambda cited: cited in self._by_digest or cited in new.records, kind)
         unknown = sorted((d, c) for d, c in accession.blobs.items() if d not in self._blobs and d not in new.blobs)
         blobs = [self._staging.stage(digest, content) for digest, content in unknown]
         whole = self._staging.stage(hashlib.sha256(envelope).hexdigest(), envelope)

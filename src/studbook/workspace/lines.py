@@ -1,16 +1,16 @@
-"""The ledger's next line: what it says, and when; its time never runs backwards."""
+"""The ledger's next line: what it says, when, and that what it cites stands before it; its time never runs backwards."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from studbook.errors import OutOfOrder
 from studbook.ledger import Draft
 from studbook.records import Blob, LedgerEntry, Record
 
-__all__ = ["entry_time", "new_entry"]
+__all__ = ["check_references", "entry_time", "new_entry"]
 
 # A clock that is kept right is set back by less; machines that share a disk differ by less.
 _STEP = timedelta(minutes=5)
@@ -39,6 +39,28 @@ def entry_time(now: datetime, entries: Sequence[LedgerEntry]) -> datetime:
             reason="ledger.clock",
         )
     return max(now, last)
+
+
+def check_references(record: Record, held: Callable[[str], bool], where: object) -> None:
+    """Refuse a record that cites one which does not stand before it in the ledger.
+
+    Args:
+        record: The record.
+        held: Whether the ledger holds a record of this digest before it.
+        where: Its file or kind, for errors.
+
+    Raises:
+        OutOfOrder: naming the field and the first such digest; ``order.reference``.
+    """
+    for cited in record.references():
+        if not held(cited):
+            field = next((f for f in record.__struct_fields__ if cited in repr(getattr(record, f))), "references")
+            raise OutOfOrder(
+                f"{field} cites {cited[:16]}..., which the ledger does not hold before it",
+                where=f"{where}: {field}",
+                advice="Enter what it cites first; a record of another lab, or of another time, is not cited here.",
+                reason="order.reference",
+            )
 
 
 def new_entry(

@@ -183,7 +183,8 @@ def _cut_at(until: float, line: socket.socket) -> Iterator[None]:
 
     def cut() -> None:
         with suppress(OSError):
-            line.shutdown(socket.SHUT_RDWR)
+            # Not the method of a TLS line: it drops the session under the thread that reads it.
+            socket.socket.shutdown(line, socket.SHUT_RDWR)
 
     cutter = Timer(max(until - monotonic(), 0.0), cut)
     cutter.daemon = True

@@ -326,7 +326,8 @@ def test_a_hold_shortened_by_hand(shadowed: Place) -> None:
         assert isinstance(found, DigestDiffers) and found.reason == "release.template"
 
 
-def test_a_ledger_line_dated_before_the_one_before_it(held: Place) -> None:
+@pytest.mark.parametrize("time", ["2024-01-01T00:00:00.000000Z", "2027-02-30T00:00:00.000000Z"])
+def test_a_ledger_line_dated_before_the_one_before_it_or_on_no_day(held: Place, time: str) -> None:
     with held.open() as lab:
         work = lab.desk.workspace
         record = approval(lab)
@@ -335,7 +336,7 @@ def test_a_ledger_line_dated_before_the_one_before_it(held: Place) -> None:
         last = work.ledger.entries[-1]
         lines = work.ledger.path.read_bytes().splitlines()
         key = work.keys.find(work.authority(), Zone.AUDIT, LedgerEntry.kind())
-        forged = seal(replace(last, time="2024-01-01T00:00:00.000000Z"), key)
+        forged = seal(replace(last, time=time), key)
     path = held.path / "audit" / "ledger.jsonl"
     rewrite(path, b"\n".join([*lines[:-1], forged]) + b"\n")
     with refused("ledger.clock"):

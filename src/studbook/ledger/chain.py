@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -141,7 +142,7 @@ class Chain:
         Raises:
             StudbookError: as `open_line`; and if the root or revocation that it brings is refused.
             DigestDiffers: if it does not follow the line before it (``ledger.chain``), brings a record that entered
-                before (``ledger.replay``), or is dated before the line before it (``ledger.clock``).
+                before (``ledger.replay``), or is dated before the line before it or on no day (``ledger.clock``).
         """
         where = f"{self._where}: entry {len(self.entries)}"
         entry, succession = self._open(line, where)
@@ -151,6 +152,7 @@ class Chain:
             advice = "Restore the audit folder from a backup, and replace the audit key: studbook key rotate."
             text = "brings a record that entered before"
             raise DigestDiffers(text, where=where, advice=advice, reason="ledger.replay")
+        _check_moment(entry.time, where)
         if self.entries and entry.time < self.entries[-1].time:
             advice = "Whoever wrote it had another clock, or lied. Restore the audit folder from a backup."
             text = f"is dated {entry.time}, before the line before it"
@@ -247,6 +249,14 @@ def _as_entry(record: object, where: str) -> LedgerEntry:
     if not isinstance(record, LedgerEntry):
         raise RecordRefused("is not a ledger entry", where=where)
     return record
+
+
+def _check_moment(time: str, where: str) -> None:
+    try:
+        datetime.fromisoformat(time)
+    except ValueError as error:
+        advice = "Whoever wrote it had no clock, or lied. Restore the audit folder from a backup."
+        raise DigestDiffers(f"is dated {time}", where=where, advice=advice, reason="ledger.clock") from error
 
 
 def _check_follows(entry: LedgerEntry, sequence: int, head: str, where: str) -> None:

@@ -437,9 +437,10 @@ def test_after_a_theft_the_alias_says_what_counts(new_lab: Place) -> None:
         theft = len(lab.desk.entries())
         lab.rollback("champion", "the thief's")
         lab.keys.rotate(PERSON, "process/release/rollback")
-        lab.keys.revoke(stolen[:16], PERSON, "stolen", theft)
         alias = lab.desk.workspace.alias_path("champion")
-    before = alias.read_bytes()
+        before = alias.read_bytes()
+        lab.keys.revoke(stolen[:16], PERSON, "stolen", theft)
+        assert alias.read_bytes() != before
     with new_lab.open() as lab:
         assert champion(lab) == SECOND
         assert alias.read_bytes() != before

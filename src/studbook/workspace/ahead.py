@@ -27,7 +27,8 @@ class Ahead:
     """
 
     def __init__(self, lab: Path) -> None:
-        self._pool = ThreadPoolExecutor(available_cores())
+        # One processor is for whoever opens the ledger: that takes as long as hashing, and cannot be shared out.
+        self._pool = ThreadPoolExecutor(max(1, available_cores() - 1))
         self._closed = Event()
         found = [blob for zone in Zone for blob in _blobs(lab / zone / "blobs")]
         # The largest first, as threads share them best.

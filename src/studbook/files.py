@@ -330,7 +330,7 @@ def _handle(path: Path) -> tuple[int, int]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise UsageError("no such file", where=path, reason="file.missing") from error
+        raise UsageError("no such file", where=path, advice="Check the path.", reason="file.missing") from error
     except OSError as error:
         raise BytesLie(f"cannot be opened as a regular file: {error.strerror}", where=path) from error
     status = os.fstat(handle)

@@ -262,6 +262,11 @@ def test_what_lies_among_the_waiting_and_is_no_record_is_named_and_stops_nobody(
     for name, data in (("aa" * 32, b"garbage"), ("bb" * 32, (folder / f"{signed.digest}.json").read_bytes())):
         (folder / f"{name}.json").write_bytes(data)
     assert sorted(Path(p.where).stem for p in two.lab.verify().problems) == ["aa" * 32, "bb" * 32]
+    true, path = (folder / f"{signed.digest}.json").read_bytes(), folder / f"{signed.digest}.json"
+    at = true.index(b'"sig":"') + 20
+    rewrite(path, true[:at] + (b"A" if true[at : at + 1] != b"A" else b"B") + true[at + 1 :])
+    assert str(path) in [p.where for p in two.lab.verify().problems]
+    rewrite(path, true)
     version = two.root.root_version
     assert by_bob(two, tmp_path, signed).committed
     assert two.root.root_version == version + 1

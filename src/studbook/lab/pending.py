@@ -21,6 +21,7 @@ from studbook.lab.desk import Desk
 from studbook.records import Record, Root, SuitesLock, digest
 from studbook.records.doors import MAX_RECORD_BYTES
 from studbook.seal import Signer, SigningKey, add_signature, peek, seal, signing_keys, unseal
+from studbook.seal.envelope import check_signatures, open_envelope
 
 __all__ = ["Check", "Signed", "approve_pending", "read_waiting", "sign", "signers_here", "waiting", "waits"]
 
@@ -102,10 +103,11 @@ def approve_pending(desk: Desk, name: str, person: str, check: Check | None = No
 
 
 def read_waiting(path: Path) -> tuple[Record, bytes]:
-    """A record that waits, and its envelope, whose signatures are not looked at.
+    """A record that waits, and its envelope; whether whoever signed it may is asked when it enters.
 
     Raises:
         DigestDiffers: if it is another record than its name says.
+        NotAuthorised: if a signature does not verify.
         StudbookError: any of its kinds, if it is no envelope of a record.
     """
     data = read_file(path, MAX_RECORD_BYTES)
@@ -113,6 +115,7 @@ def read_waiting(path: Path) -> tuple[Record, bytes]:
     if digest(record) != path.stem:
         advice = "Delete it, and propose the change again."
         raise DigestDiffers("holds another record than its name says", where=path, advice=advice)
+    check_signatures(open_envelope(data, path), path)
     return record, data
 
 

@@ -5,14 +5,16 @@ The same readers are driven by coverage in `tools/fuzz.py`; what it finds lies i
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fuzz.harnesses import HARNESSES, Finding, Harness, check, mutable
-from fuzz.trees import mutated
+from fuzz.trees import LONGEST, mutated
 from studbook.errors import BytesLie
 
 REGRESSIONS = Path(__file__).parent / "regressions"
@@ -100,3 +102,10 @@ def test_the_check_sees_what_it_looks_for(
     monkeypatch.setitem(HARNESSES, "bad", Harness(lambda: [b"x"], read))  # type: ignore[arg-type]
     with pytest.raises(error):
         check("bad", b"x")
+
+
+def test_changes_of_a_tree_stay_small_however_lists_repeat_within_each_other() -> None:
+    nested = json.dumps([[[["x" * 4000]]]]).encode()
+    longest = max(len(mutated(nested, 0, Random(seed))) for seed in range(3000))
+    # One change repeats a list at most 20 times; three of them in a row would be 8,000 times as long.
+    assert 4 * LONGEST < longest < 40 * LONGEST

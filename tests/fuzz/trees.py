@@ -9,13 +9,15 @@ from typing import Any
 from studbook.errors import StudbookError
 from studbook.records import canonical
 
-__all__ = ["mutated"]
+__all__ = ["LONGEST", "mutated"]
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 255, 2**31, 2**53, 2**63, 2**64, 10**400, -0.0, 0.5, 1e308, float("nan"), float("inf"),
     "", "a", "\ud800", "\x1b[31m", "\u202e", "../x", "0" * 64, "a" * 64, "2030-02-31", "\u0663" * 4, "x" * 5000,
     [], {}, [[]], [None], [0] * 50, {"a": {"a": 1}}, {"": ""}, ["a b", "c"], [["a", "b"]],
 )  # fmt: skip
+# An input longer than this, in bytes, is not changed any further.
+LONGEST = 16_384
 
 
 def mutated(data: bytes, skip: int, random: Random) -> bytes:
@@ -24,9 +26,13 @@ def mutated(data: bytes, skip: int, random: Random) -> bytes:
         value = json.loads(data[skip:])
     except (ValueError, RecursionError):
         return data
+    written = data[skip:]
     for _ in range(random.randint(1, 3)):
+        if len(written) > LONGEST:  # lists that are repeated within each other would take all memory there is
+            break
         value = _changed(value, random)
-    return data[:skip] + _written(value, random)
+        written = _written(value, random)
+    return data[:skip] + written
 
 
 def _written(value: Any, random: Random) -> bytes:

@@ -28,6 +28,7 @@ __all__ = [
     "hash_file",
     "lock_folder",
     "make_folder",
+    "move",
     "place",
     "read_file",
     "replace_file",
@@ -182,7 +183,11 @@ def take_file(source: Path, target: Path, sha256: str, *, move: bool) -> int:
     if move:
         source.chmod(READ_ONLY)
         # A worker in a process of its own wrote it, and nobody knows whether it reached the disk.
-        _sync_bytes(source)
+        boundary(f"fsync {source.name}")
+        try:
+            _sync(source, os.O_NOFOLLOW)
+        except OSError as error:
+            raise _disk(error, source) from error
         place(source, target)
     return size
 
@@ -216,13 +221,13 @@ def sync_folder(path: Path) -> None:
     """
     try:
         boundary(f"sync folder {path.name}")
-        _sync_folder(path)
+        _sync(path, os.O_DIRECTORY)
     except OSError as error:
         raise _disk(error, path) from error
 
 
-def place(source: Path, target: Path) -> None:
-    """Move a file whose bytes are on disk to its place, atomically, and sync the folder.
+def move(source: Path, target: Path) -> None:
+    """Move a file whose bytes are on disk to its place, atomically; its name is safe once the folder was synced.
 
     Raises:
         StudbookError: if the disk refuses; the source stays where it is.
@@ -231,10 +236,14 @@ def place(source: Path, target: Path) -> None:
     try:
         boundary(f"rename {target.name}")
         source.rename(target)
-        boundary(f"sync folder of {target.name}")
-        _sync_folder(target.parent)
     except OSError as error:
         raise _disk(error, target) from error
+
+
+def place(source: Path, target: Path) -> None:
+    """Move a file as `move` does, and sync the folder."""
+    move(source, target)
+    sync_folder(target.parent)
 
 
 def replace_file(path: Path, data: bytes, mode: int = READ_ONLY) -> None:
@@ -267,7 +276,7 @@ def append_line(path: Path, line: bytes) -> None:
             os.fsync(handle)
             if before == 0:
                 # The file itself may be new.
-                _sync_folder(path.parent)
+                _sync(path.parent, os.O_DIRECTORY)
         except OSError as error:
             os.ftruncate(handle, before)
             raise _disk(error, path) from error
@@ -286,14 +295,14 @@ def truncate(path: Path, length: int) -> None:
         os.close(handle)
 
 
-def lock_folder(folder: Path, note: Path, *, exclusive: bool) -> int:
+def lock_folder(folder: Path, note: Path | None, *, exclusive: bool) -> int:
     """Lock a folder until the descriptor is closed or its process ends.
 
     The lock is on the folder itself, so that clearing what lies in it never lets a second writer in.
 
     Args:
         folder: What to lock.
-        note: Where a writer leaves its name for those it keeps out; holds no lock itself.
+        note: Where a writer leaves its name for those it keeps out, if anywhere; holds no lock itself.
         exclusive: Shut everybody out; otherwise only those who want it exclusively.
 
     Returns:
@@ -306,7 +315,7 @@ def lock_folder(folder: Path, note: Path, *, exclusive: bool) -> int:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        if exclusive:
+        if exclusive and note is not None:
             note.parent.mkdir(exist_ok=True)
             _write_note(note)
     except BlockingIOError as error:
@@ -355,34 +364,23 @@ def _write_note(note: Path) -> None:
         file.write(json.dumps({**told, "command": command[:500], "since": since}) + "\n")
 
 
-def _holder(handle: int, note: Path) -> str:
+def _holder(handle: int, note: Path | None) -> str:
     try:
         # Readers would let another reader in.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         with suppress(StudbookError, ValueError, KeyError, TypeError):
-            told = json.loads(read_file(note, _NOTE_LIMIT))
+            told = json.loads(read_file(note, _NOTE_LIMIT)) if note else {}
             where = f"process {told['process']} on {told['host']}"
             return printable(f"{told['owner']}, {where}, running `{told['command']}` since {told['since']}")
         return "an unknown process"
     return "a process that reads all of it, such as `studbook verify`"
 
 
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync(path: Path, flag: int) -> None:
+    handle = os.open(path, os.O_RDONLY | flag | os.O_CLOEXEC)
     try:
         os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_bytes(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        boundary(f"fsync {path.name}")
-        os.fsync(handle)
-    except OSError as error:
-        raise _disk(error, path) from error
     finally:
         os.close(handle)
 

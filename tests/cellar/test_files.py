@@ -101,7 +101,7 @@ def test_replacing_leaves_the_old_bytes_until_the_rename(tmp_path: Path, monkeyp
         "create alias.partial",
         "fsync alias.partial",
         "rename alias",
-        "sync folder of alias",
+        f"sync folder {tmp_path.name}",
     ]
     assert [data for _, data in seen] == [b"old", b"old", b"old", b"new"]
 

@@ -80,9 +80,9 @@ def test_a_commit_takes_as_many_syncs_as_the_page_says(workspace: Workspace, mon
         monkeypatch.undo()
     page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
     assert f"{counts[1]} syncs" in page
-    assert counts[10] == counts[1] + 2 * 9
-    assert "2n + 6" in page
-    assert counts[1] == 2 + 6
+    assert counts[10] == counts[1] + 9
+    assert "n + 7" in page
+    assert counts[1] == 1 + 7
 
 
 def test_a_group_gives_the_ledger_that_single_commits_give(workspace: Workspace) -> None:
@@ -168,7 +168,7 @@ STEPS = (
     "rename ",
     "create checkpoint.partial",
     "rename checkpoint",
-    "sync folder of checkpoint",
+    "sync folder audit",
 )
 
 

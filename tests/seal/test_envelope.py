@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from authority_fixtures import APPROVAL, KEYS, LOCK, PAIR, ROOT, SHA, refused, resigned, signed
 from studbook.errors import NotAuthorised, RecordRefused, StudbookError
 from studbook.policy import default_policy
-from studbook.records import Policy, canonical, digest, replace
+from studbook.records import LedgerEntry, Policy, canonical, digest, replace
 from studbook.records.doors import MAX_RECORD_BYTES
 from studbook.seal import PAYLOAD_TYPE, add_signature, peek, seal, signing_keys, unseal
 
@@ -286,3 +287,17 @@ def test_a_flipped_bit_anywhere_is_refused(position: int) -> None:
 
 def test_the_payload_type_is_in_toto() -> None:
     assert PAYLOAD_TYPE == "application/vnd.in-toto+json"
+
+
+def test_the_numbers_of_a_line_are_small_integers_alone_as_its_reader_takes_for_granted() -> None:
+    def numbers(node: object) -> list[dict[str, object]]:
+        if isinstance(node, list):
+            return [found for part in node for found in numbers(part)]
+        if not isinstance(node, dict):
+            return []
+        own = [node] if node.get("type") in ("integer", "number") else []
+        return own + [found for part in node.values() for found in numbers(part)]
+
+    found = numbers(msgspec.json.schema(LedgerEntry))
+    assert len(found) == 2
+    assert all(n["type"] == "integer" and n["minimum"] == 0 and n["maximum"] == 2**53 - 1 for n in found)

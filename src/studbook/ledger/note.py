@@ -44,6 +44,8 @@ __all__ = [
 NOTE_LIMIT = 1 << 16
 _DASH = "\N{EM DASH} "
 _ED25519 = b"\x01"
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_SPACE = re.compile(r"\s")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _ADVICE = "It was edited or damaged. Restore it from a backup; it is never corrected in place."
 
@@ -139,7 +141,7 @@ def read_note(data: bytes, where: object = "") -> Note:
         whole = data.decode()
     except UnicodeDecodeError as error:
         raise _malformed(where, "is not UTF-8") from error
-    if any(c < " " and c != "\n" for c in whole):
+    if _CONTROL.search(whole):
         raise _malformed(where, "holds control characters")
     text, empty, rest = whole.rpartition("\n\n")
     if not empty or not text or not rest.endswith("\n"):
@@ -259,7 +261,7 @@ def read_base64(text: str, where: object = "") -> bytes:
 
 def _signature(line: str, where: object) -> NoteSignature:
     name, space, encoded = line.removeprefix(_DASH).partition(" ")
-    if not line.startswith(_DASH) or not space or not name or "+" in name or any(c.isspace() for c in name):
+    if not line.startswith(_DASH) or not space or not name or "+" in name or _SPACE.search(name):
         raise _malformed(where, "holds a line that is not a signature")
     data = read_base64(encoded, where)
     if len(data) < 5:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from studbook.errors import DigestDiffers
-from studbook.files import make_folder, place, sha256_file, sync_folder, take_file, write_new
+from studbook.files import make_folder, move, place, sha256_file, sync_folder, take_file, write_new
 from studbook.records import Blob
 
 __all__ = ["Staging"]
@@ -57,10 +57,14 @@ class Staging:
         Args:
             files: Place -> SHA-256.
         """
+        folders: dict[Path, None] = {}
         for target, digest in files.items():
             staged = self._folder / digest
             if staged.exists() and not target.exists():
-                place(staged, target)
+                move(staged, target)
+                folders[target.parent] = None
+        for folder in folders:
+            sync_folder(folder)
 
     def mend(self, digest: str, content: bytes | Path, target: Path) -> None:
         """Put bytes in the place of a file that was damaged, after they were hashed.

@@ -142,7 +142,8 @@ class Witness:
 
     def _lock(self) -> int:
         self._check_folder()
-        return lock_folder(self.folder, self.folder / "lock", exclusive=True)
+        # Held for a moment in every commit: a note of who holds it would cost more than the step it guards.
+        return lock_folder(self.folder, None, exclusive=True)
 
     def _missing(self) -> UsageError:
         advice = "Restore its folder, or appoint a witness again."

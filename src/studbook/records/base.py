@@ -76,7 +76,8 @@ class Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     owner: Name
 
 
-class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+# A record is a tree and never part of a cycle, so the collector need not walk it.
+class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False, tag_field="kind"):
     """A noun of the lab: a frozen struct without defaults, written once as canonical JSON.
 
     Attributes:
@@ -109,7 +110,7 @@ class Blob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     sha256: Digest
-    size: Annotated[int, Meta(ge=0)]
+    size: Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 
 class Measure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

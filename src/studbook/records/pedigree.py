@@ -27,7 +27,7 @@ class LedgerEntry(Record, frozen=True, kw_only=True, tag="ledger-entry/1"):
     """
 
     zone: ClassVar[Zone] = Zone.AUDIT
-    sequence: Annotated[int, Meta(ge=0)]
+    sequence: Annotated[int, Meta(ge=0, le=2**53 - 1)]
     previous: Digest
     time: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z")]
     host: Text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from studbook.errors import NotAuthorised
@@ -39,6 +38,12 @@ class _Index(NamedTuple):
     grants: Mapping[str, KeyGrant]
     listed: frozenset[str]
     thresholds: Mapping[tuple[Zone, str], int]
+
+
+# By identity, since every line asks and comparing equal roots takes longer than the look-up. The root is kept with its
+# index, so that its identity stays its own.
+_INDEXED: dict[int, tuple[Root, _Index]] = {}
+_MOST_INDEXED = 16
 
 
 def revoked_since(revocations: Iterable[Revocation], kind: str = "key") -> dict[str, int]:
@@ -154,9 +159,14 @@ def _check_revoked(keys: Sequence[str], authority: Authority, where: object) -> 
             )
 
 
-@lru_cache(maxsize=16)
 def _index(root: Root) -> _Index:
-    check_root(root)
-    grants = {grant.key: grant for grant in root.keys}
-    thresholds = {(t.zone, t.kind): t.owners for t in root.thresholds}
-    return _Index(grants, frozenset(grants) | {k.key for k in root.owners.keys}, thresholds)
+    held = _INDEXED.get(id(root))
+    if held is None:
+        check_root(root)
+        grants = {grant.key: grant for grant in root.keys}
+        thresholds = {(t.zone, t.kind): t.owners for t in root.thresholds}
+        listed = frozenset(grants) | {k.key for k in root.owners.keys}
+        if len(_INDEXED) >= _MOST_INDEXED:
+            _INDEXED.clear()
+        held = _INDEXED[id(root)] = (root, _Index(grants, listed, thresholds))
+    return held[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Callable, Collection
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -56,6 +57,8 @@ class KeyRing:
         self._told: dict[Path, bytes] = {}
         # Where `held` saw a public key last; only for `find`, which looks again where one of them is gone.
         self._seen: dict[str, Path] = {}
+        # Keys by the SHA-256 of their file: modes and bytes are looked at every time, PEM is parsed once.
+        self._parsed: dict[bytes, SigningKey] = {}
 
     def create(self, name: str, passphrase: bytes | None = None) -> SigningKey:
         """Make a new key file (PKCS 8, PEM, mode 0600) and its public key (64 hex digits and a newline, mode 0444).
@@ -163,6 +166,15 @@ class KeyRing:
             _check_private(folder, stat.S_ISDIR, "the folder of keys", "700")
         _check_private(path, stat.S_ISREG, "the key file", "600")
         data = read_file(path, _KEY_BYTES)
+        key = self._parsed.get(name := sha256(data).digest()) or self._parse(path, data)
+        self._parsed[name] = key
+        if public not in (None, key.public):
+            advice = f"Restore the key, or delete {path.with_suffix(_PUBLIC)} if the key is the right one."
+            text = "is not the key that its public file says"
+            raise NotAuthorised(text, where=path, advice=advice, reason="authority.key-public")
+        return key
+
+    def _parse(self, path: Path, data: bytes) -> SigningKey:
         secret = self._secret(path) if data.startswith(_ENCRYPTED) else None
         try:
             private = serialization.load_pem_private_key(data, password=secret)
@@ -173,12 +185,7 @@ class KeyRing:
             raise NotAuthorised("not a private key in PEM form", where=path, reason="authority.key-form") from error
         if not isinstance(private, Ed25519PrivateKey):
             raise NotAuthorised("not an Ed25519 key", where=path, reason="authority.key-form")
-        key = SigningKey(private)
-        if public not in (None, key.public):
-            advice = f"Restore the key, or delete {path.with_suffix(_PUBLIC)} if the key is the right one."
-            text = "is not the key that its public file says"
-            raise NotAuthorised(text, where=path, advice=advice, reason="authority.key-public")
-        return key
+        return SigningKey(private)
 
     def _secret(self, path: Path) -> bytes:
         if path not in self._told:

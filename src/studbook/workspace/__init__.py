@@ -278,7 +278,7 @@ class Workspace(Store):
             self.ledger.write(draft)
             for entry in draft.entries:
                 self._index(entry)
-                self._staging.settle(self._files_of(entry))
+            self._staging.settle(self._files_of(*draft.entries))
             self.ledger.acknowledge(draft.key)
         except BaseException:
             # What is on disk now is known for certain only after it was read again.
@@ -342,18 +342,20 @@ class Workspace(Store):
             os.close(self._lock)
             self._lock = None
 
-    def _files_of(self, entry: LedgerEntry) -> dict[Path, str]:
-        """Where the files that entered with an entry belong, with the SHA-256 of their bytes; the envelope last."""
-        blobs = {self.path / entry.record_zone / "blobs" / blob.sha256: blob.sha256 for blob in entry.blobs}
-        return {**blobs, self.record_path(entry): entry.envelope.sha256}
+    def _files_of(self, *entries: LedgerEntry) -> dict[Path, str]:
+        """Where the files that entered with entries belong, with the SHA-256 of their bytes; envelopes after blobs."""
+        files: dict[Path, str] = {}
+        for entry in entries:
+            files |= {self.path / entry.record_zone / "blobs" / blob.sha256: blob.sha256 for blob in entry.blobs}
+            files[self.record_path(entry)] = entry.envelope.sha256
+        return files
 
     def _recover(self) -> None:
         """Finish or undo what a crash left: torn tail, files of committed entries, checkpoint, witness, staging."""
         self.ledger.cut_torn_tail()
         self._cut_lost_entries()
         if pending := self.ledger.entries[self.ledger.acknowledged :]:
-            for entry in pending:
-                self._staging.settle(self._files_of(entry))
+            self._staging.settle(self._files_of(*pending))
             authority = self.ledger.authority(len(self.ledger.entries) - 1)
             self.ledger.acknowledge(self._audit_key(authority))
         self.ledger.show_witness()

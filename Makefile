@@ -15,6 +15,8 @@ VENV := .venv
 TRAIN := .venv-train
 BARE := .venv-bare
 PY := $(VENV)/bin/python
+# Tests run side by side, one process a processor: most of them wait for disks and workers.
+BESIDE := -n auto --maxprocesses 8 --dist worksteal
 CORE := $(VENV)/.core
 TEST := $(VENV)/.test
 CHECK := $(VENV)/.check
@@ -55,7 +57,7 @@ demo: $(CORE)
 
 test: $(TEST)
 	@mkdir -p build
-	$(PY) -m pytest -q -m 'not proof and not train' --junitxml=build/tests.xml
+	$(PY) -m pytest -q $(BESIDE) -m 'not proof and not train' --junitxml=build/tests.xml
 
 check: $(CHECK)
 	$(VENV)/bin/ruff check .

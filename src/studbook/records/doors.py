@@ -60,8 +60,7 @@ def write_record(record: Record) -> bytes:
         RecordRefused: if what was built does not survive its own strict reader.
     """
     data = canonical(record)
-    # What is equal has equal canonical bytes, so they are not made a second time.
-    if _parsed(data, type(record), record.kind()) != record:
+    if read_struct(data, type(record), where=record.kind()) != record:
         raise RecordRefused("does not read back as what was written", where=record.kind(), reason="record.round-trip")
     return data
 
@@ -121,19 +120,15 @@ def read_plain_json(data: bytes, where: object = "") -> Any:
 
 
 def _decode(data: bytes, kind: Any, where: object) -> Any:
-    value = _parsed(data, kind, where)
-    if canonical(value) != data:
-        raise RecordRefused("the bytes are not in canonical form (RFC 8785)", where=where, reason="record.canonical")
-    return value
-
-
-def _parsed(data: bytes, kind: Any, where: object) -> Any:
     if len(data) > MAX_RECORD_BYTES:
         raise RecordRefused(f"{len(data)} bytes is more than a record may hold", where=where, reason="record.size")
     try:
-        return _decoder(kind).decode(data)
+        value = _decoder(kind).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordRefused(f"not a valid record: {_told(error)}", where=where, reason="record.decode") from error
+    if canonical(value) != data:
+        raise RecordRefused("the bytes are not in canonical form (RFC 8785)", where=where, reason="record.canonical")
+    return value
 
 
 def _told(error: Exception) -> str:

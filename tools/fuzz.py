@@ -11,11 +11,18 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
+import os
+import queue
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -63,33 +70,101 @@ def readers() -> list[str]:
     return [ast.literal_eval(key) for key in tables[0].value.keys if key is not None]
 
 
-def run(name: str, seconds: int) -> Outcome:
-    """Drive one reader in a process of its own and read what it says of itself."""
+class Driver:
+    """A process that reads the sources for coverage once, and drives one reader after the other in forks of itself.
+
+    Args:
+        log: Where it says what it reads, and why it ended if it did.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process: subprocess.Popen[str] | None = None
+
+    def drive(self, name: str, folder: Path, seconds: int) -> int | None:
+        """Drive a reader; its exit status, or None if it or the driver itself did not come to an end."""
+        if self.process is None:
+            command = [sys.executable, str(GUIDED)]
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    start_new_session=True,
+                )
+        process = self.process
+        options = [
+            f"-max_total_time={seconds}", f"-timeout={HANG}", f"-rss_limit_mb={MEMORY}", f"-max_len={LONGEST}",
+            f"-artifact_prefix={folder}/", "-print_final_stats=1",
+        ]  # fmt: skip
+        late = threading.Timer(seconds + LONGEST_START, os.killpg, (process.pid, signal.SIGKILL))
+        late.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps([name, str(folder), *options]) + "\n")
+                process.stdin.flush()
+            status = process.stdout.readline()
+        finally:
+            late.cancel()
+        if status:
+            return int(status)
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """End the process and whatever it started."""
+        if self.process is not None:
+            with suppress(ProcessLookupError, BrokenPipeError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+            self.process = None
+
+
+def run(driver: Driver, name: str, seconds: int) -> Outcome:
+    """Drive one reader and read what it says of itself."""
     folder = ROOT / "build" / "fuzz" / name
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in _FOUND:
         for old in folder.glob(pattern):
             old.unlink()
-    command = [
-        sys.executable, str(GUIDED), name, str(folder), f"-max_total_time={seconds}", f"-timeout={HANG}",
-        f"-rss_limit_mb={MEMORY}", f"-max_len={LONGEST}", f"-artifact_prefix={folder}/", "-print_final_stats=1",
-    ]  # fmt: skip
     log = folder / "log.txt"
-    trouble = ""
-    with log.open("wb") as out:
-        try:
-            code = subprocess.run(
-                command, stdout=out, stderr=subprocess.STDOUT, timeout=seconds + LONGEST_START
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code, trouble = 0, f"did not end within {seconds + LONGEST_START} s"
-    text = log.read_text(encoding="utf-8", errors="replace")
+    log.unlink(missing_ok=True)
+    code = driver.drive(name, folder, seconds)
+    trouble = f"did not end within {seconds + LONGEST_START} s; see {driver.log.name}" if code is None else ""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     edges = [int(number) for number in _EDGES.findall(text)] or [0]
     units = [int(number) for number in _UNITS.findall(text)] or [0]
     found = sorted(p for pattern in _FOUND for p in folder.glob(pattern) if p.suffix != ".txt")
     if not trouble and not found and (code or not units[-1]):
         trouble = f"ended with {code}; see {log.relative_to(ROOT)}"
     return Outcome(name, units[-1], edges[0], edges[-1], tuple(found), trouble)
+
+
+def outcomes(names: Sequence[str], seconds: int, jobs: int) -> Iterator[Outcome]:
+    """What every reader came to, in order; ``jobs`` of them at once."""
+    idle: queue.SimpleQueue[Driver] = queue.SimpleQueue()
+    drivers = [Driver(ROOT / "build" / "fuzz" / f"driver-{n}.txt") for n in range(jobs)]
+    for driver in drivers:
+        idle.put(driver)
+
+    def one(name: str) -> Outcome:
+        driver = idle.get()
+        try:
+            return run(driver, name, seconds)
+        finally:
+            idle.put(driver)
+
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            yield from pool.map(one, names)
+    finally:
+        for driver in drivers:
+            driver.close()
 
 
 def main() -> int:
@@ -109,14 +184,11 @@ def main() -> int:
         )
         return 2
     started, bad, names = time.monotonic(), 0, asked.readers or readers()
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        for one in pool.map(lambda name: run(name, asked.budget), names):
-            bad += bool(one.findings or one.trouble)
-            print(
-                f"{one.name:20} {one.inputs:>9} inputs  edges {one.first:>5} -> {one.last:<5} {one.trouble}", flush=True
-            )
-            for path in one.findings:
-                print(f"  finding: {path.relative_to(ROOT)}", flush=True)
+    for one in outcomes(names, asked.budget, asked.jobs):
+        bad += bool(one.findings or one.trouble)
+        print(f"{one.name:20} {one.inputs:>9} inputs  edges {one.first:>5} -> {one.last:<5} {one.trouble}", flush=True)
+        for path in one.findings:
+            print(f"  finding: {path.relative_to(ROOT)}", flush=True)
     print(f"{time.monotonic() - started:.0f} s, {bad} readers with findings")
     return 1 if bad else 0
 

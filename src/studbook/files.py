@@ -324,6 +324,8 @@ def lock_folder(folder: Path, note: Path | None, *, exclusive: bool) -> int:
         raise Busy(f"held by {holder}", where=folder) from error
     except OSError as error:
         os.close(handle)
+        if error.errno in _FULL:
+            raise _disk(error, folder) from error
         advice = "Mend the permissions, or move the lab to a disk of this machine."
         raise StudbookError(f"cannot be locked: {error.strerror}", where=folder, advice=advice) from error
     return handle

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lab_fixtures import Place, rewrite, run_cli
-from studbook.errors import Busy, RecordRefused, StudbookError, UsageError
+from studbook import files
+from studbook.errors import Busy, OverBudget, RecordRefused, StudbookError, UsageError
 from studbook.files import lock_folder, read_file
 from studbook.ledger import book
 from studbook.records import Policy, replace
@@ -132,6 +133,18 @@ def test_a_folder_that_cannot_take_the_note_is_a_typed_error(tmp_path: Path) -> 
     assert caught.value.where == str(tmp_path)
     assert (tmp_path / "elsewhere").read_text() == "kept"
     os.close(lock_folder(tmp_path, tmp_path / "other", exclusive=True))
+
+
+def test_a_full_disk_says_so_where_the_lock_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_note: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_write_note", full)
+        with pytest.raises(OverBudget) as caught:
+            lock_folder(tmp_path, tmp_path / "lock", exclusive=True)
+    assert caught.value.reason == "disk.full"
+    os.close(lock_folder(tmp_path, tmp_path / "lock", exclusive=True))
 
 
 def test_a_reader_that_a_writer_overtakes_sees_no_tampering(new_lab: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,7 @@ def test_a_garbled_witness_is_a_refusal_not_a_missing_one(young: Place, content:
     error = refused(young)
     assert isinstance(error, BytesLie)
     assert error.reason == "ledger.note"
+    assert "appoint a new witness" in error.advice
     assert witness_of(young).path.read_bytes() == content
 
 

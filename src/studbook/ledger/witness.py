@@ -22,6 +22,10 @@ _BACKUP = (
     "The lab was restored from an old copy, or changed. Put the newest copy of the lab back. Only if the newer one is lost "
     "for good: move the witness's folder away, and appoint a new witness."
 )
+_DAMAGED = (
+    "The witness's copy was edited or damaged. Put its folder back as it was. If that is lost and the lab is known to be "
+    "whole: move the folder away, and appoint a new witness with studbook witness."
+)
 
 
 def default_witness(lab: Path) -> Path:
@@ -121,7 +125,10 @@ class Witness:
             BytesLie: if its copy is malformed; ``ledger.note``.
             DigestDiffers: ``ledger.origin``, ``ledger.older-than-witness`` or ``ledger.fork``.
         """
-        seen = read_checkpoint(copy, self.path)[0]
+        try:
+            seen = read_checkpoint(copy, self.path)[0]
+        except BytesLie as error:
+            raise BytesLie(error.message, where=self.path, advice=_DAMAGED, reason=error.reason) from error
         if seen.origin != new.origin:
             advice = "Name this lab's own witness, or move the folder away if its lab is gone."
             text = f"is the witness of {seen.origin!r}, and this lab is {new.origin!r}"

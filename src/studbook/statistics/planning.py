@@ -1,36 +1,13 @@
-"""How many items an answer needs, the smallest effect a suite can show, and the price of asking several questions."""
+"""How many items an answer needs, and the smallest effect a suite can show: the normal approximation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from studbook.errors import UsageError
 from studbook.statistics.binomial import check_counts, normal_quantile
 
-__all__ = ["holm", "minimum_detectable", "required_items"]
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjusted p values of Holm's step-down procedure, in the order given; reject those <= alpha.
-
-    Sorted ascending, adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)). It keeps the chance of any false
-    rejection in the family below alpha under every dependence. Source: Holm 1979 (Scand. J. Statist. 6).
-
-    Args:
-        p_values: One a question, each 0..1.
-
-    Raises:
-        UsageError: if one is outside 0..1 or not a number.
-    """
-    if not all(0.0 <= p <= 1.0 for p in p_values):
-        raise UsageError("a p value lies outside 0..1", reason="statistics.p", advice="Correct the test it came from.")
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, running = [1.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * p_values[index]))
-        adjusted[index] = running
-    return tuple(adjusted)
+__all__ = ["check_plan", "minimum_detectable", "required_items"]
 
 
 def required_items(effect: float, disagreement: float, alpha: float = 0.05, power: float = 0.8) -> int:
@@ -47,7 +24,7 @@ def required_items(effect: float, disagreement: float, alpha: float = 0.05, powe
     Raises:
         UsageError: if an argument is out of range.
     """
-    _check_plan(disagreement, alpha, power)
+    check_plan(disagreement, alpha, power)
     if not 0.0 < effect <= 1.0:
         raise UsageError(f"{effect} is not an effect", reason="statistics.effect", advice="Use 0 < effect <= 1.")
     reach = normal_quantile(1.0 - alpha) + normal_quantile(power)
@@ -66,13 +43,23 @@ def minimum_detectable(items: int, disagreement: float, alpha: float = 0.05, pow
     Raises:
         UsageError: if an argument is out of range.
     """
-    _check_plan(disagreement, alpha, power)
+    check_plan(disagreement, alpha, power)
     check_counts(0, items, alpha)
     reach = normal_quantile(1.0 - alpha) + normal_quantile(power)
     return min(1.0, reach * math.sqrt(disagreement / items))
 
 
-def _check_plan(disagreement: float, alpha: float, power: float) -> None:
+def check_plan(disagreement: float, alpha: float, power: float) -> None:
+    """Refuse a plan that describes no test.
+
+    Args:
+        disagreement: Share of discordant items, 0..1.
+        alpha: One-sided error rate.
+        power: Chance of showing an effect, above alpha.
+
+    Raises:
+        UsageError: if an argument is out of range.
+    """
     if not 0.0 <= disagreement <= 1.0:
         raise UsageError(f"{disagreement} is not a share of items", reason="statistics.share", advice="Use 0..1.")
     if not 0.0 < alpha < power < 1.0:

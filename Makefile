@@ -80,6 +80,7 @@ fuzz: $(TRAINED)
 proof: $(TEST) $(TRAINED) $(ALONE)
 	$(PY) -m pytest -q -m 'proof and not train'
 	$(PY) benchmarks/studies/false_promotion.py
+	$(PY) benchmarks/studies/judgement.py
 	$(TRAIN)/bin/python -m pytest -q -m train
 	$(TRAIN)/bin/python tools/fuzz.py --budget 600
 	$(TRAIN)/bin/python benchmarks/studies/founders.py

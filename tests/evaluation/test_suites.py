@@ -82,7 +82,7 @@ def _line(item: dict[str, Any]) -> bytes:
         ({"items": 23}, "the file holds 24"),
         ({"items_sha256": "0" * 64}, "items_sha256"),
         ({"scorer": "vibes"}, "vibes"),
-        ({"role": "canary"}, "a value is not allowed"),
+        ({"role": "oracle"}, "a value is not allowed"),
         ({"dimension": "charm"}, "a value is not allowed"),
         ({"max_new_tokens": "many"}, "not a whole number"),
         ({"max_new_tokens": 5000}, "not allowed|not 1"),

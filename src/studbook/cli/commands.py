@@ -13,6 +13,7 @@ from studbook.cli import history, pages, publishing, sources, storage
 from studbook.cli.keys import key
 from studbook.cli.policy import policy as policy_verbs
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
+from studbook.cli.suites import suite
 from studbook.lab import Lab
 from studbook.lab.founding import read_policy
 from studbook.lab.papers import Papers
@@ -77,26 +78,11 @@ def approve(session: Session, name: str, person: str, clusters: Sequence[str], u
 
 commands.add_command(key)
 commands.add_command(policy_verbs)
+commands.add_command(suite)
 history.add_to(commands)
 sources.add_to(commands)
 storage.add_to(commands)
 publishing.add_to(commands)
-
-
-@commands.group()
-def suite() -> None:
-    """The suites that judge."""
-
-
-@suite.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--as", "person", help="Whose policy key signs the lock [any at hand].")
-@click.pass_obj
-def freeze(session: Session, folders: Sequence[Path], person: str | None) -> None:
-    """Floor-test suites and freeze them: a person's act."""
-    with session.open() as lab:
-        manifests = lab.suites.freeze(folders, person)
-    session.give(manifests, pages.frozen(manifests))
 
 
 @commands.command()

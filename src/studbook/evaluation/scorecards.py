@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import studbook.models
 from studbook.environment import environment_class
-from studbook.evaluation import score_worker, scorers
-from studbook.evaluation.scorers import Answers, exact, judge
-from studbook.evaluation.suites import Item
+from studbook.evaluation import score_worker
+from studbook.evaluation.items import Item
+from studbook.evaluation.programs import run_programs
+from studbook.evaluation.scorers import Answers, exact, expected_calls, judge
+from studbook.evaluation.scoring import KINDS, Kind
 from studbook.models.slm import Slm
 from studbook.records import (
     Agreement,
@@ -72,13 +74,13 @@ def evaluator_sha256() -> str:
     """
     models = Path(next(iter(studbook.models.__path__)))
     here = Path(__file__).parent
-    files = [*sorted(models.glob("*.py")), *sorted(here.glob("*.py"))]
+    files = [*sorted(models.glob("*.py")), *sorted(here.rglob("*.py"))]
     sources = {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
     return digest(
         {
             "sources": sources,
             "batch": score_worker.BATCH,
-            "scorers": list(scorers.SCORERS),
+            "scorers": sorted(KINDS),
             "environment": environment_class(),
         }
     )
@@ -131,7 +133,8 @@ def score(
     scoring, generating = folder / "score", folder / "generate"
     scoring.mkdir()
     generating.mkdir()
-    job = _job(subject, suites=[str(s.path.absolute()) for s in suites])
+    said = {s.digest: _written(subject, s, folder, limits) for s in suites if _kind(s).reads == "text"}
+    job = _job(subject, suites=[_asked(suite, said.get(suite.digest)) for suite in suites])
     reads = [subject.path, *(s.path for s in suites)]
     answer, isolation = run_worker("studbook.evaluation.score_worker", job, scoring, limits, reads)
     results = tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
@@ -141,7 +144,7 @@ def score(
         role=role,
         evaluator=evaluator_sha256(),
         mode="score",
-        agreement=_agreement(subject, suites, results, generating, limits),
+        agreement=_agreement(subject, suites, results, [raw["exact"] for raw in answer["suites"]], generating, limits),
         results=results,
         cost=_cost(subject, answer["tokens"], answer["logit_positions"]),
         isolation=isolation,
@@ -151,7 +154,7 @@ def score(
 def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:
     manifest = suite.manifest
     answers = Answers(raw["correct"], raw["loglik"], raw["brier"], raw["calls"])
-    judged = judge(answers, manifest.count, manifest.scorer, manifest.pass_mark)
+    judged = judge(answers, manifest.count, manifest.scorer, manifest.pass_mark, suite.items)
     drifted = not raw["before"] == raw["after"] == manifest.items.sha256
     usable = judged.verdict in ("pass", "fail") and not drifted
     return SuiteResult(
@@ -160,7 +163,7 @@ def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:
         dimension=manifest.dimension,
         items_before=raw["before"],
         items_after=raw["after"],
-        expected_calls=manifest.count,
+        expected_calls=expected_calls(manifest.scorer, manifest.count, suite.items),
         actual_calls=raw["calls"],
         correct="".join("1" if c else "0" for c in raw["correct"]) if usable else "",
         loglik_micro=_numbers(raw["loglik"]) if usable else "",
@@ -170,19 +173,45 @@ def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:
     )
 
 
+def _kind(suite: SuiteFile) -> Kind:
+    return KINDS[suite.manifest.scorer]
+
+
+def _asked(suite: SuiteFile, said: Sequence[object] | None) -> dict[str, Any]:
+    """One suite as the scoring worker is asked about it."""
+    limit = suite.manifest.max_new_tokens
+    return {"path": str(suite.path.absolute()), "scorer": suite.manifest.scorer, "limit": limit, "said": said}
+
+
+def _written(subject: Subject, suite: SuiteFile, folder: Path, limits: Limits) -> list[object]:
+    """What the model writes to each prompt of a suite, by a worker that sees no answer; programs are run."""
+    own = folder / f"written-{suite.digest[:16]}"
+    own.mkdir()
+    prompts = [item.prompt for item in suite.items]
+    job = _job(subject, prompts=prompts, max_new_tokens=suite.manifest.max_new_tokens + 1, twice=False)
+    texts = run_worker("studbook.evaluation.generate_worker", job, own, limits, [subject.path]).value["texts"]
+    return run_programs(_kind(suite), suite.items, texts, folder, limits)
+
+
 def _numbers(values: Sequence[float]) -> str:
     return " ".join(str(round(v * _MICRO)) for v in values)
 
 
 def _agreement(
-    subject: Subject, suites: Sequence[SuiteFile], results: Sequence[SuiteResult], folder: Path, limits: Limits
+    subject: Subject,
+    suites: Sequence[SuiteFile],
+    results: Sequence[SuiteResult],
+    exactly: Sequence[Sequence[bool]],
+    folder: Path,
+    limits: Limits,
 ) -> Agreement:
-    """Generate on a fixed sample of task items and compare verdict with verdict."""
-    tasks = [(s, r) for s, r in zip(suites, results, strict=True) if s.manifest.dimension == "task" and r.correct]
+    """Generate on a fixed sample of task items, and compare with what scoring says greedy decoding would write."""
+    rows = zip(suites, results, exactly, strict=True)
+    tasks = [(s, hits) for s, r, hits in rows if s.manifest.dimension == "task" and r.correct]
     sample: list[tuple[Item, bool]] = []
-    for suite, result in tasks:
+    for suite, hits in tasks:
         step = max(1, len(suite.items) * len(tasks) // AGREEMENT_SAMPLE)
-        sample += [(suite.items[i], result.correct[i] == "1") for i in range(0, len(suite.items), step)]
+        sample += [(suite.items[i], hits[i]) for i in range(0, len(suite.items), step)]
     if not sample:
         return Agreement(sampled=0, agreed=0)
     limit = max(s.manifest.max_new_tokens for s, _ in tasks)

@@ -5,33 +5,30 @@ A suite is a folder with ``suite.manifest`` (``key=value`` lines) and ``items.js
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import re
 from pathlib import Path
-from typing import Annotated, NamedTuple
-
-import msgspec
-from msgspec import Meta, Struct
+from typing import NamedTuple
 
 from studbook.errors import BytesLie, ManifestRefused, OutOfOrder
-from studbook.evaluation import scorers
-from studbook.evaluation.floor import floor_rows
+from studbook.evaluation.floor import Run, check_rows, floor_rows
+from studbook.evaluation.items import Item, items_sha256, known_items, parse_items
+from studbook.evaluation.scoring import KINDS, source_sha256
 from studbook.files import read_file
 from studbook.models.manifests import parse_manifest
-from studbook.records import Blob, FloorReport, Header, SuiteManifest, canonical, digest, read_struct
-from studbook.records.base import Name, Text
-from studbook.statistics import minimum_detectable
+from studbook.records import Blob, FloorReport, FloorRow, Header, SuiteManifest, canonical, digest, read_struct
+from studbook.statistics import minimum_detectable, required_items
 
 __all__ = [
     "DISAGREEMENT",
     "Item",
     "SuiteFolder",
+    "floor_of",
     "freeze",
     "items_sha256",
     "known_items",
     "parse_items",
     "read_suite_folder",
+    "require_testable",
     "scorer_sha256",
 ]
 
@@ -40,30 +37,8 @@ DISAGREEMENT = 0.14
 _MANIFEST_LIMIT = 1 << 20
 _ITEMS_LIMIT = 64 << 20
 _MOST_TOKENS = 4096
-# What an exact-match suite must be passed with at least, and what no worthless answerer may reach whatever the mark.
-_PASS_MARKS = {"exact-match": 0.25, "proper-scores": 0.75}
 _REQUIRED = ("name", "role", "dimension", "cluster", "scorer", "licence", "items", "items_sha256", "max_new_tokens")
-
-
-class Item(Struct, frozen=True, forbid_unknown_fields=True):
-    """One question.
-
-    Attributes:
-        id: Unique within the suite.
-        cluster: The skill it asks for.
-        prompt: What the model sees.
-        expected: The one right answer, without the end marker.
-        perturbation: Family of the perturbation, ``none`` when clean.
-    """
-
-    id: Name
-    cluster: Name
-    prompt: Text
-    expected: Annotated[str, Meta(min_length=1, max_length=4000)]
-    perturbation: Name
-
-
-_ITEMS = msgspec.json.Decoder(Item, strict=True)
+_PAIRED = ("robustness", "bias")
 
 
 class SuiteFolder(NamedTuple):
@@ -82,45 +57,13 @@ class SuiteFolder(NamedTuple):
     items: tuple[Item, ...]
 
 
-def items_sha256(data: bytes) -> str:
-    """Digest of an items file."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def parse_items(data: bytes, where: object = "") -> tuple[Item, ...]:
-    """Every item of an items file, in order.
-
-    Raises:
-        BytesLie: if there is none, the last line is cut, or two share an id.
-        RecordRefused: if a line is not a canonical item.
-    """
-    if not data.endswith(b"\n"):
-        raise BytesLie("holds no items, or its last line has no end", where=where, reason="suite.items")
-    lines = data[:-1].split(b"\n")
-    items = tuple(read_struct(line, Item, f"{where}: line {n}") for n, line in enumerate(lines, 1))
-    if len({item.id for item in items}) != len(items):
-        raise BytesLie("two items share an id", where=where, reason="suite.duplicate")
-    return items
-
-
-def known_items(data: bytes, where: object = "") -> tuple[Item, ...]:
-    """Every item of an items file that was checked line by line when its suite was frozen.
-
-    Raises:
-        BytesLie: if a line is not an item.
-    """
-    try:
-        return tuple(_ITEMS.decode_lines(data))
-    except msgspec.DecodeError as error:
-        raise BytesLie(f"is not the items file that was frozen: {error}", where=where) from error
-
-
 def read_suite_folder(path: Path) -> SuiteFolder:
     """Read a suite from its folder and check it against its manifest.
 
     Raises:
         ManifestRefused: if a key is missing, or the items are not the ones the manifest names.
-        BytesLie: if the items file is malformed.
+        BytesLie: if the items file is malformed, or the neighbours of a paired suite are no pairs.
+        RecordRefused: if an item lacks what its scorer asks for.
     """
     manifest, items = path / "suite.manifest", path / "items.jsonl"
     settings = parse_manifest(read_file(manifest, _MANIFEST_LIMIT), manifest)
@@ -133,39 +76,75 @@ def read_suite_folder(path: Path) -> SuiteFolder:
     parsed = parse_items(data, items)
     if str(len(parsed)) != settings["items"]:
         raise ManifestRefused(f"items={settings['items']}, but the file holds {len(parsed)}", where=manifest)
-    if settings["scorer"] not in scorers.SCORERS:
-        known = ", ".join(sorted(scorers.SCORERS))
+    if settings["scorer"] not in KINDS:
+        known = ", ".join(sorted(KINDS))
         raise ManifestRefused(f"scorer {settings['scorer']!r} is not one of {known}", where=manifest)
+    for item in parsed:
+        KINDS[settings["scorer"]].check(item)
+    if settings["dimension"] in _PAIRED:
+        _check_pairs(settings["dimension"], parsed, items)
     return SuiteFolder(path, settings, data, parsed)
 
 
-def freeze(header: Header, suite: SuiteFolder, alpha: float) -> tuple[FloorReport, SuiteManifest]:
+def floor_of(suite: SuiteFolder, run: Run | None = None) -> tuple[FloorRow, ...]:
+    """What every worthless answerer and the oracle get in a suite; nothing is refused for it.
+
+    Args:
+        suite: The suite.
+        run: What runs written answers first, for kinds that need it.
+
+    Raises:
+        ManifestRefused: if mark or answer length are not allowed.
+    """
+    limit = _whole(suite, "max_new_tokens")
+    if not 1 <= limit <= _MOST_TOKENS:
+        raise ManifestRefused(f"max_new_tokens={limit} is not 1..{_MOST_TOKENS}", where=suite.path / "suite.manifest")
+    return floor_rows(suite.items, suite.settings["scorer"], _mark(suite), limit, run)
+
+
+def require_testable(items: int, margin: float, alpha: float, disagreement: float, where: object) -> None:
+    """Refuse a margin that this many items cannot test: n = (z_alpha + z_power)^2 psi / m^2, power .8.
+
+    Args:
+        items: Items of the suite.
+        margin: The margin, as a share of items.
+        alpha: One-sided error rate.
+        disagreement: Share of discordant items expected, psi.
+        where: The suite, for errors.
+
+    Raises:
+        OutOfOrder: with both numbers; ``suite.power``.
+    """
+    needed = required_items(margin, disagreement, alpha)
+    if items < needed:
+        raise OutOfOrder(
+            f"a margin of {margin:g} at {disagreement:.0%} disagreement needs {needed:,} items, the suite has {items:,}",
+            where=where,
+            advice="Add items, or state a margin that this many can test.",
+            reason="suite.power",
+        )
+
+
+def freeze(
+    header: Header, suite: SuiteFolder, alpha: float, run: Run | None = None
+) -> tuple[FloorReport, SuiteManifest]:
     """Put a suite to the floor test and bind everything that decides how it is scored.
 
     Args:
         header: Record header.
         suite: The suite.
         alpha: One-sided error rate that the minimum detectable effect is stated for.
+        run: What runs written answers first, for kinds that need it.
 
     Raises:
-        OutOfOrder: if a worthless answerer passes, or the oracle fails.
+        OutOfOrder: if a worthless answerer passes, the oracle fails, or the margin it names cannot be tested.
         ManifestRefused: if a value of the manifest is not allowed.
     """
-    scorer = suite.settings["scorer"]
-    mark = _mark(suite, scorer)
-    limit = _whole(suite, "max_new_tokens")
-    if not 1 <= limit <= _MOST_TOKENS:
-        raise ManifestRefused(f"max_new_tokens={limit} is not 1..{_MOST_TOKENS}", where=suite.path / "suite.manifest")
-    rows = floor_rows(suite.items, scorer, mark, limit)
-    for row in rows:
-        cheap = scorer == "exact-match" and row.answerer != "oracle" and row.score >= _PASS_MARKS[scorer]
-        if cheap or (row.verdict == "pass") != (row.answerer == "oracle"):
-            raise OutOfOrder(
-                f"the {row.answerer} answerer gets {row.score:.3f} and the verdict is {row.verdict}",
-                where=suite.path,
-                advice="A suite that a worthless answerer passes, or a perfect one fails, measures nothing.",
-                reason="suite.floor",
-            )
+    if "margin" in suite.settings:
+        margin = _number(suite, "margin", suite.settings["margin"])
+        require_testable(len(suite.items), margin, alpha, DISAGREEMENT, suite.path / "suite.manifest")
+    rows = floor_of(suite, run)
+    check_rows(rows, suite.settings["scorer"], suite.path)
     floor = FloorReport(
         header=header,
         suite_files=digest({"items": items_sha256(suite.data), "settings": suite.settings}),
@@ -173,12 +152,30 @@ def freeze(header: Header, suite: SuiteFolder, alpha: float) -> tuple[FloorRepor
         minimum_detectable=round(minimum_detectable(len(suite.items), DISAGREEMENT, alpha), 6),
         disagreement=DISAGREEMENT,
     )
-    return floor, _manifest(header, suite, mark, digest(floor))
+    return floor, _manifest(header, suite, _mark(suite), digest(floor))
 
 
-def scorer_sha256() -> str:
-    """Digest of the scorers' source; a suite frozen under another one is not used."""
-    return hashlib.sha256(inspect.getsource(scorers).encode()).hexdigest()
+def scorer_sha256(scorer: str) -> str:
+    """Digest of one scorer's source; a suite frozen under another one is not used."""
+    return source_sha256(type(KINDS[scorer]).__module__)
+
+
+def _check_pairs(dimension: str, items: tuple[Item, ...], where: Path) -> None:
+    """Neighbours are pairs: clean then perturbed, or one group then the other, with the attribute as their cluster."""
+    pairs = list(zip(items[::2], items[1::2], strict=False))
+    if dimension == "robustness":
+        wrong = [b.id for a, b in pairs if a.perturbation != "none" or b.perturbation == "none"]
+        rule = "a clean item, then the same perturbed"
+    else:
+        groups = {(a.cluster, b.cluster) for a, b in pairs}
+        wrong = [] if len(groups) == 1 and len(set(*groups)) == 2 else [items[0].id]
+        rule = "an item of one group, then its twin of the other, the group as their cluster"
+    if len(items) % 2 or wrong:
+        raise BytesLie(
+            f"the items of a {dimension} suite are pairs of neighbours: {rule}",
+            where=f"{where}: item {wrong[0] if wrong else items[-1].id}",
+            reason="suite.pairs",
+        )
 
 
 def _manifest(header: Header, suite: SuiteFolder, mark: float, floor: str) -> SuiteManifest:
@@ -191,8 +188,8 @@ def _manifest(header: Header, suite: SuiteFolder, mark: float, floor: str) -> Su
             cluster=suite.settings["cluster"],
             items=Blob(sha256=items_sha256(suite.data), size=len(suite.data)),
             count=len(suite.items),
-            scorer=suite.settings["scorer"],  # type: ignore[arg-type]
-            scorer_sha256=scorer_sha256(),
+            scorer=suite.settings["scorer"],
+            scorer_sha256=scorer_sha256(suite.settings["scorer"]),
             max_new_tokens=_whole(suite, "max_new_tokens"),
             pass_mark=mark,
             licence=suite.settings["licence"],
@@ -205,10 +202,13 @@ def _manifest(header: Header, suite: SuiteFolder, mark: float, floor: str) -> Su
         ) from error
 
 
-def _mark(suite: SuiteFolder, scorer: str) -> float:
-    text = suite.settings.get("pass_mark", str(_PASS_MARKS[scorer]))
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        raise ManifestRefused(f"pass_mark={text!r} is not a number", where=suite.path / "suite.manifest")
+def _mark(suite: SuiteFolder) -> float:
+    return _number(suite, "pass_mark", suite.settings.get("pass_mark", str(KINDS[suite.settings["scorer"]].mark)))
+
+
+def _number(suite: SuiteFolder, key: str, text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,12})?", text):
+        raise ManifestRefused(f"{key}={text!r} is not a number", where=suite.path / "suite.manifest")
     return float(text)
 
 

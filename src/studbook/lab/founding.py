@@ -82,6 +82,8 @@ ROLES = (
             "contamination-receipt/1",
             "runtime-smoke/1",
             "scorecard/1",
+            "drift-report/1",
+            "reported-result/1",
             "baseline-receipt/1",
         ),
     ),

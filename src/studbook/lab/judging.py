@@ -11,8 +11,8 @@ from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
 from studbook.executor import in_order
 from studbook.lab.desk import Desk
+from studbook.lab.frozen import of_role
 from studbook.lab.sources import require_model, slice_of
-from studbook.lab.suites import of_role
 from studbook.records import (
     CandidateManifest,
     FailureCluster,
@@ -27,6 +27,7 @@ from studbook.viability import Contender
 
 __all__ = [
     "Card",
+    "already",
     "check_budget",
     "contender",
     "contenders",
@@ -36,6 +37,10 @@ __all__ = [
     "smoke_all",
     "with_cards",
 ]
+
+
+# Roles that a round does not need, and that nobody may learn from either.
+_MORE_ROLES: tuple[Role, ...] = ("descriptor", "canary")
 
 
 class Card(NamedTuple):
@@ -116,18 +121,26 @@ def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card
         StudbookError: any of its kinds, if a worker fails.
     """
     suites = of_role(desk, role)
-    wanted = tuple(s.digest for s in suites)
-    evaluator = evaluator_sha256()
-    known = {
-        c.artifact: Card(d, c)
-        for d, c in desk.all(Scorecard)
-        if c.role == role and c.evaluator == evaluator and tuple(r.suite for r in c.results) == wanted and _valid(c)
-    }
+    known = _cards(desk, role, suites)
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
     made = _score_missing(desk, missing, role, suites)
     for card in desk.progress.count(f"evaluating on {role} suites", made, len(missing)):
         known[card.artifact] = Card(desk.workspace.commit(card), card)
     return {a: known[a] for a in dict.fromkeys(artifacts)}
+
+
+def already(desk: Desk, artifact: str, role: Role) -> bool:
+    """Whether a model has a scorecard on a role's suites under the evaluator in force."""
+    return artifact in _cards(desk, role, of_role(desk, role))
+
+
+def _cards(desk: Desk, role: Role, suites: Sequence[SuiteFile]) -> dict[str, Card]:
+    wanted, evaluator = tuple(s.digest for s in suites), evaluator_sha256()
+    return {
+        c.artifact: Card(d, c)
+        for d, c in desk.all(Scorecard)
+        if c.role == role and c.evaluator == evaluator and tuple(r.suite for r in c.results) == wanted and _valid(c)
+    }
 
 
 def _valid(card: Scorecard) -> bool:
@@ -145,6 +158,7 @@ def require_label(desk: Desk, label: str) -> tuple[SuiteFile, ...]:
     """
     roles: tuple[Role, ...] = ("development", "selection", "sealed")
     suites = tuple(s for role in roles for s in of_role(desk, role))
+    suites += tuple(s for role in _MORE_ROLES for s in of_role(desk, role, needed=False))
     known = sorted({s.manifest.cluster for s in suites if s.manifest.dimension == "task"})
     if label not in known:
         advice = f"Known labels: {', '.join(known)}."

@@ -14,7 +14,8 @@ from studbook.errors import DigestDiffers
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.floor import floor_rows
 from studbook.evaluation.scorecards import SMOKE_PROMPTS, SuiteFile
-from studbook.evaluation.scorers import Answers, judge
+from studbook.evaluation.scorers import Answers, expected_calls, judge
+from studbook.evaluation.scoring import KINDS
 from studbook.evaluation.suites import known_items, scorer_sha256
 from studbook.lab.desk import Desk
 from studbook.lab.rederive import require
@@ -67,7 +68,7 @@ def check_scorecard(desk: Desk, record: Scorecard) -> None:
     }
     require("scorecard", facts, _FIELD)
     for result in record.results:
-        _check_result(result, locked[result.suite])
+        _check_result(desk, result, locked[result.suite])
 
 
 def check_smoke(_desk: Desk, record: RuntimeSmoke) -> None:
@@ -113,8 +114,10 @@ def check_suite(desk: Desk, record: SuiteManifest) -> None:
         "items.size": (record.items.size, len(data)),
         "count": (record.count, len(items)),
     }
-    if record.scorer_sha256 == scorer_sha256():
-        # Another version's scorer may have judged otherwise; a suite frozen under it is not used any more.
+    kind = KINDS.get(record.scorer)
+    if kind and not kind.runs and record.scorer_sha256 == scorer_sha256(record.scorer):
+        # Another version's scorer may have judged otherwise; a suite frozen under it is not used any more. Programs are
+        # not run again: that they were is taken at its word, as a model's answers are.
         facts["floor"] = (floor.rows, floor_rows(items, record.scorer, record.pass_mark, record.max_new_tokens))
     require(f"suite {record.name}", facts, _FIELD)
 
@@ -128,7 +131,7 @@ def check_contamination(desk: Desk, record: ContaminationReceipt) -> None:
     """
     rows = parse_rows(desk.workspace.blob(record.training), f"training slice {record.training[:16]}")
     again = compare_with_suites(record.header, record.training, rows, _suites(desk, record.suites))
-    fields = ("training_rows", "items", "shared_prompts", "shared_items", "clean")
+    fields = ("training_rows", "items", "shared_prompts", "shared_items", "shared_runs", "clean")
     require("contamination", {f: (getattr(record, f), getattr(again, f)) for f in fields}, _FIELD)
 
 
@@ -169,15 +172,17 @@ def check_name(desk: Desk, record: SourceManifest) -> None:
         )
 
 
-def _check_result(result: SuiteResult, suite: SuiteManifest) -> None:
+def _check_result(desk: Desk, result: SuiteResult, suite: SuiteManifest) -> None:
     """One suite's answers; of a run that went wrong there are none, and nothing passes on it."""
     lists = (result.correct, result.logliks, result.briers)
     judged = result.verdict in ("pass", "fail")
     counts = [suite.count if judged else 0] * len(lists)
+    items = known_items(desk.workspace.blob(suite.items.sha256)) if KINDS[suite.scorer].whole else ()
+    calls = expected_calls(suite.scorer, suite.count, items)
     facts: dict[str, tuple[object, object]] = {
         "cluster": (result.cluster, suite.cluster),
         "dimension": (result.dimension, suite.dimension),
-        "expected_calls": (result.expected_calls, suite.count),
+        "expected_calls": (result.expected_calls, calls),
         "correct": ([len(found) for found in lists], counts),
     }
     if judged:
@@ -188,12 +193,12 @@ def _check_result(result: SuiteResult, suite: SuiteManifest) -> None:
             [v / 1e6 for v in result.briers],
             result.actual_calls,
         )
-        again = judge(answers, suite.count, suite.scorer, suite.pass_mark)
-        close = suite.scorer == "proper-scores" and abs(again.score - suite.pass_mark) <= _ROUNDING
+        again = judge(answers, suite.count, suite.scorer, suite.pass_mark, items)
+        close = KINDS[suite.scorer].lower and abs(again.score - suite.pass_mark) <= _ROUNDING
         facts |= {
             "items_before": (result.items_before, suite.items.sha256),
             "items_after": (result.items_after, suite.items.sha256),
-            "actual_calls": (result.actual_calls, suite.count),
+            "actual_calls": (result.actual_calls, calls),
             "verdict": (result.verdict, result.verdict if close else again.verdict),
         }
     require(f"scorecard: {suite.name}", facts, _FIELD)

@@ -135,7 +135,9 @@ def _opening(desk: Desk, record: SealedOpening) -> None:
     allowed = desk.policy[1].gates.sealed_openings
     if record.of != allowed or not 1 <= record.opening <= allowed:
         raise DigestDiffers(f"is opening {record.opening} of {record.of}, and the policy allowed {allowed}")
-    if any(o.opening == record.opening or o.decision == record.decision for _, o in desk.all(SealedOpening)):
+    looks = [o for _, o in desk.all(SealedOpening)]
+    again = record.decision is not None and any(o.decision == record.decision for o in looks)
+    if again or any(o.opening == record.opening for o in looks):
         raise DigestDiffers(f"is opening {record.opening} again, or another look for the same decision")
 
 

@@ -19,10 +19,10 @@ from studbook.executor import available_cores, in_order
 from studbook.lab import breeding, clock, judging, rounds
 from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
+from studbook.lab.frozen import of_role
 from studbook.lab.generations import require_depth
 from studbook.lab.search_check import require_same, searched_suites, space_of, tables_of
 from studbook.lab.search_journal import Journal
-from studbook.lab.suites import of_role
 from studbook.population import (
     CmaSearch,
     Kind,

@@ -1,44 +1,75 @@
-"""Freezing suites, and finding them again by role."""
+"""Suites: made, put to the floor test, planned, frozen, sealed and opened; and what others report, shown beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from studbook.errors import OutOfOrder, UsageError
-from studbook.evaluation.scorecards import SuiteFile
-from studbook.evaluation.suites import freeze, known_items, read_suite_folder, scorer_sha256
+from studbook.errors import OutOfOrder, OverBudget, UsageError
+from studbook.evaluation.contamination import overlaps, parse_rows
+from studbook.evaluation.floor import Run
+from studbook.evaluation.items import Item, known_items
+from studbook.evaluation.perturb import pairs
+from studbook.evaluation.programs import run_programs
+from studbook.evaluation.scoring import KINDS
+from studbook.evaluation.suites import DISAGREEMENT, SuiteFolder, floor_of, freeze, read_suite_folder, require_testable
+from studbook.evaluation.templates import write_folder
 from studbook.lab.desk import Desk
+from studbook.lab.judging import Card, already, evaluate
 from studbook.lab.pending import sign
-from studbook.records import SuiteManifest, SuitesLock, digest
-from studbook.records.evaluation import Role
+from studbook.records import (
+    DataSource,
+    FloorRow,
+    Measure,
+    ReportedResult,
+    SealedOpening,
+    SourceManifest,
+    SuiteManifest,
+    SuitesLock,
+    digest,
+)
+from studbook.statistics import minimum_detectable, required_items
 
-__all__ = ["Suites", "of_role"]
+__all__ = ["Opened", "Power", "Suites"]
+
+_DISAGREEMENTS = (0.05, 0.10, DISAGREEMENT, 0.20)
 
 
-def of_role(desk: Desk, role: Role) -> tuple[SuiteFile, ...]:
-    """The suites in force for a role, in the order of the lock.
+class Power(NamedTuple):
+    """What a suite can show, one-sided at the policy's alpha with power .8.
 
-    Raises:
-        OutOfOrder: if there is none.
+    Attributes:
+        suite: Its name.
+        items: Its items.
+        disagreement: Share of discordant items assumed.
+        detectable: Smallest paired difference it shows, as a share of items.
+        margin: The margin asked about.
+        needed: Items that margin needs.
     """
-    _, lock = desk.suites_lock
-    found = []
-    for suite in lock.suites:
-        manifest = desk.workspace.get(suite, SuiteManifest)
-        if manifest.role == role:
-            if manifest.scorer_sha256 != scorer_sha256():
-                raise OutOfOrder(
-                    f"suite {manifest.name} was frozen under another version of its scorer",
-                    advice="Freeze it again: an evaluator change is never silent.",
-                    reason="order.scorer",
-                )
-            path = desk.workspace.blob_path(manifest.items.sha256)
-            items = known_items(desk.workspace.blob(manifest.items.sha256), path)
-            found.append(SuiteFile(suite, manifest, path, items))
-    if not found:
-        raise OutOfOrder(f"no {role} suite is frozen", advice="Freeze some: studbook suite freeze FOLDER ...")
-    return tuple(found)
+
+    suite: str
+    items: int
+    disagreement: float
+    detectable: float
+    margin: float
+    needed: int
+
+
+class Opened(NamedTuple):
+    """A look at the sealed suites.
+
+    Attributes:
+        name: The model's name.
+        opening: Which opening it was, from 1; 0 where it had been looked at already.
+        of: How many the policy allows.
+        card: Its sealed scorecard.
+    """
+
+    name: str
+    opening: int
+    of: int
+    card: Card
 
 
 class Suites:
@@ -46,6 +77,75 @@ class Suites:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+
+    def new(
+        self, folder: Path, like: Path | None = None, perturb: Sequence[str] = (), seed: int = 1, **settings: object
+    ) -> int:
+        """Write a suite folder: around the items in it, around those of another suite perturbed, or around two examples.
+
+        Args:
+            folder: The folder.
+            like: A suite folder whose items and settings are taken over.
+            perturb: Perturbers to apply to them in turn; the suite is then one of robustness.
+            seed: Their seed.
+            settings: Keys of the manifest that differ.
+
+        Returns:
+            How many items it has.
+
+        Raises:
+            UsageError: if it holds a suite, or a scorer or perturber is unknown.
+        """
+        found = read_suite_folder(like) if like else None
+        fields: dict[str, object] = {
+            "name": folder.name,
+            "role": "development",
+            "dimension": "task",
+            "cluster": folder.name,
+            "scorer": "exact-match",
+            "licence": "CC0-1.0",
+            "max_new_tokens": 32,
+        }
+        if found:
+            fields |= {k: v for k, v in found.settings.items() if k in fields and k != "name"}
+        if perturb:
+            if not found:
+                raise UsageError("needs a suite to perturb", where="--perturb", advice="Name it: --like FOLDER")
+            fields |= {"dimension": "robustness", "perturbers": ",".join(perturb), "seed": seed}
+        items = found.items if found else None
+        if items and perturb:
+            items = pairs(items, perturb, seed)
+        return write_folder(folder, fields | {k: v for k, v in settings.items() if v is not None}, items)
+
+    def floor(self, folder: Path) -> tuple[FloorRow, ...]:
+        """What every worthless answerer and the oracle get in a suite; nothing is written."""
+        suite = read_suite_folder(folder)
+        return floor_of(suite, self._runner(suite.settings["scorer"]))
+
+    def power(
+        self, names: Sequence[str], margin: float | None = None, disagreement: float | None = None
+    ) -> list[Power]:
+        """What suites can show, and what a margin needs.
+
+        Args:
+            names: Suite folders, or names of frozen suites; every frozen one when none is named.
+            margin: The margin to ask about; the policy's otherwise.
+            disagreement: Share of discordant items expected; a table of four otherwise.
+
+        Raises:
+            OutOfOrder: if a margin that was named cannot be tested by one of them.
+            UsageError: if a name is no suite.
+        """
+        gates = self._desk.policy[1].gates
+        asked = gates.margin if margin is None else margin
+        rows = []
+        for name, items in self._sizes(names):
+            if margin is not None:
+                require_testable(items, margin, gates.alpha, disagreement or DISAGREEMENT, name)
+            for psi in (disagreement,) if disagreement else _DISAGREEMENTS:
+                found = minimum_detectable(items, psi, gates.alpha)
+                rows.append(Power(name, items, psi, round(found, 6), asked, required_items(asked, psi, gates.alpha)))
+        return rows
 
     def freeze(self, folders: Sequence[Path], person: str | None = None) -> tuple[SuiteManifest, ...]:
         """Put suites to the floor test, freeze them and add them to the lock; a person's act.
@@ -66,7 +166,7 @@ class Suites:
         locked = self._locked()
         for path in desk.progress.track("floor-testing suites", found):
             folder = read_suite_folder(path)
-            floor, manifest = freeze(desk.header, folder, alpha)
+            floor, manifest = freeze(desk.header, folder, alpha, self._runner(folder.settings["scorer"]))
             if any(m.name == manifest.name and d != digest(manifest) for d, m in locked.items()):
                 raise UsageError(f"a suite named {manifest.name} is frozen already", where=path)
             desk.workspace.commit(floor)
@@ -82,10 +182,128 @@ class Suites:
                 desk.progress.say(f"nothing is judged by it until then; next: studbook approve {named} --as NAME")
         return tuple(frozen)
 
+    def seal(self, folders: Sequence[Path], person: str | None = None) -> tuple[SuiteManifest, ...]:
+        """Freeze sealed suites, after holding their items against every training slice and every other suite.
+
+        Raises:
+            OutOfOrder: if a suite has another role, or shares a prompt or a run of words with what is known here.
+        """
+        for path in (p for folder in folders for p in _suite_folders(folder)):
+            suite = read_suite_folder(path)
+            if suite.settings["role"] != "sealed":
+                raise OutOfOrder(
+                    f"has the role {suite.settings['role']}",
+                    where=path / "suite.manifest",
+                    advice="Write role=sealed, or freeze it: studbook suite freeze",
+                    reason="suite.sealed",
+                )
+            self._require_unknown(suite)
+        return self.freeze(folders, person)
+
+    def open(self, names: Sequence[str]) -> tuple[Opened, ...]:
+        """Score models on the sealed suites; each look is an opening on record, written before it, k of K.
+
+        A model that was looked at already under the suites and the evaluator in force is shown again for nothing.
+
+        Raises:
+            OverBudget: if the policy allows no further opening.
+        """
+        desk, allowed = self._desk, self._desk.policy[1].gates.sealed_openings
+        out = []
+        for artifact in dict.fromkeys(desk.find_model(name) for name in names):
+            number = 0
+            if not already(desk, artifact, "sealed"):
+                number = max((o.opening for _, o in desk.all(SealedOpening)), default=0) + 1
+                if number > allowed:
+                    raise OverBudget(
+                        f"all {allowed} openings of the sealed suites are used up",
+                        where="policy: gates.sealed_openings",
+                        advice="Freeze new sealed suites; the policy's owner signs the new lock.",
+                    )
+                look = SealedOpening(header=desk.header, decision=None, candidate=artifact, opening=number, of=allowed)
+                desk.workspace.commit(look)
+            card = evaluate(desk, [artifact], "sealed")[artifact]
+            out.append(Opened(desk.name_of(artifact), number, allowed, card))
+        return tuple(out)
+
+    def attach(self, name: str, benchmark: str, value: float, unit: str, method: str, citation: str) -> ReportedResult:
+        """Put what somebody else reports of a model on record; it is shown, and no gate reads it.
+
+        Args:
+            name: The model.
+            benchmark: What was measured.
+            value: The number.
+            unit: Its unit.
+            method: Who measured it how.
+            citation: Where it can be read.
+
+        Raises:
+            UsageError: if nothing is called that.
+            RecordRefused: if the value is not finite, or a text is not plain.
+        """
+        desk = self._desk
+        record = ReportedResult(
+            header=desk.header,
+            artifact=desk.find_model(name),
+            benchmark=benchmark,
+            measure=Measure(value=value, unit=unit, basis="reported", method=method),
+            citation=citation,
+            attached_by=desk.header.owner,
+        )
+        desk.workspace.commit(record)
+        return record
+
+    def _runner(self, scorer: str) -> Run:
+        """How written answers of a kind are run, each in a worker of its own."""
+        desk = self._desk
+
+        def run(items: Sequence[Item], texts: Sequence[object]) -> list[object]:
+            folder = desk.workspace.work_folder("floor")
+            return run_programs(KINDS[scorer], items, texts, folder, desk.worker_limits())
+
+        return run
+
+    def _require_unknown(self, suite: SuiteFolder) -> None:
+        desk, known = self._desk, self._locked()
+        prompts = {" ".join(i.prompt.casefold().split()): m.name for m in known.values() for i in self._items(m)}
+        for item in suite.items:
+            if (other := prompts.get(" ".join(item.prompt.casefold().split()))) and other != suite.settings["name"]:
+                raise _known(suite, item.id, f"suite {other}")
+        for _, source in desk.all(SourceManifest):
+            for file in source.source.files if isinstance(source.source, DataSource) else ():
+                rows = parse_rows(desk.workspace.blob(file.sha256), f"data {source.name}")
+                if not overlaps(rows, suite.items).clean:
+                    raise _known(suite, "of its items", f"data {source.name}")
+
+    def _items(self, manifest: SuiteManifest) -> tuple[Item, ...]:
+        return known_items(self._desk.workspace.blob(manifest.items.sha256), manifest.name)
+
+    def _sizes(self, names: Sequence[str]) -> list[tuple[str, int]]:
+        known = {m.name: m.count for m in self._locked().values()}
+        out = []
+        for name in names or known:
+            if name in known:
+                out.append((name, known[name]))
+            elif Path(name).is_dir():
+                out += [(p.name, len(read_suite_folder(p).items)) for p in _suite_folders(Path(name))]
+            else:
+                advice = f"Frozen: {', '.join(sorted(known)) or 'none'}; or name a folder."
+                raise UsageError(f"no suite is called {name!r}", advice=advice)
+        return out
+
     def _locked(self) -> dict[str, SuiteManifest]:
         locks = list(self._desk.all(SuitesLock))
         suites = locks[-1][1].suites if locks else ()
         return {d: self._desk.workspace.get(d, SuiteManifest) for d in suites}
+
+
+def _known(suite: SuiteFolder, item: str, where: str) -> OutOfOrder:
+    return OutOfOrder(
+        f"item {item} is known already: it stands in {where}",
+        where=suite.path / "items.jsonl",
+        advice="Take the shared items out: what was seen elsewhere is sealed from nobody.",
+        reason="suite.sealed",
+    )
 
 
 def _suite_folders(folder: Path) -> list[Path]:

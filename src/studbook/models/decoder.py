@@ -70,13 +70,14 @@ class Decoder:
         gates = np.concatenate([part("w1"), part("w3")])
         return _Layer(part("attn_norm"), qkv, part("wo"), part("ffn_norm"), gates, part("w2"))
 
-    def run(self, ids: Ids, rows: Ids | None = None, cache: Cache | None = None) -> F32:
+    def run(self, ids: Ids, rows: Ids | None = None, cache: Cache | None = None, taps: list[F32] | None = None) -> F32:
         """Feed a batch and return the residual stream before the final norm.
 
         Args:
             ids: Token ids (sequences, tokens), fed from the end of the cache, or from position 0.
             rows: Which of the sequences * tokens rows are wanted, row-major; all if not given.
             cache: Keys and values of earlier positions; extended.
+            taps: Gets the residual stream after each layer, f32 (rows, hidden); of the last layer the wanted rows.
 
         Returns:
             f32 (rows, hidden). Values that overflow come out as NaN or infinity, never as an exception.
@@ -90,6 +91,8 @@ class Decoder:
                     x, mixed = x[rows], mixed[rows]
                 x = x + mixed @ layer.wo.T
                 x += self._feed_forward(layer, self._normed(x, layer.ffn_norm))
+                if taps is not None:
+                    taps.append(x)
         if cache is not None:
             cache.length += ids.shape[1]
         return x

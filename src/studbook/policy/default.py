@@ -112,6 +112,10 @@ _DEFAULT_GATES = Gates(
     cluster_error=0.05,
     maximum_bytes=33_554_432,
     sealed_openings=20,
+    robustness_margin=0.05,
+    bias_margin=0.05,
+    drift_nats=1.0,
+    drift_alignment=0.5,
 )
 _DEFAULT_UTILITY = Utility(
     weights_version="accuracy-first/1",

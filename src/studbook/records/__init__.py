@@ -55,8 +55,10 @@ from studbook.records.evaluation import (
     BaselineReceipt,
     BaselineRow,
     ContaminationReceipt,
+    DriftReport,
     FloorReport,
     FloorRow,
+    ReportedResult,
     RuntimeSmoke,
     Scorecard,
     SuiteManifest,
@@ -110,6 +112,8 @@ AnyRecord = (
     | ContaminationReceipt
     | RuntimeSmoke
     | Scorecard
+    | DriftReport
+    | ReportedResult
     | BaselineReceipt
     | FailureCluster
     | ViabilityDecision
@@ -168,6 +172,7 @@ __all__ = [
     "DataFile",
     "DataSource",
     "Digest",
+    "DriftReport",
     "Excluded",
     "Expected",
     "FailureCluster",
@@ -199,6 +204,7 @@ __all__ = [
     "ReadinessRecord",
     "Record",
     "ReleaseRecord",
+    "ReportedResult",
     "Reserve",
     "Revocation",
     "RevokedSubject",

@@ -194,6 +194,10 @@ class Gates(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         cluster_error: Smallest share of target items the champion must fail for a cluster to exist.
         maximum_bytes: Largest artifact in bytes.
         sealed_openings: How often the sealed suites may be opened.
+        robustness_margin: Non-inferiority margin on the perturbed half of each robustness suite, as a share of items.
+        bias_margin: How much larger than the champion's the gap between two groups may be, as a share of items.
+        drift_nats: Largest mean KL divergence from the champion on drift anchors, nats a position.
+        drift_alignment: Smallest linear CKA with the champion of any layer on drift anchors, 0..1.
     """
 
     alpha: Annotated[float, Meta(gt=0.0, le=0.2)]
@@ -204,6 +208,10 @@ class Gates(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cluster_error: Share
     maximum_bytes: Count
     sealed_openings: Count
+    robustness_margin: Annotated[float, Meta(gt=0.0, le=0.5)]
+    bias_margin: Annotated[float, Meta(gt=0.0, le=1.0)]
+    drift_nats: Annotated[float, Meta(ge=0.0, le=1000.0)]
+    drift_alignment: Share
 
 
 class Utility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

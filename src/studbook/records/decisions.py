@@ -266,25 +266,25 @@ class SealedOpening(Record, frozen=True, kw_only=True, tag="sealed-opening/1"):
     """The sealed suites are about to be opened: written before the look, so that no look is free.
 
     Attributes:
-        decision: Digest of the ViabilityDecision whose winner is looked at.
-        candidate: Digest of the winner.
+        decision: Digest of the ViabilityDecision whose winner is looked at; null where a person looked by `suite open`.
+        candidate: Digest of the winner, or of the model that a person looked at.
         opening: Which opening this is, from 1.
         of: How many the policy allows.
     """
 
     zone: ClassVar[Zone] = Zone.DECISIONS
-    decision: Digest
+    decision: Digest | None
     candidate: Digest
     opening: Annotated[int, Meta(ge=1)]
     of: int
 
     def subjects(self) -> tuple[str, ...]:
-        """The winner."""
+        """The model that is looked at."""
         return (self.candidate,)
 
     def references(self) -> tuple[str, ...]:
-        """The decision."""
-        return (self.decision,)
+        """The decision, if there is one."""
+        return (self.decision,) if self.decision else ()
 
 
 class ConfirmationRecord(Record, frozen=True, kw_only=True, tag="confirmation-record/1"):

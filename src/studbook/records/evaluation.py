@@ -13,8 +13,11 @@ __all__ = [
     "BaselineReceipt",
     "BaselineRow",
     "ContaminationReceipt",
+    "Dimension",
+    "DriftReport",
     "FloorReport",
     "FloorRow",
+    "ReportedResult",
     "Role",
     "RuntimeSmoke",
     "Scorecard",
@@ -23,7 +26,8 @@ __all__ = [
     "Verdict",
 ]
 
-Role = Literal["development", "selection", "sealed"]
+Role = Literal["development", "descriptor", "selection", "sealed", "canary"]
+Dimension = Literal["task", "calibration", "robustness", "safety", "bias", "drift"]
 Verdict = Literal["pass", "fail", "error", "no-data"]
 # One text instead of thousands of JSON numbers: canonical JSON of those took most of the time a record was checked in.
 Numbers = Annotated[str, Meta(pattern=r"\A(-?(0|[1-9][0-9]{0,14})( -?(0|[1-9][0-9]{0,14}))*)?\Z")]
@@ -65,15 +69,17 @@ class SuiteManifest(Record, frozen=True, kw_only=True, tag="suite-manifest/1"):
 
     Attributes:
         name: What people call it.
-        role: development (free), selection (gates) or sealed (confirmation).
-        dimension: ``task`` or ``calibration``; cost is measured with every suite.
+        role: development (free), descriptor (public, for behaviour and parent pools), selection (gates), sealed
+            (confirmation, by opening) or canary (request path).
+        dimension: ``task``, ``calibration``, ``robustness``, ``safety``, ``bias`` or ``drift``; cost is measured with every
+            suite. Items of robustness and bias suites are pairs of neighbours.
         cluster: The label its items share; ``mixture`` when they do not.
         items: The items file (JSON lines).
         count: Number of items.
-        scorer: ``exact-match`` or ``proper-scores``.
-        scorer_sha256: Digest of the scorer's source.
+        scorer: Kind of its scorer, such as ``exact-match``.
+        scorer_sha256: Digest of that kind's source.
         max_new_tokens: Longest answer in tokens.
-        pass_mark: Share right to pass (task), or highest mean Brier score (calibration).
+        pass_mark: Share right to pass, or the highest score where lower is better (Brier, bits per byte).
         licence: SPDX identifier of the items.
         floor: Digest of the FloorReport.
     """
@@ -81,11 +87,11 @@ class SuiteManifest(Record, frozen=True, kw_only=True, tag="suite-manifest/1"):
     zone: ClassVar[Zone] = Zone.EVALUATION
     name: Name
     role: Role
-    dimension: Literal["task", "calibration"]
+    dimension: Dimension
     cluster: Name
     items: Blob
     count: Annotated[int, Meta(ge=1)]
-    scorer: Literal["exact-match", "proper-scores"]
+    scorer: Name
     scorer_sha256: Digest
     max_new_tokens: Annotated[int, Meta(ge=1, le=4096)]
     pass_mark: float
@@ -111,7 +117,8 @@ class ContaminationReceipt(Record, frozen=True, kw_only=True, tag="contamination
         items: Items compared with.
         shared_prompts: Prompts, case and white space folded, that stand in both.
         shared_items: Prompt and answer pairs that stand in both.
-        clean: Both counts are zero.
+        shared_runs: Items that share a run of 13 words with a row, or of 8 where the item has 8 to 12 words.
+        clean: All three counts are zero.
     """
 
     zone: ClassVar[Zone] = Zone.EVALUATION
@@ -121,6 +128,7 @@ class ContaminationReceipt(Record, frozen=True, kw_only=True, tag="contamination
     items: int
     shared_prompts: int
     shared_items: int
+    shared_runs: int
     clean: bool
 
     def references(self) -> tuple[str, ...]:
@@ -179,7 +187,7 @@ class SuiteResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     suite: Digest
     cluster: Name
-    dimension: Literal["task", "calibration"]
+    dimension: Dimension
     items_before: Digest
     items_after: Digest
     expected_calls: int
@@ -268,6 +276,74 @@ class Scorecard(Record, frozen=True, kw_only=True, tag="scorecard/1"):
         """Unweighted mean over the task suites' accuracies, 0..1."""
         tasks = self.tasks().values()
         return sum(r.mean for r in tasks) / len(tasks) if tasks else 0.0
+
+
+class DriftReport(Record, frozen=True, kw_only=True, tag="drift-report/1"):
+    """How far a model's next-token distribution and inner states lie from the champion's on fixed anchors.
+
+    Attributes:
+        artifact: Digest of the model.
+        champion: Digest of the champion.
+        suite: Digest of the SuiteManifest whose items are the anchors.
+        evaluator: Digest of the evaluator.
+        items_before: Digest of the items file before the run.
+        items_after: The same after; a difference voids the report.
+        kl_micro: Mean over an anchor's positions of KL(champion || model), millionths of a nat, one an anchor.
+        cka: Linear centred kernel alignment of each layer's output, 0..1; empty where the layers differ in number.
+        verdict: pass when it was measured, else error.
+        detail: Why, where it is not pass.
+        isolation: The measures the worker had in force.
+    """
+
+    zone: ClassVar[Zone] = Zone.EVALUATION
+    artifact: Digest
+    champion: Digest
+    suite: Digest
+    evaluator: Digest
+    items_before: Digest
+    items_after: Digest
+    kl_micro: Numbers
+    cka: tuple[float, ...]
+    verdict: Literal["pass", "error"]
+    detail: Text
+    isolation: tuple[Name, ...]
+
+    @property
+    def kl(self) -> float:
+        """Mean over the anchors, nats a position."""
+        values = [int(v) for v in self.kl_micro.split()]
+        return sum(values) / len(values) / 1e6
+
+    def subjects(self) -> tuple[str, ...]:
+        """The model and the champion."""
+        return (self.artifact, self.champion)
+
+    def references(self) -> tuple[str, ...]:
+        """The suite."""
+        return (self.suite,)
+
+
+class ReportedResult(Record, frozen=True, kw_only=True, tag="reported-result/1"):
+    """What somebody else reports of a model: shown where the model is shown, and read by no gate.
+
+    Attributes:
+        artifact: Digest of the model.
+        benchmark: What was measured, such as ``arc-easy``.
+        measure: The number; its basis is ``reported``, its method says who measured it how.
+        citation: Where it can be read.
+        attached_by: Who attached it.
+    """
+
+    zone: ClassVar[Zone] = Zone.EVALUATION
+    artifact: Digest
+    benchmark: Name
+    measure: Measure
+    citation: Text
+    attached_by: Name
+
+    def subjects(self) -> tuple[str, ...]:
+        """The model."""
+        return (self.artifact,)
 
 
 class BaselineRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,77 @@
+"""JSON Schema: the written answer has to be a JSON value that its item's schema allows."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from studbook.errors import OutOfOrder, RecordRefused, StudbookError
+from studbook.evaluation.items import Item
+from studbook.evaluation.scoring.base import Kind
+from studbook.evaluation.scoring.pattern import short_enough
+from studbook.records import JsonObject, read_plain_json
+
+# The library is an extra; suites of every other kind do without it.
+try:
+    import jsonschema
+except ImportError:
+    jsonschema = None
+
+__all__ = ["JsonSchema", "Schema"]
+
+
+class Schema(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an answer has to fit.
+
+    Attributes:
+        schema: A JSON Schema, draft 2020-12; a reference may point inside it only.
+    """
+
+    schema: JsonObject
+
+
+class JsonSchema(Kind):
+    """Share of written answers that are JSON without duplicate keys and valid under their item's schema.
+
+    Source: JSON Schema draft 2020-12, by the library jsonschema (extra ``schema``). Formats are not asserted.
+    """
+
+    name = "json-schema"
+    mark = 0.25
+    floor = 0.25
+    rule = Schema
+
+    def check(self, item: Item) -> None:
+        """Refuse an item whose schema is none, and every item where the library is missing.
+
+        Raises:
+            OutOfOrder: ``suite.library``, if it is not installed.
+            RecordRefused: if the schema is none.
+        """
+        schema = self.asked(item).schema
+        if jsonschema is None:
+            raise OutOfOrder(
+                "the scorer json-schema needs the library jsonschema, which is not installed",
+                where=f"item {item.id}: rule.schema",
+                advice="Install it: pip install 'studbook[schema]'",
+                reason="suite.library",
+            )
+        try:
+            jsonschema.Draft202012Validator.check_schema(schema)
+        except jsonschema.exceptions.SchemaError as error:
+            raise RecordRefused(
+                f"is not a JSON Schema: {error.message}",
+                where=f"item {item.id}: rule.schema",
+                advice="Mend the schema; the draft is 2020-12.",
+                reason="suite.rule",
+            ) from error
+
+    def right(self, item: Item, said: object, limit: int) -> bool:
+        """Whether the answer is a JSON value of the schema."""
+        text = short_enough(said, limit)
+        if text is None:
+            return False
+        try:
+            value = read_plain_json(text.encode(errors="replace"))
+        except StudbookError:
+            return False
+        return bool(jsonschema.Draft202012Validator(item.rule["schema"]).is_valid(value))

@@ -1,0 +1,43 @@
+"""The frozen suites that count, by role."""
+
+from __future__ import annotations
+
+from studbook.errors import OutOfOrder
+from studbook.evaluation.scorecards import SuiteFile
+from studbook.evaluation.scoring import KINDS
+from studbook.evaluation.suites import known_items, scorer_sha256
+from studbook.lab.desk import Desk
+from studbook.records import SuiteManifest
+from studbook.records.evaluation import Role
+
+__all__ = ["of_role"]
+
+
+def of_role(desk: Desk, role: Role, *, needed: bool = True) -> tuple[SuiteFile, ...]:
+    """The suites in force for a role, in the order of the lock.
+
+    Args:
+        desk: The lab.
+        role: The role.
+        needed: Whether there has to be one.
+
+    Raises:
+        OutOfOrder: if there is none and one is needed, or one was frozen under another version of its scorer.
+    """
+    _, lock = desk.suites_lock
+    found = []
+    for suite in lock.suites:
+        manifest = desk.workspace.get(suite, SuiteManifest)
+        if manifest.role == role:
+            if manifest.scorer not in KINDS or manifest.scorer_sha256 != scorer_sha256(manifest.scorer):
+                raise OutOfOrder(
+                    f"suite {manifest.name} was frozen under another version of its scorer",
+                    advice="Freeze it again: an evaluator change is never silent.",
+                    reason="order.scorer",
+                )
+            path = desk.workspace.blob_path(manifest.items.sha256)
+            items = known_items(desk.workspace.blob(manifest.items.sha256), path)
+            found.append(SuiteFile(suite, manifest, path, items))
+    if not found and needed:
+        raise OutOfOrder(f"no {role} suite is frozen", advice="Freeze some: studbook suite freeze FOLDER ...")
+    return tuple(found)

@@ -120,7 +120,8 @@ def _each(operators: list[dict[str, Any]], folder: Path, run: Callable[[Path, st
 
 def evaluate(path: Path, sha256: str) -> list[str]:
     """Correctness of one file on all suites, one character an item."""
-    job = {"model": str(path), "sha256": sha256, "suites": [{"path": str(p), "scorer": "exact-match", "limit": 12, "said": None} for p in SUITES]}
+    suites = [{"path": str(p), "scorer": "exact-match", "limit": 12, "said": None} for p in SUITES]
+    job = {"model": str(path), "sha256": sha256, "suites": suites}
     found = score(job, path.parent)["suites"]
     return ["".join("1" if right else "0" for right in suite["correct"]) for suite in found]
 

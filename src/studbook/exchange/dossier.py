@@ -18,6 +18,7 @@ from studbook.records import (
     LineageTemplate,
     OperatorReceipt,
     ProducerSignature,
+    ReportedResult,
     Rung,
     RuntimeSmoke,
     Scorecard,
@@ -130,6 +131,7 @@ class Dossier(Struct, frozen=True, kw_only=True):
         cards: Digests and scorecards, development before selection; sealed ones stay in the lab.
         suites: Suites of the cards by digest.
         compared: Comparisons with other models.
+        reported: Digests and records of what others report of it, oldest first.
         claim: The highest rung of the gate ladder claimed on record; None where the form claims nothing.
         evidence: The rungs that have evidence.
 
@@ -157,6 +159,7 @@ class Dossier(Struct, frozen=True, kw_only=True):
     compared: tuple[Compared, ...]
     claim: Rung | None
     evidence: frozenset[Rung]
+    reported: tuple[tuple[str, ReportedResult], ...] = ()
 
     def __post_init__(self) -> None:
         for rung in Rung:

@@ -50,8 +50,9 @@ class Figure(Struct, frozen=True, kw_only=True):
 
 
 def figures(dossier: Dossier) -> tuple[Figure, ...]:
-    """Every number on record, in the order: suites, costs, distance from the base, comparisons."""
-    return (*_results(dossier), *_costs(dossier), *_distance(dossier), *_differences(dossier))
+    """Every number on record, in the order: suites, costs, distance from the base, comparisons, reported by others."""
+    measured_here = (*_results(dossier), *_costs(dossier), *_distance(dossier), *_differences(dossier))
+    return (*measured_here, *_reported(dossier))
 
 
 def unmeasured(dossier: Dossier) -> tuple[str, ...]:
@@ -100,10 +101,12 @@ def measured(suite: SuiteManifest, result: SuiteResult, record: str, card: Score
         card: The scorecard.
     """
     items, low, high = len(result.correct), None, None
-    if result.dimension == "task":
-        label, unit, value = "items answered exactly", "share", result.mean
+    if result.dimension != "calibration":
+        exact = suite.scorer == "exact-match"
+        label, unit, value = "items answered exactly" if exact else "items answered right", "share", result.mean
         low, high = clopper_pearson(result.right, items, (1 - CONFIDENCE) / 2)
-        method = f"{result.right} of {items} items by teacher-forced exact match; exact Clopper-Pearson bounds, 95 %"
+        by = "teacher-forced exact match" if exact else suite.scorer
+        method = f"{result.right} of {items} items by {by}; exact Clopper-Pearson bounds, 95 %"
     else:
         label, unit, value = "mean Brier score", "brier-0-2", sum(result.briers) / items / _MILLION
         method = f"multi-class Brier score, mean over the answer's tokens, then over {items} items; lower is better"
@@ -119,6 +122,21 @@ def measured(suite: SuiteManifest, result: SuiteResult, record: str, card: Score
         low=low,
         high=high,
     )
+
+
+def _reported(dossier: Dossier) -> Iterator[Figure]:
+    """What somebody else reports; no gate reads it."""
+    for record, found in dossier.reported:
+        yield Figure(
+            label=f"{found.benchmark}, as others report it",
+            value=found.measure.value,
+            unit=found.measure.unit,
+            basis=found.measure.basis,
+            method=f"{found.measure.method}; {found.citation}; not measured here, and no gate reads it",
+            on=_NO_ITEMS,
+            suites=(),
+            record=record,
+        )
 
 
 def _costs(dossier: Dossier) -> Iterator[Figure]:

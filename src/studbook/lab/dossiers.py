@@ -24,6 +24,7 @@ from studbook.records import (
     LoraSource,
     ModelSource,
     OperatorReceipt,
+    ReportedResult,
     Rung,
     RuntimeSmoke,
     Scorecard,
@@ -75,6 +76,7 @@ def collect(desk: Desk, artifact: str, files: Mapping[str, Path]) -> Dossier:
         compared=tuple(_compared(desk, artifact)) if bred else (),
         claim=_claim(desk, artifact, manifest),
         evidence=frozenset(rung for rung, found in evidence_for(desk, artifact).items() if found),
+        reported=tuple((d, r) for d, r in desk.all(ReportedResult) if r.artifact == artifact),
     )
 
 
@@ -158,9 +160,10 @@ def _compared(desk: Desk, artifact: str) -> list[Compared]:
 def _row(desk: Desk, record: str, role: Literal["selection", "sealed"], card: str, row: Comparison) -> Compared:
     """One comparison with the suites it was computed on: of its cluster, of calibration, or all that ask for skill."""
     results = desk.scorecard(card).results
-    kind = "calibration" if row.on == "calibration" else "task"
+    kind, _, rest = row.on.partition("/")
+    kind = kind if kind in ("calibration", "robustness", "bias") else "task"
     asked = [r for r in results if r.dimension == kind] if row.items else []
-    own = [r for r in asked if r.cluster == row.on] or asked
+    own = [r for r in asked if r.cluster in (row.on, rest.partition("/")[0])] or asked
     suites = tuple(r.suite for r in own)
     return Compared(record=record, role=role, against=desk.name_of(row.against), suites=suites, comparison=row)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from studbook.errors import BytesLie, OutOfOrder, OverBudget, StudbookError, UsageError
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
+from studbook.evaluation.drift import measure_drift
 from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
 from studbook.executor import in_order
 from studbook.lab.desk import Desk
@@ -15,6 +16,7 @@ from studbook.lab.frozen import of_role
 from studbook.lab.sources import require_model, slice_of
 from studbook.records import (
     CandidateManifest,
+    DriftReport,
     FailureCluster,
     LineageTemplate,
     OperatorReceipt,
@@ -32,6 +34,7 @@ __all__ = [
     "contender",
     "contenders",
     "declare_cluster",
+    "drift",
     "evaluate",
     "require_label",
     "smoke_all",
@@ -127,6 +130,29 @@ def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card
     for card in desk.progress.count(f"evaluating on {role} suites", made, len(missing)):
         known[card.artifact] = Card(desk.workspace.commit(card), card)
     return {a: known[a] for a in dict.fromkeys(artifacts)}
+
+
+def drift(desk: Desk, artifacts: Sequence[str], champion: str, role: Role) -> None:
+    """Measure how far models drifted from the champion on a role's anchors, each once; nothing where there are none.
+
+    Raises:
+        StudbookError: any of its kinds, if a worker fails.
+    """
+    anchors = [s for s in of_role(desk, role) if s.manifest.dimension == "drift"]
+    evaluator = evaluator_sha256()
+    known = {(r.artifact, r.champion, r.suite) for _, r in desk.all(DriftReport) if r.evaluator == evaluator}
+    wanted = [(a, [s for s in anchors if (a, champion, s.digest) not in known]) for a in dict.fromkeys(artifacts)]
+    missing = [(a, suites) for a, suites in wanted if suites and a != champion]
+
+    def work(asked: tuple[str, Sequence[SuiteFile]]) -> tuple[DriftReport, ...]:
+        folder = desk.workspace.work_folder(f"drift-{asked[0][:16]}")
+        subjects = _subject(desk, asked[0]), _subject(desk, champion)
+        return measure_drift(desk.header, *subjects, asked[1], folder, desk.worker_limits())
+
+    if missing:
+        for made in desk.progress.count(f"drift on {role} anchors", in_order(work, missing), len(missing)):
+            for report in made:
+                desk.workspace.commit(report)
 
 
 def already(desk: Desk, artifact: str, role: Role) -> bool:
@@ -229,14 +255,16 @@ def _failures(desk: Desk, card: Card, label: str) -> tuple[int, int]:
 def contender(desk: Desk, manifest: str, evaluator: str) -> Contender:
     """A candidate's manifest, template, receipt and this evaluator's first smoke, without scorecards."""
     found = desk.workspace.get(manifest, CandidateManifest)
+    artifact = found.artifact.sha256
     smokes = (s for _, s in desk.all(RuntimeSmoke) if s.evaluator == evaluator)
     return Contender(
         manifest=found,
-        smoke=next((s for s in smokes if s.artifact == found.artifact.sha256), None),
+        smoke=next((s for s in smokes if s.artifact == artifact), None),
         receipt=desk.workspace.get(found.receipt, OperatorReceipt),
         template=desk.workspace.get(found.template, LineageTemplate),
         development=None,
         selection=None,
+        drift=tuple(r for _, r in desk.all(DriftReport) if (r.artifact, r.evaluator) == (artifact, evaluator)),
     )
 
 

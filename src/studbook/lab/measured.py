@@ -21,9 +21,11 @@ from studbook.lab.desk import Desk
 from studbook.lab.rederive import require
 from studbook.records import (
     ContaminationReceipt,
+    DriftReport,
     FloorReport,
     LicenceSource,
     ReadinessRecord,
+    ReportedResult,
     RuntimeSmoke,
     Scorecard,
     SourceManifest,
@@ -34,9 +36,11 @@ from studbook.records import (
 
 __all__ = [
     "check_contamination",
+    "check_drift",
     "check_floor",
     "check_name",
     "check_ready",
+    "check_reported",
     "check_scorecard",
     "check_smoke",
     "check_suite",
@@ -69,6 +73,40 @@ def check_scorecard(desk: Desk, record: Scorecard) -> None:
     require("scorecard", facts, _FIELD)
     for result in record.results:
         _check_result(desk, result, locked[result.suite])
+
+
+def check_drift(desk: Desk, record: DriftReport) -> None:
+    """A drift report answers every anchor of a frozen suite of that dimension, or says why it does not.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+    """
+    suite = desk.workspace.get(record.suite, SuiteManifest)
+    measured = record.verdict == "pass"
+    values = [int(v) for v in record.kl_micro.split()]
+    facts = {
+        "suite": (record.suite in desk.suites_lock[1].suites and suite.dimension == "drift", True),
+        "kl_micro": (len(values), suite.count if measured else 0),
+        "kl_micro: range": (min(values, default=0) >= 0, True),
+        "cka": (all(0.0 <= v <= 1.0 for v in record.cka) and (measured or not record.cka), True),
+        "items_before": (record.items_before == record.items_after == suite.items.sha256 or not measured, True),
+    }
+    require(f"drift-report: {suite.name}", facts, _FIELD)
+
+
+def check_reported(desk: Desk, record: ReportedResult) -> None:
+    """A reported result says of itself that it is one, and speaks of a model that is known here.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+    """
+    named = {m.artifact.sha256 for _, m in desk.manifests()}
+    facts = {
+        "measure.basis": (record.measure.basis, "reported"),
+        "artifact": (record.artifact in named, True),
+        "attached_by": (record.attached_by, record.header.owner),
+    }
+    require("reported-result", facts, _FIELD)
 
 
 def check_smoke(_desk: Desk, record: RuntimeSmoke) -> None:

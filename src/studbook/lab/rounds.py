@@ -247,9 +247,11 @@ def _judge(
     smokes = judging.smoke_all(desk, list(artifacts.values()))
     able = [a for a in artifacts.values() if a in smokes and smokes[a].passed]
     development = judging.evaluate(desk, [cluster.champion, *able], "development")[cluster.champion]
+    judging.drift(desk, able, cluster.champion, "development")
     screened = screen(judging.contenders(desk, candidates), development.card, cluster, policy)
     finalists = [artifacts[m] for m in screened]
     judged = judging.evaluate(desk, [cluster.champion, *selection.parents, *finalists], "selection")
+    judging.drift(desk, finalists, cluster.champion, "selection")
     field = [
         c if digest(c.manifest) in screened else replace(c, selection=None)
         for c in judging.contenders(desk, candidates)

@@ -7,11 +7,10 @@ Bounds are rounded before they are compared, so a reader of the record can repea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from studbook.records import Comparison, Gates, Policy, Scorecard, SuiteResult
+from studbook.records import Gates, Policy, Scorecard, SuiteResult
 from studbook.statistics import (
-    EXACT_BELOW,
     Estimate,
     Paired,
     mcnemar,
@@ -21,56 +20,14 @@ from studbook.statistics import (
     stratified_bounds,
     unpaired_bounds,
 )
+from studbook.viability.dimensions import dimension_findings
+from studbook.viability.findings import Finding, Test, paired_method, row
 from studbook.viability.screening import joint_mean
 from studbook.viability.words import brier, counted, p_value, percent, points, settle, told_apart
 
-__all__ = ["Finding", "joint", "joint_gain", "no_data", "no_worse", "row", "superior", "target", "worst_skill"]
+__all__ = ["joint", "joint_gain", "no_data", "no_worse", "superior", "target", "worst_skill"]
 
 MICRO = 1e-6
-
-Test = Literal["non-inferiority", "superiority", "parent", "utility", "shown"]
-
-
-class Finding(NamedTuple):
-    """One answered question.
-
-    Attributes:
-        row: What goes on record.
-        words: What did not hold, with numbers; for the winner the same numbers are the reason it won.
-    """
-
-    row: Comparison
-    words: str
-
-
-def row(
-    test: Test,
-    against: str,
-    on: str,
-    pair: Paired,
-    estimate: Estimate,
-    *,
-    threshold: float,
-    passed: bool,
-    method: str,
-    p: float = 1.0,
-) -> Comparison:
-    """A comparison row with its numbers rounded to nine decimals."""
-    return Comparison(
-        test=test,
-        against=against,
-        on=on,
-        items=pair.items,
-        wins=pair.wins,
-        losses=pair.losses,
-        difference=settle(estimate.value),
-        lower=settle(estimate.lower),
-        upper=settle(estimate.upper),
-        p_value=p,  # from integers, rounded once: equal everywhere as it is
-        threshold=settle(threshold),
-        passed=passed,
-        method=method,
-    )
 
 
 def no_data(test: Test, against: str, on: str, threshold: float, why: str) -> Finding:
@@ -89,7 +46,7 @@ def no_data(test: Test, against: str, on: str, threshold: float, why: str) -> Fi
 
 
 def no_worse(candidate: Scorecard, champion: Scorecard, policy: Policy) -> list[Finding]:
-    """Step 2: non-inferiority to the champion on every protected suite and on every calibration suite.
+    """Step 2: non-inferiority to the champion on every protected suite and every suite of calibration, robustness and bias.
 
     All have to hold, so nothing is corrected for their number.
     """
@@ -99,7 +56,7 @@ def no_worse(candidate: Scorecard, champion: Scorecard, policy: Policy) -> list[
     for own, other in zip(candidate.results, champion.results, strict=True):
         if other.dimension == "calibration":
             findings.append(_no_worse_calibrated(own, other, champion.artifact, policy.gates))
-    return findings
+    return [*findings, *dimension_findings(candidate, champion, policy.gates)]
 
 
 def _no_worse_task(own: SuiteResult, other: SuiteResult, champion: str, gates: Gates) -> Finding:
@@ -113,7 +70,7 @@ def _no_worse_task(own: SuiteResult, other: SuiteResult, champion: str, gates: G
         estimate,
         threshold=-gates.margin,
         passed=settle(estimate.lower) >= -gates.margin,
-        method=_paired_method(pair),
+        method=paired_method(pair),
     )
     lower, allowed = told_apart(estimate.lower, -gates.margin)
     moved = (
@@ -182,7 +139,7 @@ def superior(
         p=p,
         method="exact one-sided McNemar, p = P(Bin(wins + losses, 1/2) >= wins); "
         f"{adjusted:.3g} after Holm over {counted(family, 'question')}; and a difference of at least {points(minimum)}; "
-        f"bounds: {_paired_method(pair)}",
+        f"bounds: {paired_method(pair)}",
     )
     return Finding(
         finding,
@@ -265,9 +222,3 @@ def worst_skill(candidate: Scorecard, other: Scorecard, name: str, labels: Seque
 def _worst(card: Scorecard, labels: Sequence[str]) -> SuiteResult:
     tasks = card.tasks()
     return min((tasks[label] for label in labels), key=lambda r: (settle(r.mean), r.cluster))
-
-
-def _paired_method(pair: Paired) -> str:
-    if pair.wins + pair.losses >= EXACT_BELOW:
-        return "d -/+ z sqrt((psi - d^2) / n), psi = (wins + losses) / n"
-    return f"exact Clopper-Pearson bounds, as only {pair.wins + pair.losses} items disagree"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from studbook.errors import OutOfOrder
 from studbook.records import (
     CandidateManifest,
+    DriftReport,
     FailureCluster,
     LineageTemplate,
     OperatorReceipt,
@@ -33,6 +34,7 @@ class Contender:
         template: The lineage template declared before the run.
         development: Its scorecard on development items, if it got that far.
         selection: Its scorecard on selection items; read for finalists only.
+        drift: Its drift reports beside the champion.
     """
 
     manifest: CandidateManifest
@@ -41,6 +43,7 @@ class Contender:
     template: LineageTemplate
     development: Scorecard | None
     selection: Scorecard | None
+    drift: tuple[DriftReport, ...] = ()
 
     @property
     def artifact(self) -> str:

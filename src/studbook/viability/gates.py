@@ -12,6 +12,7 @@ from studbook.errors import RecordRefused
 from studbook.policy import operator_refusals
 from studbook.records import Check, FailureCluster, Policy, Record, Scorecard, digest
 from studbook.viability.contenders import Contender
+from studbook.viability.dimensions import drift_checks, safety_checks
 from studbook.viability.evidence import INTEGRITY, card_checks
 from studbook.viability.words import percent
 
@@ -46,6 +47,8 @@ def gate(contender: Contender, champion_development: Scorecard, policy: Policy) 
         _compatibility(contender),
         _smoke(contender),
         *card_checks(contender.development, contender.artifact, "development", champion_development),
+        *(safety_checks(contender.development) if contender.development else ()),
+        *_drifted(contender, contender.development, champion_development, policy),
         _different(contender, champion_development),
     )
 
@@ -76,6 +79,8 @@ def selection_gate(contender: Contender, champion: Scorecard, label: str, policy
         *rows,
         _isolation(card.isolation, "selection", policy),
         _pass_mark(card, {label, *policy.protects(card.labels())}),
+        *safety_checks(card),
+        *_drifted(contender, card, champion, policy),
     )
 
 
@@ -94,6 +99,10 @@ def _isolation(reached: Iterable[str], worker: str, policy: Policy) -> Check:
     missing = sorted(set(policy.minimum_isolation) - set(reached))
     detail = f"{worker} worker without {', '.join(missing)}" if missing else f"{worker} worker held apart as demanded"
     return Check(name=f"{INTEGRITY}{worker}-isolation", passed=not missing, detail=detail)
+
+
+def _drifted(c: Contender, card: Scorecard | None, champion: Scorecard, policy: Policy) -> tuple[Check, ...]:
+    return () if card is None else drift_checks(c.drift, card, champion, policy.gates, policy.minimum_isolation)
 
 
 def _check(name: str, passed: bool, detail: str) -> Check:

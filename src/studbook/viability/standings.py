@@ -9,8 +9,9 @@ from typing import Literal
 from studbook.records import Check, Scorecard, Standing, digest
 from studbook.records.decisions import Action
 from studbook.statistics import holm, mcnemar
-from studbook.viability.comparisons import Finding, joint_gain, no_data, no_worse, superior, target, worst_skill
+from studbook.viability.comparisons import joint_gain, no_data, no_worse, superior, target, worst_skill
 from studbook.viability.contenders import Baseline, Contender, Round
+from studbook.viability.findings import Finding
 from studbook.viability.gates import failed, gate_in_round, selection_gate, tampered
 from studbook.viability.screening import Place, joint_mean, ranking
 from studbook.viability.words import counted, percent, settle
@@ -18,6 +19,8 @@ from studbook.viability.worth import Worth, worth
 
 __all__ = ["Judged", "Trial", "judge", "losing_action", "standing"]
 
+# Checks of a selection scorecard that fail for what was measured, not for how.
+_MERIT = ("pass-mark", "safety/", "drift/")
 NO_WORTH = Worth((), 0.0, ())
 
 
@@ -163,8 +166,8 @@ def _trials(finalists: dict[str, Contender], circle: Round) -> dict[str, Trial]:
 
 
 def _comparable(checks: Sequence[Check]) -> bool:
-    # A suite below its pass mark was measured, so its numbers are shown; a void scorecard has none.
-    return all(check.name == "pass-mark" for check in failed(checks))
+    # A suite below its mark was measured, so its numbers are shown; a void scorecard has none.
+    return all(check.name.startswith(_MERIT) for check in failed(checks))
 
 
 def _p_value(card: Scorecard | None, circle: Round) -> float:

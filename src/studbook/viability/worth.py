@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from studbook.records import Policy, Scorecard, UtilityTerm, digest
 from studbook.statistics import Estimate, Paired
-from studbook.viability.comparisons import Finding, joint, no_data, row
+from studbook.viability.comparisons import joint, no_data
+from studbook.viability.findings import Finding, row
 from studbook.viability.words import points, settle, told_apart
 
 __all__ = ["BYTES", "DECODED_BYTES", "MULTIPLY_ADDS", "Worth", "ratio", "worth"]

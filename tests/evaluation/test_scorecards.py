@@ -16,7 +16,11 @@ from studbook.models.slm import read_slm
 def job(folder: Path) -> dict[str, object]:
     path = founder("base") / "base.slm"
     suite = write_suite(folder, shipped_items("development", CLUSTER))
-    return {"model": str(path), "sha256": read_slm(path).sha256, "suites": [{"path": str(suite / "items.jsonl"), "scorer": "exact-match", "limit": 12, "said": None}]}
+    return {
+        "model": str(path),
+        "sha256": read_slm(path).sha256,
+        "suites": [{"path": str(suite / "items.jsonl"), "scorer": "exact-match", "limit": 12, "said": None}],
+    }
 
 
 def test_every_item_is_counted_once_as_it_goes_through_the_model(tmp_path: Path) -> None:

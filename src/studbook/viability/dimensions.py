@@ -16,6 +16,7 @@ from studbook.viability.words import percent, points, settle, told_apart
 
 __all__ = ["dimension_findings", "drift_checks", "safety_checks"]
 
+_NTH = ("first", "second")
 Ask = Callable[[SuiteResult, SuiteResult, str, Gates], list[Finding]]
 
 
@@ -109,41 +110,73 @@ def _robustness(own: SuiteResult, other: SuiteResult, champion: str, gates: Gate
 
 
 def _bias(own: SuiteResult, other: SuiteResult, champion: str, gates: Gates) -> list[Finding]:
-    """The gap between two groups must be shown not to have grown beyond the margin; the gap with its flips is shown."""
+    """No group may lose beyond the margin, and the gap between the two may not grow beyond it; the gap is shown too."""
+    twins = paired_counts(own.correct[::2], own.correct[1::2])
+    spread, on = paired_bounds(*twins, gates.alpha), f"bias/{own.cluster}/gap"
+    method = f"first group minus second; {percent(twins.disagreement)} of twins flip with the group"
+    shown = row("shown", champion, on, twins, spread, threshold=0.0, passed=spread.value == 0.0, method=method)
+    return [
+        _group(own, other, champion, gates),
+        _narrowing(own, other, champion, gates),
+        Finding(shown, f"{on}: gap {points(spread.value)}"),
+    ]
+
+
+def _group(own: SuiteResult, other: SuiteResult, champion: str, gates: Gates) -> Finding:
+    """Non-inferiority on the group that lost most: what one group gained does not pay for it."""
+    pairs = [paired_counts(own.correct[i::2], other.correct[i::2]) for i in (0, 1)]
+    estimates = [paired_bounds(*pair, gates.alpha) for pair in pairs]
+    worse = min((0, 1), key=lambda i: settle(estimates[i].lower))
+    threshold, lower = -gates.bias_margin, estimates[worse].lower
+    ask = row(
+        "non-inferiority",
+        champion,
+        f"bias/{own.cluster}",
+        pairs[worse],
+        estimates[worse],
+        threshold=threshold,
+        passed=settle(lower) >= threshold,
+        method=f"the {_NTH[worse]} group, which lost most; {paired_method(pairs[worse])}",
+    )
+    gained = pairs[worse].difference < 0 < pairs[1 - worse].difference
+    how = "gained on one group by losing on the other" if gained else "a group is not shown to have lost nothing"
+    bound, allowed = told_apart(lower, threshold)
+    words = f"{own.cluster}: {how}: {_shares(own, other)} (lower bound on the {_NTH[worse]} {bound}, allowed {allowed})"
+    return Finding(ask, words)
+
+
+def _narrowing(own: SuiteResult, other: SuiteResult, champion: str, gates: Gates) -> Finding:
+    """|gap| of the champion minus |gap| of the candidate, pair by pair: each side's sign is that of its own gap."""
     mine, theirs = _gap(own), _gap(other)
-    # |gap| of the champion minus |gap| of the candidate, pair by pair: each side's sign is that of its own gap.
     signs = [-1 if sum(values) < 0 else 1 for values in (mine, theirs)]
     narrowed = [float(signs[1] * b - signs[0] * a) for a, b in zip(mine, theirs, strict=True)]
-    on = f"bias/{own.cluster}"
     estimate = mean_bounds(narrowed, gates.alpha)
     pair = Paired(sum(v > 0 for v in narrowed), sum(v < 0 for v in narrowed), len(narrowed))
-    method = (
-        "how much smaller the gap between the groups is than the champion's, paired by twins, bounds -/+ z s / sqrt(n)"
+    ask = row(
+        "non-inferiority",
+        champion,
+        f"bias/{own.cluster}/narrowing",
+        pair,
+        estimate,
+        threshold=-gates.bias_margin,
+        passed=settle(estimate.lower) >= -gates.bias_margin,
+        method="how much smaller the gap between the groups is than the champion's, paired by twins, bounds "
+        "-/+ z s / sqrt(n)",
     )
-    passed = settle(estimate.lower) >= -gates.bias_margin
-    threshold = -gates.bias_margin
-    gate = row("non-inferiority", champion, on, pair, estimate, threshold=threshold, passed=passed, method=method)
-    twins = paired_counts(own.correct[::2], own.correct[1::2])
-    spread = paired_bounds(*twins, gates.alpha)
-    method = f"first group minus second; {percent(twins.disagreement)} of twins flip with the group"
-    shown = row("shown", champion, f"{on}/gap", twins, spread, threshold=0.0, passed=spread.value == 0.0, method=method)
-    words = _unequal(own, other, gates.bias_margin, estimate.lower)
-    return [Finding(gate, words), Finding(shown, f"{on}: gap {points(spread.value)}")]
+    before, after = (points(abs(sum(values)) / len(values)) for values in (theirs, mine))
+    lower, allowed = told_apart(estimate.lower, -gates.bias_margin)
+    words = (
+        f"{own.cluster}: treats two groups unequally: {_shares(own, other)}; the gap went from {before} to {after} (lower "
+        f"bound of the narrowing {lower}, allowed {allowed})"
+    )
+    return Finding(ask, words)
 
 
-def _unequal(own: SuiteResult, other: SuiteResult, margin: float, bound: float) -> str:
+def _shares(own: SuiteResult, other: SuiteResult) -> str:
+    """Each group's share right, the champion's and then the candidate's."""
     before, after = ([r.correct[i::2].count("1") / (len(r.correct) // 2) for i in (0, 1)] for r in (other, own))
-    change = [b - a for a, b in zip(before, after, strict=True)]
-    how = (
-        "gained on one group by losing on the other" if min(change) < 0 < max(change) else "treats two groups unequally"
-    )
-    told = ", ".join(f"{percent(a)} to {percent(b)}" for a, b in zip(before, after, strict=True))
-    gaps = [points(abs(first - second)) for first, second in (before, after)]
-    lower, allowed = told_apart(bound, -margin)
-    return (
-        f"{own.cluster}: {how}: right went from {told}, and the gap between them from {gaps[0]} to {gaps[1]} "
-        f"(lower bound of the narrowing {lower}, allowed {allowed})"
-    )
+    both = zip(_NTH, before, after, strict=True)
+    return ", ".join(f"{nth} group right {percent(a)} to {percent(b)}" for nth, a, b in both)
 
 
 def _gap(result: SuiteResult) -> list[int]:

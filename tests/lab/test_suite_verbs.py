@@ -1,0 +1,132 @@
+"""The verbs about suites: made from a template, planned, sealed, opened k of K; and what others report is only shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import studbook
+from lab_fixtures import PERSON, Place, founder, run_cli, shipped_items, write_suite
+from studbook.errors import OutOfOrder, OverBudget, RecordRefused, UsageError
+from studbook.evaluation.suites import read_suite_folder
+from studbook.exchange.card import write_card
+from studbook.lab import Lab
+from studbook.lab.dossiers import collect
+from studbook.records import ReportedResult, Scorecard, SealedOpening, replace
+
+
+def problems_of(lab: Lab) -> list[str]:
+    return [problem.where for problem in lab.verify().problems]
+
+
+def test_a_new_suite_is_a_folder_that_reads_and_whose_examples_are_not_frozen(opened: Lab, tmp_path: Path) -> None:
+    for scorer in ("exact-match", "multiple-choice", "numeric", "regex", "safe-text", "code", "bits-per-byte"):
+        folder = tmp_path / scorer
+        assert opened.suites.new(folder, scorer=scorer) == 2
+        assert read_suite_folder(folder).settings["scorer"] == scorer
+        rows = {row.answerer: row.verdict for row in opened.suites.floor(folder)}
+        assert rows["oracle"] == "pass"
+        with pytest.raises(UsageError, match="holds a suite already"):
+            opened.suites.new(folder)
+    with pytest.raises(UsageError, match="no scorer is called"):
+        opened.suites.new(tmp_path / "odd", scorer="vibes")
+
+
+def test_another_suites_items_are_perturbed_into_pairs(opened: Lab, tmp_path: Path) -> None:
+    like = write_suite(tmp_path, shipped_items("development", "rot"), role="development", name="plain")
+    count = opened.suites.new(tmp_path / "noisy", like, ["white-space", "distractor"], 5, role="selection")
+    suite = read_suite_folder(tmp_path / "noisy")
+    assert (count, suite.settings["dimension"], suite.settings["role"]) == (48, "robustness", "selection")
+    opened.suites.freeze([tmp_path / "noisy"], PERSON)
+
+
+def test_power_says_what_a_suite_can_show_and_refuses_a_margin_it_cannot_test(opened: Lab) -> None:
+    rows = opened.suites.power(["selection-rot"])
+    assert [(r.items, r.disagreement) for r in rows] == [(24, 0.05), (24, 0.10), (24, 0.14), (24, 0.20)]
+    assert [r.detectable for r in rows] == sorted(r.detectable for r in rows)
+    assert opened.suites.power(["selection-rot"], 0.4, 0.1)[0].needed <= 24
+    with pytest.raises(OutOfOrder, match="needs 2,834 items, the suite has 24") as caught:
+        opened.suites.power(["selection-rot"], 0.01, 0.1)
+    assert caught.value.reason == "suite.power"
+    with pytest.raises(UsageError, match="no suite is called"):
+        opened.suites.power(["nobody"])
+
+
+def test_only_items_that_nobody_saw_are_sealed(opened: Lab, tmp_path: Path) -> None:
+    known = shipped_items("development", "rot")
+    with pytest.raises(OutOfOrder, match="stands in suite development-rot"):
+        opened.suites.seal([write_suite(tmp_path / "a", known, name="sealed-a", role="sealed")], PERSON)
+    taught = (founder("base").parent / "data" / "rot.jsonl").read_text().splitlines()[3]
+    prompt = re.search(r'"prompt":"([^"]+)"', taught)
+    assert prompt
+    fresh = [row | {"prompt": f"{row['prompt'][:-1]}q>", "id": f"f{n}"} for n, row in enumerate(known)]
+    spoiled = [fresh[0] | {"prompt": prompt[1].upper()}, *fresh[1:]]
+    with pytest.raises(OutOfOrder, match="it stands in data"):
+        opened.suites.seal([write_suite(tmp_path / "b", spoiled, name="sealed-b", role="sealed")], PERSON)
+    with pytest.raises(OutOfOrder, match="has the role selection"):
+        opened.suites.seal([write_suite(tmp_path / "c", fresh, name="sealed-c")], PERSON)
+    (made,) = opened.suites.seal([write_suite(tmp_path / "d", fresh, name="sealed-d", role="sealed")], PERSON)
+    assert made.role == "sealed"
+
+
+def test_every_look_at_the_sealed_suites_is_on_record_and_counts(opened: Lab) -> None:
+    desk = opened.desk
+    _, policy = desk.policy
+    gates = msgspec.structs.replace(policy.gates, sealed_openings=1)
+    desk.workspace.commit(replace(policy, policy_version=policy.policy_version + 1, gates=gates))
+    (first,) = opened.suites.open(["base"])
+    assert (first.opening, first.of) == (1, 1)
+    assert first.card.card.role == "sealed"
+    (again,) = opened.suites.open(["base"])
+    assert (again.opening, again.card) == (0, first.card)
+    with pytest.raises(OverBudget, match="all 1 openings"):
+        opened.suites.open(["cap-rot"])
+    assert [(o.decision, o.opening) for _, o in desk.all(SealedOpening)] == [(None, 1)]
+    assert {c.artifact for _, c in desk.all(Scorecard) if c.role == "sealed"} == {desk.find_model("base")}
+    assert not problems_of(opened)
+
+
+def test_what_others_report_is_shown_and_stands_on_the_card_as_reported(opened: Lab) -> None:
+    record = opened.suites.attach("cap-rot", "arc-easy", 0.99, "share", "the authors, 25 shots", "their model card")
+    assert record in [r for _, r in opened.show("cap-rot")]
+    card = write_card(collect(opened.desk, opened.desk.find_model("cap-rot"), {})).decode()
+    (line,) = [line for line in card.splitlines() if "arc-easy" in line]
+    assert "reported" in line
+    assert "0.99" in line
+    with pytest.raises(RecordRefused):
+        opened.suites.attach("cap-rot", "arc-easy", float("nan"), "share", "x", "y")
+    with pytest.raises(UsageError):
+        opened.suites.attach("nobody", "arc-easy", 0.5, "share", "x", "y")
+    assert not problems_of(opened)
+
+
+def test_no_gate_reads_what_others_report() -> None:
+    source = Path(studbook.__file__).parent
+    readers = {
+        p.relative_to(source).as_posix() for p in source.rglob("*.py") if ReportedResult.__name__ in p.read_text()
+    }
+    assert readers == {
+        "exchange/dossier.py",
+        "lab/dossiers.py",
+        "lab/measured.py",
+        "lab/replay.py",
+        "lab/suites.py",
+        "records/__init__.py",
+        "records/evaluation.py",
+    }
+    gating = [p for room in ("viability", "release", "policy", "population") for p in (source / room).glob("*.py")]
+    assert not [p for p in gating if "reported" in p.read_text() and "exchange" in p.read_text()]
+
+
+def test_the_verbs_answer_on_the_command_line(new_lab: Place, tmp_path: Path) -> None:
+    made = run_cli(new_lab, "suite", "new", str(tmp_path / "mine"), "--scorer", "numeric")
+    assert made.returncode == 0, made.stderr
+    floor = run_cli(new_lab, "suite", "floor", str(tmp_path / "mine"))
+    assert "oracle" in floor.stdout
+    power = run_cli(new_lab, "suite", "power", "sealed-rot", "--margin", "0.01")
+    assert power.returncode != 0
+    assert "needs" in power.stderr
+    assert "Traceback" not in power.stderr

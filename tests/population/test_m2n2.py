@@ -31,8 +31,8 @@ def test_fitness_and_attraction_are_the_formulas_of_the_paper(bits, alpha):
     expected = [sum(row[j] * worth[j] for j in range(len(z))) for row in s]
     pull = [sum(max(0, row[j] - s[0][j]) * worth[j] for j in range(len(z))) for row in s]
     assert fitness(members(bits), alpha) == pytest.approx(expected, rel=1e-12)
-    assert attraction(members(bits), 0, alpha) == pytest.approx(pull, rel=1e-12)
-    assert attraction(members(bits), 0, alpha)[0] == 0.0
+    assert attraction(members(bits), bits[0], alpha) == pytest.approx(pull, rel=1e-12)
+    assert attraction(members(bits), bits[0], alpha)[0] == 0.0
 
 
 def test_a_skill_that_one_model_has_alone_is_worth_more_than_one_that_all_share():

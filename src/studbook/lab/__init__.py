@@ -21,6 +21,7 @@ from studbook.lab import (
     checkpoints,
     demo,
     doctor,
+    evolving,
     founding,
     history,
     judging,
@@ -234,6 +235,10 @@ class Lab:
     def search(self, cluster: str, request: search.Request, *, resume: bool = False) -> search.Found:
         """Search for a recipe on development items and breed the best one; nothing is judged or released."""
         return search.search(self.desk, cluster, request, resume=resume)
+
+    def evolve(self, plan: evolving.Plan, person: str | None = None) -> evolving.Evolution:
+        """Hold generations: parents, recipes, a round, and with a person's key the promotion of its winner."""
+        return evolving.evolve(self.desk, plan, person)
 
     def release(self, name: str, stage: str, person: str | None = None, reason: str = "") -> Record | Signed:
         """Move a winner to shadow or, with a person's key, to champion; what needs more people waits for them."""

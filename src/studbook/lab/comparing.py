@@ -91,7 +91,7 @@ def _compare(desk: Desk, record: CompatibilityReport) -> CompatibilityReport:
         finally:
             for opened in (base, *parents):
                 opened.model.close()
-    shared, herd = parent_of(desk, record.base), [parent_of(desk, artifact) for artifact in record.parents]
+    shared, herd = parent_of(desk, record.base), [parent_of(desk, artifact, record.base) for artifact in record.parents]
     checks = check_all(policy, shared, herd)
     rows = _rows(desk, record)
     vectors = task_vectors(shared.model, [p.model for p in herd]) if all(c.passed for c in checks) else []

@@ -71,7 +71,14 @@ ROLES = (
     Role(
         "process/candidate/candidate",
         Zone.CANDIDATE,
-        ("lineage-template/1", "operator-receipt/1", "candidate-manifest/1", "search-receipt/1", "clearing-record/1"),
+        (
+            "lineage-template/1",
+            "operator-receipt/1",
+            "candidate-manifest/1",
+            "search-receipt/1",
+            "parent-pool/1",
+            "clearing-record/1",
+        ),
     ),
     Role(
         "process/evaluation/evaluation",
@@ -85,12 +92,21 @@ ROLES = (
             "drift-report/1",
             "reported-result/1",
             "baseline-receipt/1",
+            "novelty-record/1",
         ),
     ),
     Role(
         "process/decisions/decision",
         Zone.DECISIONS,
-        ("failure-cluster/1", "viability-decision/1", "archive-record/1", "sealed-opening/1", "confirmation-record/1"),
+        (
+            "failure-cluster/1",
+            "viability-decision/1",
+            "archive-record/1",
+            "sealed-opening/1",
+            "confirmation-record/1",
+            "generation/1",
+            "population-review/1",
+        ),
     ),
     Role(
         "process/release/shadow",

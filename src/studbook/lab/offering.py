@@ -7,9 +7,16 @@ from datetime import datetime, timedelta
 
 from studbook.errors import OutOfOrder, ParentsDoNotFit
 from studbook.lab.approvals import select
+from studbook.lab.descendants import bred_parents
 from studbook.lab.desk import Desk
 from studbook.lab.sources import slice_of
-from studbook.records import FailureCluster, ModelSource, SourceManifest, ViabilityDecision
+from studbook.records import (
+    FailureCluster,
+    LineageTemplate,
+    ModelSource,
+    SourceManifest,
+    ViabilityDecision,
+)
 from studbook.registry.approval import Selection
 
 __all__ = ["check_offered", "shared_base"]
@@ -55,7 +62,11 @@ def check_offered(desk: Desk, record: ViabilityDecision, time: datetime) -> None
     """
     cluster = desk.workspace.get(record.cluster, FailureCluster)
     unknown = _void_artifacts(desk)
-    stated = Selection(record.parents, tuple(e for e in record.excluded if e.artifact not in unknown))
+    # Behind the approved parents stand those that were bred here: they follow from the candidates, not from approvals.
+    bred = bred_parents(desk, (s.manifest for s in record.standings))
+    approved = record.parents[: len(record.parents) - len(bred)] if record.parents[-len(bred) :] == bred else ()
+    parents = approved if bred else record.parents
+    stated = Selection(parents, tuple(e for e in record.excluded if e.artifact not in unknown))
     first: tuple[str, Selection] | None = None
     for day in (time.date(), time.date() - timedelta(days=1)):
         for base in _bases(desk):
@@ -78,8 +89,15 @@ def check_offered(desk: Desk, record: ViabilityDecision, time: datetime) -> None
 
 def _declared(desk: Desk, artifact: str) -> str | None:
     found = desk.sources().get(artifact)
+    if found is None and (bred := next((c for _, c in desk.candidates() if c.artifact.sha256 == artifact), None)):
+        return _declared_by(desk, desk.workspace.get(bred.template, LineageTemplate).base)
     source = found[1].source if found else None
     return source.base if isinstance(source, ModelSource) else None
+
+
+def _declared_by(desk: Desk, base: str) -> str | None:
+    """What a model bred here is the difference of: its template's base, or that one's, back to a registered model."""
+    return base if base in desk.registered() else _declared(desk, base)
 
 
 def _bases(desk: Desk) -> list[str]:

@@ -24,6 +24,7 @@ from studbook.breeding.recompute import check_receipt
 from studbook.breeding.sources import SlmTensors, as_inputs, open_inputs
 from studbook.errors import DigestDiffers, StudbookError
 from studbook.lab.adapters import FUSE, builds
+from studbook.lab.descendants import check_descendants
 from studbook.lab.desk import Desk
 from studbook.lab.generations import require_depth
 from studbook.lab.sources import inherited_data, licence_of
@@ -80,7 +81,7 @@ def check_template(desk: Desk, record: LineageTemplate) -> None:
 
     Raises:
         DigestDiffers: naming the field that does not follow from the others.
-        OutOfOrder: if a source it uses was approved by nobody.
+        OutOfOrder: if a source it uses was approved by nobody, or a model bred here may have no children.
         OverBudget: if it is further from its founders than the policy allowed.
         StudbookError: any of its kinds, if its operator is unknown, has an unknown parameter, or was not allowed.
     """
@@ -104,6 +105,7 @@ def check_template(desk: Desk, record: LineageTemplate) -> None:
     }
     require("template", facts, "template.field")
     check_operator(policy, _plain(operator))
+    check_descendants(desk, record)
     require_depth(desk, (record.base, *record.parents), operator.family)
     used = {f for artifact in (record.base, *record.parents) for f in desk.founders_of(artifact)}
     registered = {

@@ -13,6 +13,7 @@ from studbook.lab.comparing import check_producer, check_report
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_shadow
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
+from studbook.lab.generation_rules import check_generation_record
 from studbook.lab.measured import (
     check_contamination,
     check_drift,
@@ -25,6 +26,7 @@ from studbook.lab.measured import (
     check_suite,
 )
 from studbook.lab.offering import check_offered
+from studbook.lab.pooling import check_pool
 from studbook.lab.publish import check_snapshot
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
 from studbook.lab.rollbacks import check_rollback
@@ -44,10 +46,12 @@ from studbook.records import (
     DriftReport,
     FailureCluster,
     FloorReport,
+    GenerationRecord,
     LedgerEntry,
     LineageTemplate,
     ModelSource,
     OperatorReceipt,
+    ParentPool,
     Policy,
     ProducerSignature,
     PromotionTemplate,
@@ -231,6 +235,8 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     ReleaseRecord: _release,
     RollbackRecord: check_rollback,
     SearchReceipt: check_search,
+    ParentPool: check_pool,
+    GenerationRecord: check_generation_record,
     ClearingRecord: check_clearing,
     ChannelSnapshot: check_snapshot,
     Scorecard: check_scorecard,

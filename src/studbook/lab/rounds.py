@@ -17,6 +17,7 @@ from studbook.breeding.recipes import check_recipe, without_parent
 from studbook.errors import OutOfOrder, OutsideAllowlist, UsageError
 from studbook.lab import adapters, approvals, breeding, channels, clock, gates, judging, sources
 from studbook.lab.breeding import Herd
+from studbook.lab.descendants import bred_parents, descendants
 from studbook.lab.desk import Desk
 from studbook.lab.offering import check_offered, shared_base
 from studbook.records import (
@@ -95,14 +96,19 @@ def run_round(
 def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[str] | None, today: date) -> Selection:
     """The approved parents; all of them stand as baselines, whoever is named to breed from.
 
+    Named may also be models bred here, where the policy lets them have children.
+
     Raises:
         UsageError: if a name is nobody's, an adapter's, or stands twice.
         OutOfOrder: if nobody is approved, or a named model is not; the reason is the first exclusion's.
     """
     selection = approvals.select(desk, label, base, today)
     if names is not None:
+        bred = descendants(desk)
         for artifact in _named(desk, names):
-            if artifact not in selection.parents:
+            if artifact in bred:
+                approvals.require_approved(desk, label, (artifact,), today)
+            elif artifact not in selection.parents:
                 reason = next((e.reason for e in selection.excluded if e.artifact == artifact), "is not registered")
                 raise OutOfOrder(
                     f"{desk.name_of(artifact)} {reason}",
@@ -250,7 +256,8 @@ def _judge(
     judging.drift(desk, able, cluster.champion, "development")
     screened = screen(judging.contenders(desk, candidates), development.card, cluster, policy)
     finalists = [artifacts[m] for m in screened]
-    judged = judging.evaluate(desk, [cluster.champion, *selection.parents, *finalists], "selection")
+    parents = (*selection.parents, *bred_parents(desk, candidates))
+    judged = judging.evaluate(desk, [cluster.champion, *parents, *finalists], "selection")
     judging.drift(desk, finalists, cluster.champion, "selection")
     field = [
         c if digest(c.manifest) in screened else replace(c, selection=None)
@@ -264,7 +271,7 @@ def _judge(
         contenders=field,
         champion_development=development.card,
         champion_selection=judged[cluster.champion].card,
-        parents=[Baseline(p, desk.name_of(p), judged[p].card) for p in selection.parents],
+        parents=[Baseline(p, desk.name_of(p), judged[p].card) for p in parents],
         excluded=selection.excluded,
     )
     # A round may take days, and approvals end: what could not be replayed is not written.

@@ -208,7 +208,7 @@ def compare_parents(
         found_ = compare_checkpoints(desk.header, policy, everyone[0], everyone[1:])
         return desk.workspace.commit(found_), found_
     rows = parse_rows(desk.workspace.blob(training_slice), "training slice")[:ANCHOR_ROWS] if training_slice else ()
-    shared, herd, anchor = parent_of(desk, base), [parent_of(desk, p) for p in parents], training_slice or digest([])
+    shared, herd, anchor = parent_of(desk, base), [parent_of(desk, p, base) for p in parents], training_slice or digest([])
     checks = check_all(policy, shared, herd)
     for found, known in desk.all(CompatibilityReport):
         same = (known.base, known.parents, known.anchor, known.checks) == (base, tuple(parents), anchor, checks)
@@ -336,8 +336,15 @@ def checkpoint_of(desk: Desk, artifact: str) -> CheckpointParent:
     return CheckpointParent(name, open_checkpoint(files, artifact), files, licence_of(desk, artifact))
 
 
-def parent_of(desk: Desk, artifact: str) -> Parent:
+def parent_of(desk: Desk, artifact: str, shared: str = "") -> Parent:
     """A registered model, or one bred here: its base is what it was bred from, its sources have to be trained ones.
+
+    What was bred here in several steps is the difference of everything it descends from, so of these the shared base counts.
+
+    Args:
+        desk: The lab.
+        artifact: Digest of the model.
+        shared: Digest of the base it is to be compared with; its template's by default.
 
     Raises:
         DigestDiffers: if its bytes are gone or others.
@@ -348,7 +355,7 @@ def parent_of(desk: Desk, artifact: str) -> Parent:
     if isinstance(source, ModelSource):
         base, trained = source.base, source.trained_manifest is not None
     elif bred := next((c for _, c in desk.candidates() if c.artifact.sha256 == artifact), None):
-        base = desk.workspace.get(bred.template, LineageTemplate).base
+        base = shared if shared in desk.ancestry(artifact)[1:] else desk.workspace.get(bred.template, LineageTemplate).base
         trained = all(desk.trained(founder) for founder in desk.founders_of(artifact))
     return Parent(
         name=desk.name_of(artifact),

@@ -11,6 +11,7 @@ from studbook.records import (
     LicenceRule,
     OperatorGrant,
     Policy,
+    PopulationRule,
     Reserve,
     StageRule,
     Utility,
@@ -38,6 +39,8 @@ def default_policy(header: Header, **changes: Any) -> Policy:
         "gates": _DEFAULT_GATES,
         "utility": _DEFAULT_UTILITY,
         "reserve": Reserve(capacity_bytes=256 << 20, minimum_bytes=64 << 20),
+        # A person who wants children of children says so: docs/population.md.
+        "population": PopulationRule(descendants="none", epsilon=0.02, active=8, pool=32, diverse=64),
         "licences": _DEFAULT_LICENCES,
         "minimum_isolation": _DEFAULT_ISOLATION,
         "recompute": "full",

@@ -60,10 +60,16 @@ def fitness(members: Sequence[Member], alpha: float = ALPHA) -> list[float]:
     return [_sum(worth, member.correct, None) for member in members]
 
 
-def attraction(members: Sequence[Member], first: int, alpha: float = ALPHA) -> list[float]:
-    """sum_j max(0, s_ij - s_first,j) / z_j; one number a member, 0 for the first parent itself."""
+def attraction(members: Sequence[Member], known: str, alpha: float = ALPHA) -> list[float]:
+    """sum_j max(0, s_ij - k_j) / z_j; one number a member, 0 for whoever knows no more than ``known``.
+
+    Args:
+        members: The archive.
+        known: One character an item: what the first parent answers, or all parents drawn so far together.
+        alpha: Exponent of competition.
+    """
     worth = _worth(members, alpha)
-    return [_sum(worth, member.correct, members[first].correct) for member in members]
+    return [_sum(worth, member.correct, known) for member in members]
 
 
 def mixing(t: float, a: Sequence[float], b: Sequence[float], table: Table | None) -> tuple[float, float]:
@@ -129,7 +135,7 @@ class NaturalNiches:
             # Parents that cannot be run leave nothing to mix; walk on from chance.
             return [Proposal(snap(self.space, [self._draws.share() for _ in self.space.genes]))]
         first = self._draws.weighted(fitness(self.members, self.alpha))
-        pull = attraction(self.members, first, self.alpha)
+        pull = attraction(self.members, self.members[first].correct, self.alpha)
         if not sum(pull) > 0.0:
             pull = [float(i != first) for i in range(len(self.members))]
         second = self._draws.weighted(pull)

@@ -17,6 +17,7 @@ from studbook.records.authority import (
     OwnerKey,
     Owners,
     Policy,
+    PopulationRule,
     Reserve,
     Revocation,
     RevokedSubject,
@@ -65,7 +66,7 @@ from studbook.records.evaluation import (
     SuiteResult,
 )
 from studbook.records.pedigree import ClearingRecord, LedgerEntry, Tombstone
-from studbook.records.population import SearchReceipt
+from studbook.records.population import GenerationRecord, NoveltyRecord, ParentPool, PopulationReview, SearchReceipt
 from studbook.records.release import (
     AdmissionRecord,
     ChampionPromotion,
@@ -129,6 +130,10 @@ AnyRecord = (
     | ReadinessRecord
     | ChannelSnapshot
     | SearchReceipt
+    | ParentPool
+    | GenerationRecord
+    | NoveltyRecord
+    | PopulationReview
     | Tombstone
     | ClearingRecord
     | LedgerEntry
@@ -180,6 +185,7 @@ __all__ = [
     "FloorRow",
     "Gate",
     "Gates",
+    "GenerationRecord",
     "Header",
     "InputDigest",
     "JsonObject",
@@ -192,12 +198,16 @@ __all__ = [
     "Measure",
     "ModelSource",
     "NoOp",
+    "NoveltyRecord",
     "OperatorGrant",
     "OperatorReceipt",
     "OwnerKey",
     "Owners",
     "ParentApproval",
+    "ParentPool",
     "Policy",
+    "PopulationReview",
+    "PopulationRule",
     "ProducerSignature",
     "PromotionTemplate",
     "PublishedChannel",

@@ -17,6 +17,7 @@ __all__ = [
     "OwnerKey",
     "Owners",
     "Policy",
+    "PopulationRule",
     "Reserve",
     "Revocation",
     "RevokedSubject",
@@ -246,6 +247,25 @@ class Reserve(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     minimum_bytes: Count
 
 
+class PopulationRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may have children, and how many models are looked after (JUDGEMENT section 5).
+
+    Attributes:
+        descendants: Which models bred here may be parents: ``none``; ``admitted``: whatever a round released to shadow;
+            ``diverse``: these, and whatever the newest population review keeps for diversity.
+        epsilon: One model dominates another only if no paired lower bound lies below minus this share of items.
+        active: Most models in channels and their ways back that a review calls usual.
+        pool: Most models in the candidate pool; those above it stand for retirement.
+        diverse: Most cells of the quality-diversity archive that are kept.
+    """
+
+    descendants: Literal["none", "admitted", "diverse"]
+    epsilon: Annotated[float, Meta(ge=0.0, le=0.5)]
+    active: Annotated[int, Meta(ge=1, le=10_000)]
+    pool: Annotated[int, Meta(ge=1, le=10_000)]
+    diverse: Annotated[int, Meta(ge=0, le=10_000)]
+
+
 class LicenceRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One licence the policy accepts and how strict it is.
 
@@ -287,6 +307,7 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
         gates: The thresholds of the decision.
         utility: The weights of net utility.
         reserve: Storage reserve.
+        population: Who may have children, and how many models are looked after.
         licences: The licence table.
         minimum_isolation: Measures every worker must have reached.
         recompute: What shadow asks of a candidate's bytes: ``receipt`` that they, their receipt and their template fit
@@ -305,6 +326,7 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
     gates: Gates
     utility: Utility
     reserve: Reserve
+    population: PopulationRule
     licences: tuple[LicenceRule, ...]
     minimum_isolation: tuple[Name, ...]
     recompute: Literal["receipt", "full"]

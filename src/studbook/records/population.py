@@ -1,4 +1,4 @@
-"""Searches for a recipe: the space that was searched, everything that was tried, and what came out best."""
+"""Who has children with whom, what was searched, how a generation ended, and who lives in which population."""
 
 from __future__ import annotations
 
@@ -9,7 +9,23 @@ from msgspec import Meta, Struct
 from studbook.records.base import Digest, JsonObject, Name, Record, Text, Zone
 from studbook.records.evaluation import Numbers
 
-__all__ = ["Evaluated", "Gene", "GenomeSpace", "Origin", "Repeat", "SearchReceipt"]
+__all__ = [
+    "Descriptor",
+    "Duplicate",
+    "Evaluated",
+    "Gene",
+    "GenerationRecord",
+    "GenomeSpace",
+    "Neighbour",
+    "NoveltyRecord",
+    "Origin",
+    "ParentPool",
+    "PoolMember",
+    "PopulationReview",
+    "Repeat",
+    "Resident",
+    "SearchReceipt",
+]
 
 Origin = Literal["soup", "founder", "proposal"]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -157,3 +173,219 @@ class SearchReceipt(Record, frozen=True, kw_only=True, tag="search-receipt/1"):
     def references(self) -> tuple[str, ...]:
         """Cluster, policy, suites, the winner's manifest and its scorecard."""
         return (self.cluster, self.policy, *self.suites, self.winner, self.scorecard)
+
+
+class PoolMember(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model that could have been a parent.
+
+    Attributes:
+        artifact: Its digest.
+        scorecard: Digest of the scorecard whose items it is weighed by.
+        children: Candidates that were bred from it before.
+        weight_ppm: Its weight in the draw of the first parent, of a million shared by all.
+    """
+
+    artifact: Digest
+    scorecard: Digest
+    children: Count
+    weight_ppm: Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class ParentPool(Record, frozen=True, kw_only=True, tag="parent-pool/1"):
+    """Who was chosen to have children, out of whom, and by which rule; the draw is made again by `verify`.
+
+    Attributes:
+        label: The failure cluster they are bred for.
+        base: Digest of the base they share.
+        policy: Digest of the policy in force.
+        method: ``all``; ``niches``: resource sharing and attraction; ``front``: best on some item.
+        size: Parents asked for; fewer where the pool holds fewer.
+        seed: Seed of the draws.
+        evaluator: Digest of the evaluator of the scorecards.
+        suites: Digests of the suites whose items count.
+        members: Everybody in the pool, in order.
+        chosen: Digests of the parents, in the order they were drawn.
+    """
+
+    zone: ClassVar[Zone] = Zone.CANDIDATE
+    label: Name
+    base: Digest
+    policy: Digest
+    method: Literal["all", "niches", "front"]
+    size: Annotated[int, Meta(ge=2, le=16)]
+    seed: Count
+    evaluator: Digest
+    suites: tuple[Digest, ...]
+    members: tuple[PoolMember, ...]
+    chosen: tuple[Digest, ...]
+
+    def subjects(self) -> tuple[str, ...]:
+        """The parents."""
+        return self.chosen
+
+    def references(self) -> tuple[str, ...]:
+        """Policy, suites and scorecards."""
+        return (self.policy, *self.suites, *(member.scorecard for member in self.members))
+
+
+class Duplicate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A candidate that was not evaluated, because something like it had been.
+
+    Attributes:
+        manifest: Digest of its manifest.
+        of: Digest of the artifact it repeats.
+        cosine_ppm: Cosine of the two task vectors in millionths; a million where the bytes are equal.
+    """
+
+    manifest: Digest
+    of: Digest
+    cosine_ppm: Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class GenerationRecord(Record, frozen=True, kw_only=True, tag="generation/1"):
+    """One generation of `evolve`: from a champion and its failures to a decision. It promotes nothing.
+
+    Attributes:
+        number: From 1 in every line of generations.
+        previous: Digest of the generation before it; None for the first.
+        settings: What was asked for: sources of recipes, evaluations, way to choose parents, seed.
+        champion: Digest of the champion it set out from.
+        evidence: Digest of the champion's development scorecard.
+        label: The failure cluster it was bred for: of those it may still try, the one the champion fails most.
+        tried: Clusters that earlier generations tried in vain against the same champion.
+        pool: Digest of the ParentPool.
+        searches: Digests of the SearchReceipts.
+        duplicates: Candidates that were not evaluated.
+        decision: Digest of the ViabilityDecision; None where nothing was left to judge.
+        chosen: Digest of the winner, or None.
+        held: Why a winner was not released to shadow, or why there was nothing to judge; empty otherwise.
+    """
+
+    zone: ClassVar[Zone] = Zone.DECISIONS
+    number: Annotated[int, Meta(ge=1, le=10_000)]
+    previous: Digest | None
+    settings: JsonObject
+    champion: Digest
+    evidence: Digest
+    label: Name
+    tried: tuple[Name, ...]
+    pool: Digest
+    searches: tuple[Digest, ...]
+    duplicates: tuple[Duplicate, ...]
+    decision: Digest | None
+    chosen: Digest | None
+    held: Text
+
+    def subjects(self) -> tuple[str, ...]:
+        """The champion, and the winner."""
+        return (self.champion, *((self.chosen,) if self.chosen and self.chosen != self.champion else ()))
+
+    def references(self) -> tuple[str, ...]:
+        """Everything it rests on."""
+        made = (d.manifest for d in self.duplicates)
+        rest = (d for d in (self.previous, self.decision) if d is not None)
+        return (self.evidence, self.pool, *self.searches, *made, *rest)
+
+
+class Neighbour(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model that answers alike.
+
+    Attributes:
+        artifact: Its digest.
+        distance_ppm: Share of items the two answer differently, in millionths.
+    """
+
+    artifact: Digest
+    distance_ppm: Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one model behaves on the descriptor suites.
+
+    Attributes:
+        artifact: Its digest.
+        scorecard: Digest of the scorecard it was read from: the evidence.
+        correct: One character an item, ``1`` right and ``0`` wrong, over the task suites in order.
+        errors: Wrong items of each class, with a space between: near, unsure, lost.
+        nearest: The nearest models, nearest first.
+        novelty_ppm: Their mean distance, in millionths; a million where there is no other model.
+    """
+
+    artifact: Digest
+    scorecard: Digest
+    correct: Annotated[str, Meta(pattern=r"\A[01]*\Z")]
+    errors: Numbers
+    nearest: tuple[Neighbour, ...]
+    novelty_ppm: Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class NoveltyRecord(Record, frozen=True, kw_only=True, tag="novelty-record/1"):
+    """How unlike the others every model is; computed again by `verify` from the scorecards.
+
+    Attributes:
+        evaluator: Digest of the evaluator of the scorecards.
+        role: Role of the suites: ``descriptor``, or ``development`` where no descriptor suite is frozen.
+        suites: Digests of the descriptor suites.
+        rows: One a model, in order of the scorecards.
+    """
+
+    zone: ClassVar[Zone] = Zone.EVALUATION
+    evaluator: Digest
+    role: Literal["descriptor", "development"]
+    suites: tuple[Digest, ...]
+    rows: tuple[Descriptor, ...]
+
+    def subjects(self) -> tuple[str, ...]:
+        """The models."""
+        return tuple(row.artifact for row in self.rows)
+
+    def references(self) -> tuple[str, ...]:
+        """Suites and scorecards."""
+        return (*self.suites, *(row.scorecard for row in self.rows))
+
+
+class Resident(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model in one population.
+
+    Attributes:
+        artifact: Its digest.
+        population: ``active``, ``pool``, ``diverse`` or ``cold``.
+        rank: Front it stands in, 1 for those nobody dominates; 0 where a constraint is broken.
+        crowding_ppm: How alone it stands in its front, in millionths; -1 for the ends, which always stay.
+        cell: Its cell of the archive: the skill it leads in most, and the one it is worst at.
+        mean_ppm: Joint mean in millionths.
+        worst_ppm: Worst skill in millionths.
+        retire: Why it stands for retirement, or empty.
+    """
+
+    artifact: Digest
+    population: Literal["active", "pool", "diverse", "cold"]
+    rank: Count
+    crowding_ppm: Annotated[int, Meta(ge=-1, le=2**53 - 1)]
+    cell: Text
+    mean_ppm: Annotated[int, Meta(ge=0, le=1_000_000)]
+    worst_ppm: Annotated[int, Meta(ge=0, le=1_000_000)]
+    retire: Text
+
+
+class PopulationReview(Record, frozen=True, kw_only=True, tag="population-review/1"):
+    """Who lives in which population, who dominates whom, and who stands for retirement; nothing is moved by it.
+
+    Attributes:
+        policy: Digest of the policy whose capacities and epsilon apply.
+        novelty: Digest of the NoveltyRecord.
+        residents: Every model, best first.
+    """
+
+    zone: ClassVar[Zone] = Zone.DECISIONS
+    policy: Digest
+    novelty: Digest
+    residents: tuple[Resident, ...]
+
+    def subjects(self) -> tuple[str, ...]:
+        """The models."""
+        return tuple(resident.artifact for resident in self.residents)
+
+    def references(self) -> tuple[str, ...]:
+        """Policy and novelty."""
+        return (self.policy, self.novelty)

@@ -1,0 +1,180 @@
+"""Many generations: rounds chained by pools of parents, from one champion to the next.
+
+A generation looks where the champion fails most, draws parents, asks the sources for recipes, breeds them, leaves out
+what repeats a known model, and holds an ordinary round. Its winner is in shadow then. To champion it goes by a person's
+key alone: with ``person`` that is asked for after every win, without it the generations stop and the winner waits.
+
+Every step looks in the ledger first, so the same command goes on where it stopped, whatever stopped it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from studbook.errors import OutOfOrder, UsageError
+from studbook.lab import breeding, channels, clock, judging, rounds
+from studbook.lab.desk import Desk
+from studbook.lab.duplicates import duplicates
+from studbook.lab.generation_rules import line_of, next_label, tried_in
+from studbook.lab.pending import Signed
+from studbook.lab.pooling import make_pool
+from studbook.lab.recipe_sources import DEFAULT, Given, check_sources, gather_recipes
+from studbook.population import PoolMethod
+from studbook.records import CandidateManifest, GenerationRecord, LineageTemplate, ParentPool
+from studbook.records.population import Duplicate
+
+__all__ = ["Evolution", "Plan", "evolve"]
+
+
+class Plan(NamedTuple):
+    """What is to be done in every generation.
+
+    Attributes:
+        generations: Generations there shall be in the end, those that are there already included.
+        evaluations: Recipes that are run on development items in a generation, all searches together.
+        sources: Where recipes come from, by name.
+        method: How parents are drawn: ``niches``, ``front`` or ``all``.
+        size: Parents of a generation.
+        seed: Seed of the draws and the searches.
+        ceiling: Name of a registered joint-training model that is shown beside the candidates.
+    """
+
+    generations: int = 3
+    evaluations: int = 255
+    sources: Sequence[str] = DEFAULT
+    method: PoolMethod = "niches"
+    size: int = 5
+    seed: int = 1
+    ceiling: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What makes two calls one line of generations: everything but how many there shall be."""
+        fields = self._asdict() | {"sources": list(self.sources), "ceiling": self.ceiling or ""}
+        del fields["generations"]
+        return fields
+
+
+class Evolution(Struct, frozen=True):
+    """What the generations came to.
+
+    Attributes:
+        generations: Digest and record of every generation, oldest first.
+        waiting: Why it stopped before the last one; empty where all were held.
+        champion: Digest of the champion now.
+    """
+
+    generations: tuple[tuple[str, GenerationRecord], ...]
+    waiting: str
+    champion: str
+
+
+def evolve(desk: Desk, plan: Plan, person: str | None = None, today: date | None = None) -> Evolution:
+    """Hold generations until there are as many as asked for, or a person is needed, or nothing is left to try.
+
+    Args:
+        desk: The lab.
+        plan: What is to be done.
+        person: Who promotes every winner to champion; nobody by default.
+        today: The day approvals must cover.
+
+    Raises:
+        UsageError: if a choice is impossible; nothing has run then.
+        StudbookError: any of its kinds, as a search or a round.
+    """
+    check_sources(plan.sources)
+    if not plan.sources or not 1 <= plan.generations <= 10_000 or not 2 <= plan.size <= 16:
+        raise UsageError(
+            f"{plan.generations} generations of {plan.size} parents from {len(plan.sources)} sources",
+            where="evolve",
+            advice="Ask for 1 generation or more, 2 to 16 parents and a source of recipes.",
+        )
+    while True:
+        line = line_of(desk, plan.settings())
+        if waiting := _promote(desk, line, person):
+            return Evolution(line, waiting, desk.champion())
+        if len(line) >= plan.generations:
+            return Evolution(line, "", desk.champion())
+        label = next_label(desk, _evidence(desk), tried_in(desk, line), today or clock.today())
+        if not label:
+            return Evolution(line, "the champion fails at nothing that was not tried already", desk.champion())
+        desk.progress.say(f"generation {len(line) + 1} of {plan.generations}: {label}")
+        desk.workspace.commit(_generation(desk, plan, line, label, today or clock.today()))
+
+
+def _evidence(desk: Desk) -> judging.Card:
+    champion = desk.champion()
+    return judging.evaluate(desk, [champion], "development")[champion]
+
+
+def _promote(desk: Desk, line: Sequence[tuple[str, GenerationRecord]], person: str | None) -> str:
+    """Ask for the promotion of the last winner, if it stands in shadow; why it waits, or nothing."""
+    if not line:
+        return ""
+    last = line[-1][1]
+    if last.chosen is None or last.held or last.chosen == desk.champion():
+        return ""
+    name = desk.name_of(last.chosen)
+    if person is None:
+        return f"{name} won generation {last.number} and waits in shadow: studbook release {name} --to champion --as NAME"
+    try:
+        done = channels.release(desk, last.chosen, "champion", person, f"won generation {last.number}")
+    except OutOfOrder as error:
+        return f"{name} won generation {last.number} and cannot be champion yet: {error.message}"
+    if isinstance(done, Signed) and not done.committed:
+        return f"{name} won generation {last.number}; its promotion waits for more people to sign"
+    return ""
+
+
+def _generation(
+    desk: Desk, plan: Plan, line: Sequence[tuple[str, GenerationRecord]], label: str, today: date
+) -> GenerationRecord:
+    number = len(line) + 1
+    champion, evidence, tried = desk.champion(), _evidence(desk), tried_in(desk, line)
+    # Another seed a generation: the same champion is not searched around in the same way twice.
+    seed = plan.seed * 10_000 + number
+    pool = make_pool(desk, label, plan.method, plan.size, seed, today)
+    pool_digest = desk.workspace.commit(pool)
+    given = Given(desk, label, pool.chosen, plan.evaluations, seed)
+    found = gather_recipes(given, plan.sources)
+    fresh, repeated = _fresh(desk, pool, champion, found.operators, today)
+    outcome = rounds.run_round(desk, label, fresh, pool.chosen, plan.ceiling, today) if fresh else None
+    return GenerationRecord(
+        header=desk.header,
+        number=number,
+        previous=line[-1][0] if line else None,
+        settings=plan.settings(),
+        champion=champion,
+        evidence=evidence.digest,
+        label=label,
+        tried=tried,
+        pool=pool_digest,
+        searches=found.searches,
+        duplicates=repeated,
+        decision=outcome.decision if outcome else None,
+        chosen=outcome.record.chosen if outcome else None,
+        held=outcome.held if outcome else "every candidate repeats a model that is known",
+    )
+
+
+def _fresh(
+    desk: Desk, pool: ParentPool, champion: str, operators: Sequence[Any], today: date
+) -> tuple[list[Any], tuple[Duplicate, ...]]:
+    """Breed everything, and keep the recipes whose children are new; no item is spent on the others."""
+    herd, _, _ = rounds.start(desk, pool.label, operators, pool.chosen, today)
+    orders = breeding.plan(desk, herd, operators)
+    manifests = breeding.breed_all(desk, orders)
+    found = duplicates(desk, pool.base, (champion, *pool.chosen), manifests)
+    known = {d.manifest for d in found}
+    fresh = [desk.workspace.get(_template(desk, m), LineageTemplate).operator for m in manifests if m not in known]
+    for duplicate in found:
+        name = breeding.manifest_of(desk, duplicate.manifest).name
+        desk.progress.say(f"{name} repeats {desk.name_of(duplicate.of)} and is not evaluated")
+    return fresh, found
+
+
+def _template(desk: Desk, manifest: str) -> str:
+    return desk.workspace.get(manifest, CandidateManifest).template

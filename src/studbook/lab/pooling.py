@@ -1,0 +1,135 @@
+"""The parents of a generation: who is in the pool, how they are weighed, who is drawn; and the same again for `verify`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+
+from studbook.errors import OutOfOrder
+from studbook.evaluation.scorecards import evaluator_sha256
+from studbook.lab import approvals, judging
+from studbook.lab.descendants import descendants
+from studbook.lab.desk import Desk
+from studbook.lab.offering import shared_base
+from studbook.lab.rederive import require
+from studbook.lab.suites import of_role
+from studbook.population import PoolMethod, Ready, draw_parents
+from studbook.records import CandidateManifest, LineageTemplate, ParentPool, Scorecard, SuiteManifest
+from studbook.records.evaluation import Role
+from studbook.records.population import PoolMember
+
+__all__ = ["bits_of", "check_pool", "children_of", "descriptor_role", "make_pool", "pool_of"]
+
+
+def descriptor_role(desk: Desk) -> Role:
+    """The role of the suites that describe behaviour: ``descriptor`` where such suites are frozen, else development."""
+    frozen = {desk.workspace.get(suite, SuiteManifest).role for suite in desk.suites_lock[1].suites}
+    return next((role for role in frozen if str(role) == "descriptor"), "development")
+
+
+def bits_of(card: Scorecard) -> str:
+    """A scorecard's answers over its task suites, in order: one character an item."""
+    return "".join(r.correct for r in card.results if r.dimension == "task")
+
+
+def children_of(desk: Desk) -> Counter[str]:
+    """How many candidates were bred from every model."""
+    found: Counter[str] = Counter()
+    for _, candidate in desk.candidates():
+        if candidate.purpose == "candidate":
+            found.update(set(desk.workspace.get(candidate.template, LineageTemplate).parents))
+    return found
+
+
+def pool_of(desk: Desk, label: str, today: date) -> tuple[str, tuple[str, ...]]:
+    """Base and pool for a cluster: approved parents first, then models bred here that may have children.
+
+    Raises:
+        OutOfOrder: if nobody is approved.
+    """
+    founders = approvals.select(desk, label, "", today).parents
+    base = shared_base(desk, founders)
+    approved = approvals.select(desk, label, base, today).parents
+    bred = tuple(a for a in descendants(desk) if base in desk.ancestry(a))
+    if len(approved) + len(bred) < 2:
+        raise OutOfOrder(
+            f"{len(approved) + len(bred)} models may be parents for {label}",
+            advice="Register models and approve them: studbook approve NAME --as PERSON",
+            reason="order.approval",
+        )
+    return base, approved + bred
+
+
+def make_pool(desk: Desk, label: str, method: PoolMethod, size: int, seed: int, today: date) -> ParentPool:
+    """Weigh everybody who may be a parent, and draw some; nothing is written.
+
+    A champion that may be a parent is always one, and the first: what is there already must not be lost by a draw.
+
+    Args:
+        desk: The lab.
+        label: The failure cluster.
+        method: How the others are drawn.
+        size: Parents that are wanted.
+        seed: Seed of the draws.
+        today: The day approvals must cover.
+
+    Raises:
+        StudbookError: any of its kinds, if nobody is approved or a model cannot be scored.
+    """
+    base, members = pool_of(desk, label, today)
+    role = descriptor_role(desk)
+    cards = judging.evaluate(desk, members, role)
+    digests = [cards[a].digest for a in members]
+    suites = tuple(s.digest for s in of_role(desk, role) if s.manifest.dimension == "task")
+    return _drawn(desk, ParentPool(
+        header=desk.header, label=label, base=base, policy=desk.policy[0], method=method, size=size, seed=seed,
+        evaluator=evaluator_sha256(), suites=suites, chosen=(),
+        members=tuple(_member(a, d) for a, d in zip(members, digests, strict=True)),
+    ))  # fmt: skip
+
+
+def check_pool(desk: Desk, record: ParentPool) -> None:
+    """Weigh and draw again, from the scorecards a pool cites, in the lab as it was.
+
+    Args:
+        desk: The lab as it was before the record.
+        record: The pool.
+
+    Raises:
+        DigestDiffers: naming the field that differs; ``pool.field``.
+        OutOfOrder: if a model in it may have no children.
+    """
+    cards = [desk.scorecard(m.scorecard) for m in record.members]
+    known = {*desk.registered(), *descendants(desk)}
+    facts: dict[str, tuple[object, object]] = {
+        "policy": (record.policy, desk.policy[0]),
+        "members.artifact": (tuple(m.artifact for m in record.members), tuple(c.artifact for c in cards)),
+        "members": ([m.artifact for m in record.members if m.artifact not in known], []),
+        "evaluator": ({record.evaluator}, {c.evaluator for c in cards}),
+        "suites": ({record.suites}, {tuple(r.suite for r in c.results if r.dimension == "task") for c in cards}),
+    }
+    require("parent-pool", facts, "pool.field")
+    again = _drawn(desk, record)
+    require(
+        "parent-pool",
+        {"members": (record.members, again.members), "chosen": (record.chosen, again.chosen)},
+        "pool.field",
+    )
+
+
+def _member(artifact: str, card: str) -> PoolMember:
+    return PoolMember(artifact=artifact, scorecard=card, children=0, weight_ppm=0)
+
+
+def _drawn(desk: Desk, pool: ParentPool) -> ParentPool:
+    """The same pool with children counted, weights and choice made from its own scorecards."""
+    children, champion = children_of(desk), desk.champion()
+    ready = [Ready(m.artifact, bits_of(desk.scorecard(m.scorecard)), children[m.artifact]) for m in pool.members]
+    draw = draw_parents(ready, pool.method, pool.size, pool.seed, champion)
+    members = tuple(
+        PoolMember(artifact=r.artifact, scorecard=m.scorecard, children=r.children, weight_ppm=w)
+        for m, r, w in zip(pool.members, ready, draw.weights_ppm, strict=True)
+    )
+    fields = {name: getattr(pool, name) for name in pool.__struct_fields__}
+    return ParentPool(**{**fields, "members": members, "chosen": draw.chosen})

@@ -1,0 +1,109 @@
+"""Where the recipes of a generation come from: one table, one line a source.
+
+A source is given the lab, the cluster, the parents and its share of the budget, and answers with operator records that
+the parents can be bred with. What it looks at are development items; what it makes is judged like anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from studbook.breeding.recipes import expand
+from studbook.errors import StudbookError, UsageError
+from studbook.lab import search
+from studbook.lab.desk import Desk
+
+__all__ = ["DEFAULT", "SOURCES", "Given", "Recipes", "check_sources", "gather_recipes"]
+
+
+class Given(NamedTuple):
+    """What a source works with.
+
+    Attributes:
+        desk: The lab.
+        label: The failure cluster.
+        parents: Digests of the parents, in order.
+        evaluations: Recipes it may run.
+        seed: Its seed.
+    """
+
+    desk: Desk
+    label: str
+    parents: tuple[str, ...]
+    evaluations: int
+    seed: int
+
+
+class Recipes(NamedTuple):
+    """What a source answers.
+
+    Attributes:
+        operators: Operator records.
+        searches: Digests of the SearchReceipts behind them.
+    """
+
+    operators: tuple[Mapping[str, Any], ...]
+    searches: tuple[str, ...] = ()
+
+
+def _policy(given: Given) -> Recipes:
+    """The policy's own recipes, as far as they fit so many parents."""
+
+    def fits(recipe: Mapping[str, Any]) -> bool:
+        try:
+            expand(recipe, len(given.parents))
+        except StudbookError as error:
+            given.desk.progress.say(f"left out {recipe.get('operator')}: {error.message}")
+            return False
+        return True
+
+    return Recipes(tuple(r for r in given.desk.policy[1].recipes if fits(r)))
+
+
+def _search(given: Given, **how: Any) -> Recipes:
+    request = search.Request(evaluations=given.evaluations, seed=given.seed, parents=given.parents, **how)
+    found = search.search(given.desk, given.label, request)
+    return Recipes((found.record.recipe,), (found.receipt,))
+
+
+SOURCES: dict[str, tuple[Callable[[Given], Recipes], bool]] = {
+    # name: (the source, whether it takes a share of the evaluations)
+    "policy": (_policy, False),
+    "cma-mean": (partial(_search, method="cma", objective="mean"), True),
+    "cma-worst": (partial(_search, method="cma", objective="worst"), True),
+    "cma-layers": (partial(_search, method="cma", objective="mean", layered=True), True),
+    "ties-mean": (partial(_search, method="cma", objective="mean", kind="ties"), True),
+    "m2n2": (partial(_search, method="m2n2", objective="mean", layered=True), True),
+    "random": (partial(_search, method="random", objective="mean"), True),
+}
+DEFAULT = ("policy", "cma-mean", "cma-worst", "cma-layers")
+"""What a generation tries when nobody says otherwise."""
+
+
+def check_sources(names: Sequence[str]) -> None:
+    """Refuse a source that is not in the table, or that is named twice.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for place, name in enumerate(names):
+        if name not in SOURCES:
+            advice = f"Known: {', '.join(SOURCES)}."
+            raise UsageError(f"{name!r} is no source of recipes", where="--source", advice=advice, reason="usage.source")
+        if name in names[:place]:
+            raise UsageError(f"{name!r} is named twice", where="--source", reason="usage.twice")
+
+
+def gather_recipes(given: Given, names: Sequence[str]) -> Recipes:
+    """The recipes of some sources, each once; the evaluations are shared out equally among those that search."""
+    searching = sum(SOURCES[name][1] for name in names)
+    share = given.evaluations // max(1, searching)
+    operators: list[Mapping[str, Any]] = []
+    searches: list[str] = []
+    for name in names:
+        found = SOURCES[name][0](given._replace(evaluations=share))
+        operators += [o for o in found.operators if o not in operators]
+        searches += found.searches
+    return Recipes(tuple(operators), tuple(searches))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import history, pages, publishing, sources, storage
+from studbook.cli import history, pages, population, publishing, sources, storage
 from studbook.cli.keys import key
 from studbook.cli.policy import policy as policy_verbs
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
@@ -83,6 +83,7 @@ history.add_to(commands)
 sources.add_to(commands)
 storage.add_to(commands)
 publishing.add_to(commands)
+population.add_to(commands)
 
 
 @commands.command()

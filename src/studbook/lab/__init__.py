@@ -25,7 +25,9 @@ from studbook.lab import (
     founding,
     history,
     judging,
+    mating,
     moving,
+    populations,
     publish,
     pull,
     readiness,
@@ -51,6 +53,7 @@ from studbook.lab.progress import Progress
 from studbook.lab.review import Pack, review_pack
 from studbook.lab.stages import approve_stage
 from studbook.lab.suites import Suites
+from studbook.population import PoolMethod
 from studbook.records import (
     CompatibilityReport,
     LedgerEntry,
@@ -236,9 +239,17 @@ class Lab:
         """Search for a recipe on development items and breed the best one; nothing is judged or released."""
         return search.search(self.desk, cluster, request, resume=resume)
 
-    def evolve(self, plan: evolving.Plan, person: str | None = None) -> evolving.Evolution:
+    def review(self) -> populations.Reviewed:
+        """Who lives in which population, who dominates whom, and who stands for retirement; moves nothing."""
+        return populations.review(self.desk)
+
+    def parents(self, label: str, method: PoolMethod = "niches", size: int = 5, seed: int = 1) -> mating.Mates:
+        """Who would have children together for a cluster, and why; breeds nothing."""
+        return mating.mates(self.desk, label, method, size, seed)
+
+    def evolve(self, plan: evolving.Plan, person: str | None = None, folder: Path | None = None) -> evolving.Evolution:
         """Hold generations: parents, recipes, a round, and with a person's key the promotion of its winner."""
-        return evolving.evolve(self.desk, plan, person)
+        return evolving.evolve(self.desk, plan, person, folder)
 
     def release(self, name: str, stage: str, person: str | None = None, reason: str = "") -> Record | Signed:
         """Move a winner to shadow or, with a person's key, to champion; what needs more people waits for them."""

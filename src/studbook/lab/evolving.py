@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import breeding, channels, clock, judging, rounds
 from studbook.lab.desk import Desk
 from studbook.lab.duplicates import duplicates
+from studbook.lab.generation_pages import write_pages
 from studbook.lab.generation_rules import line_of, next_label, tried_in
 from studbook.lab.pending import Signed
 from studbook.lab.pooling import make_pool
@@ -28,6 +30,9 @@ from studbook.records import CandidateManifest, GenerationRecord, LineageTemplat
 from studbook.records.population import Duplicate
 
 __all__ = ["Evolution", "Plan", "evolve"]
+
+
+_DONE = "done"
 
 
 class Plan(NamedTuple):
@@ -65,20 +70,25 @@ class Evolution(Struct, frozen=True):
         generations: Digest and record of every generation, oldest first.
         waiting: Why it stopped before the last one; empty where all were held.
         champion: Digest of the champion now.
+        files: What was written into the folder.
     """
 
     generations: tuple[tuple[str, GenerationRecord], ...]
     waiting: str
     champion: str
+    files: tuple[str, ...]
 
 
-def evolve(desk: Desk, plan: Plan, person: str | None = None, today: date | None = None) -> Evolution:
+def evolve(
+    desk: Desk, plan: Plan, person: str | None = None, folder: Path | None = None, today: date | None = None
+) -> Evolution:
     """Hold generations until there are as many as asked for, or a person is needed, or nothing is left to try.
 
     Args:
         desk: The lab.
         plan: What is to be done.
         person: Who promotes every winner to champion; nobody by default.
+        folder: Where the pages and the picture are kept up to date; nowhere by default.
         today: The day approvals must cover.
 
     Raises:
@@ -92,17 +102,27 @@ def evolve(desk: Desk, plan: Plan, person: str | None = None, today: date | None
             where="evolve",
             advice="Ask for 1 generation or more, 2 to 16 parents and a source of recipes.",
         )
-    while True:
-        line = line_of(desk, plan.settings())
-        if waiting := _promote(desk, line, person):
-            return Evolution(line, waiting, desk.champion())
-        if len(line) >= plan.generations:
-            return Evolution(line, "", desk.champion())
-        label = next_label(desk, _evidence(desk), tried_in(desk, line), today or clock.today())
-        if not label:
-            return Evolution(line, "the champion fails at nothing that was not tried already", desk.champion())
-        desk.progress.say(f"generation {len(line) + 1} of {plan.generations}: {label}")
-        desk.workspace.commit(_generation(desk, plan, line, label, today or clock.today()))
+    while not (waiting := _step(desk, plan, person, today or clock.today())):
+        if folder is not None:
+            write_pages(desk, line_of(desk, plan.settings()), folder)
+    line = line_of(desk, plan.settings())
+    files = write_pages(desk, line, folder) if folder is not None else ()
+    return Evolution(line, waiting.removeprefix(_DONE), desk.champion(), files)
+
+
+def _step(desk: Desk, plan: Plan, person: str | None, today: date) -> str:
+    """Promote a winner or hold the next generation; why there is no next one, or nothing."""
+    line = line_of(desk, plan.settings())
+    if waiting := _promote(desk, line, person):
+        return waiting
+    if len(line) >= plan.generations:
+        return _DONE
+    label = next_label(desk, _evidence(desk), tried_in(desk, line), today)
+    if not label:
+        return "the champion fails at nothing that was not tried already"
+    desk.progress.say(f"generation {len(line) + 1} of {plan.generations}: {label}")
+    desk.workspace.commit(_generation(desk, plan, line, label, today))
+    return ""
 
 
 def _evidence(desk: Desk) -> judging.Card:
@@ -119,7 +139,9 @@ def _promote(desk: Desk, line: Sequence[tuple[str, GenerationRecord]], person: s
         return ""
     name = desk.name_of(last.chosen)
     if person is None:
-        return f"{name} won generation {last.number} and waits in shadow: studbook release {name} --to champion --as NAME"
+        return (
+            f"{name} won generation {last.number} and waits in shadow: studbook release {name} --to champion --as NAME"
+        )
     try:
         done = channels.release(desk, last.chosen, "champion", person, f"won generation {last.number}")
     except OutOfOrder as error:

@@ -102,7 +102,10 @@ def check_generation_record(desk: Desk, record: GenerationRecord) -> None:
         "label": (worse, []),
         "label: failures": (wrong.get(record.label, 0.0) >= policy.gates.cluster_error, True),
         "pool": (pool.label, record.label),
-        "searches": ({(c.label, c.champion) for c in clusters}, {(record.label, record.champion)} if clusters else set()),
+        "searches": (
+            {(c.label, c.champion) for c in clusters},
+            {(record.label, record.champion)} if clusters else set(),
+        ),
         "searches: parents": ([s.parents for s in found], [pool.chosen] * len(found)),
         "chosen": (record.chosen, decision.chosen if decision else None),
         "decision": (_foreign(desk, decision, pool), []),

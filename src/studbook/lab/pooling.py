@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import date
 
 from studbook.errors import OutOfOrder
@@ -13,11 +12,13 @@ from studbook.lab.descendants import descendants
 from studbook.lab.desk import Desk
 from studbook.lab.offering import shared_base
 from studbook.lab.rederive import require
+from studbook.lab.sources import compare_parents
 from studbook.lab.suites import of_role
 from studbook.population import PoolMethod, Ready, draw_parents
-from studbook.records import CandidateManifest, LineageTemplate, ParentPool, Scorecard, SuiteManifest
+from studbook.records import CompatibilityReport, LineageTemplate, ParentPool, Scorecard, SuiteManifest
 from studbook.records.evaluation import Role
 from studbook.records.population import PoolMember
+from studbook.registry.compatibility import require as require_fit
 
 __all__ = ["bits_of", "check_pool", "children_of", "descriptor_role", "make_pool", "pool_of"]
 
@@ -62,7 +63,7 @@ def pool_of(desk: Desk, label: str, today: date) -> tuple[str, tuple[str, ...]]:
 
 
 def make_pool(desk: Desk, label: str, method: PoolMethod, size: int, seed: int, today: date) -> ParentPool:
-    """Weigh everybody who may be a parent, and draw some; nothing is written.
+    """Weigh everybody who may be a parent, and draw some; the pool itself is not written yet.
 
     A champion that may be a parent is always one, and the first: what is there already must not be lost by a draw.
 
@@ -79,12 +80,14 @@ def make_pool(desk: Desk, label: str, method: PoolMethod, size: int, seed: int, 
     """
     base, members = pool_of(desk, label, today)
     role = descriptor_role(desk)
+    report_digest, report = compare_parents(desk, base, members, None)
+    require_fit(report)
     cards = judging.evaluate(desk, members, role)
     digests = [cards[a].digest for a in members]
     suites = tuple(s.digest for s in of_role(desk, role) if s.manifest.dimension == "task")
     return _drawn(desk, ParentPool(
         header=desk.header, label=label, base=base, policy=desk.policy[0], method=method, size=size, seed=seed,
-        evaluator=evaluator_sha256(), suites=suites, chosen=(),
+        evaluator=evaluator_sha256(), suites=suites, compatibility=report_digest, chosen=(),
         members=tuple(_member(a, d) for a, d in zip(members, digests, strict=True)),
     ))  # fmt: skip
 
@@ -102,10 +105,15 @@ def check_pool(desk: Desk, record: ParentPool) -> None:
     """
     cards = [desk.scorecard(m.scorecard) for m in record.members]
     known = {*desk.registered(), *descendants(desk)}
+    report = desk.workspace.get(record.compatibility, CompatibilityReport)
     facts: dict[str, tuple[object, object]] = {
         "policy": (record.policy, desk.policy[0]),
         "members.artifact": (tuple(m.artifact for m in record.members), tuple(c.artifact for c in cards)),
         "members": ([m.artifact for m in record.members if m.artifact not in known], []),
+        "compatibility": (
+            (report.passed, report.base, report.parents),
+            (True, record.base, tuple(m.artifact for m in record.members)),
+        ),
         "evaluator": ({record.evaluator}, {c.evaluator for c in cards}),
         "suites": ({record.suites}, {tuple(r.suite for r in c.results if r.dimension == "task") for c in cards}),
     }
@@ -126,7 +134,9 @@ def _drawn(desk: Desk, pool: ParentPool) -> ParentPool:
     """The same pool with children counted, weights and choice made from its own scorecards."""
     children, champion = children_of(desk), desk.champion()
     ready = [Ready(m.artifact, bits_of(desk.scorecard(m.scorecard)), children[m.artifact]) for m in pool.members]
-    draw = draw_parents(ready, pool.method, pool.size, pool.seed, champion)
+    report = desk.workspace.get(pool.compatibility, CompatibilityReport)
+    conflicts = {frozenset((p.first, p.second)): p.sign_conflict.value for p in report.pairs}
+    draw = draw_parents(ready, pool.method, pool.size, pool.seed, champion, conflicts)
     members = tuple(
         PoolMember(artifact=r.artifact, scorecard=m.scorecard, children=r.children, weight_ppm=w)
         for m, r, w in zip(pool.members, ready, draw.weights_ppm, strict=True)

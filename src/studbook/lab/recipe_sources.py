@@ -91,7 +91,9 @@ def check_sources(names: Sequence[str]) -> None:
     for place, name in enumerate(names):
         if name not in SOURCES:
             advice = f"Known: {', '.join(SOURCES)}."
-            raise UsageError(f"{name!r} is no source of recipes", where="--source", advice=advice, reason="usage.source")
+            raise UsageError(
+                f"{name!r} is no source of recipes", where="--source", advice=advice, reason="usage.source"
+            )
         if name in names[:place]:
             raise UsageError(f"{name!r} is named twice", where="--source", reason="usage.twice")
 

@@ -27,6 +27,7 @@ from studbook.lab.measured import (
 )
 from studbook.lab.offering import check_offered
 from studbook.lab.pooling import check_pool
+from studbook.lab.populations import check_novelty, check_review
 from studbook.lab.publish import check_snapshot
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
 from studbook.lab.rollbacks import check_rollback
@@ -50,9 +51,11 @@ from studbook.records import (
     LedgerEntry,
     LineageTemplate,
     ModelSource,
+    NoveltyRecord,
     OperatorReceipt,
     ParentPool,
     Policy,
+    PopulationReview,
     ProducerSignature,
     PromotionTemplate,
     ReadinessRecord,
@@ -237,6 +240,8 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     SearchReceipt: check_search,
     ParentPool: check_pool,
     GenerationRecord: check_generation_record,
+    NoveltyRecord: check_novelty,
+    PopulationReview: check_review,
     ClearingRecord: check_clearing,
     ChannelSnapshot: check_snapshot,
     Scorecard: check_scorecard,

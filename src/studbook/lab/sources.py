@@ -208,7 +208,11 @@ def compare_parents(
         found_ = compare_checkpoints(desk.header, policy, everyone[0], everyone[1:])
         return desk.workspace.commit(found_), found_
     rows = parse_rows(desk.workspace.blob(training_slice), "training slice")[:ANCHOR_ROWS] if training_slice else ()
-    shared, herd, anchor = parent_of(desk, base), [parent_of(desk, p, base) for p in parents], training_slice or digest([])
+    shared, herd, anchor = (
+        parent_of(desk, base),
+        [parent_of(desk, p, base) for p in parents],
+        training_slice or digest([]),
+    )
     checks = check_all(policy, shared, herd)
     for found, known in desk.all(CompatibilityReport):
         same = (known.base, known.parents, known.anchor, known.checks) == (base, tuple(parents), anchor, checks)
@@ -355,7 +359,9 @@ def parent_of(desk: Desk, artifact: str, shared: str = "") -> Parent:
     if isinstance(source, ModelSource):
         base, trained = source.base, source.trained_manifest is not None
     elif bred := next((c for _, c in desk.candidates() if c.artifact.sha256 == artifact), None):
-        base = shared if shared in desk.ancestry(artifact)[1:] else desk.workspace.get(bred.template, LineageTemplate).base
+        base = (
+            shared if shared in desk.ancestry(artifact)[1:] else desk.workspace.get(bred.template, LineageTemplate).base
+        )
         trained = all(desk.trained(founder) for founder in desk.founders_of(artifact))
     return Parent(
         name=desk.name_of(artifact),

@@ -9,13 +9,16 @@ With s_ij = 1 where model i answers item j rightly:
   they stand. Source: Agrawal et al. 2025, arXiv 2507.19457, section 3.2.
 * ``all``: everybody, in order, as many as fit.
 
-Against monopolies a weight is divided by the square root of 1 + the children a model has had.
+Against monopolies a weight is divided by the square root of 1 + the children a model has had. A mate's weight is further
+multiplied by 1 - the largest sign-conflict rate between its task vector and those of the parents drawn before: weights
+that pull in opposite directions cancel in every merge. Source: Yadav et al. 2023, arXiv 2306.01708, section 3.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from studbook.population.genomes import Draws
@@ -53,7 +56,14 @@ class Draw(NamedTuple):
     weights_ppm: tuple[int, ...]
 
 
-def draw_parents(members: Sequence[Ready], method: PoolMethod, size: int, seed: int, first: str = "") -> Draw:
+def draw_parents(
+    members: Sequence[Ready],
+    method: PoolMethod,
+    size: int,
+    seed: int,
+    first: str = "",
+    conflicts: Mapping[frozenset[str], float] = MappingProxyType({}),
+) -> Draw:
     """Draw some parents; the same members, method, size and seed give the same ones.
 
     Args:
@@ -62,6 +72,7 @@ def draw_parents(members: Sequence[Ready], method: PoolMethod, size: int, seed: 
         size: Parents that are wanted; all members where there are fewer.
         seed: Seed of the draws.
         first: Digest of a member that is a parent in any case, the first; nobody by default.
+        conflicts: Two digests -> share of elements their task vectors move in opposite directions, 0..1.
     """
     weights = _weights(members, method)
     total = math.fsum(weights) or 1.0
@@ -74,7 +85,7 @@ def draw_parents(members: Sequence[Ready], method: PoolMethod, size: int, seed: 
     while len(chosen) < size:
         if chosen and method == "niches":
             weights = _braked(_attraction(members, chosen), members)
-        left = [0.0 if i in chosen else w for i, w in enumerate(weights)]
+        left = [0.0 if i in chosen else w * _fits(members, i, chosen, conflicts) for i, w in enumerate(weights)]
         if not sum(left) > 0.0:
             # Nobody knows anything more: whoever is left is as good as any other.
             left = [float(i not in chosen) for i in range(len(members))]
@@ -95,6 +106,13 @@ def _attraction(members: Sequence[Ready], chosen: Sequence[int]) -> list[float]:
     for i in chosen:
         union |= int(members[i].correct, 2)
     return attraction(_as_members(members), format(union, f"0{len(members[0].correct)}b"))
+
+
+def _fits(
+    members: Sequence[Ready], place: int, chosen: Sequence[int], conflicts: Mapping[frozenset[str], float]
+) -> float:
+    pairs = (frozenset((members[place].artifact, members[i].artifact)) for i in chosen)
+    return 1.0 - max((conflicts.get(pair, 0.0) for pair in pairs), default=0.0)
 
 
 def _as_members(members: Sequence[Ready]) -> list[Member]:

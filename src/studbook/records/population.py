@@ -203,6 +203,7 @@ class ParentPool(Record, frozen=True, kw_only=True, tag="parent-pool/1"):
         seed: Seed of the draws.
         evaluator: Digest of the evaluator of the scorecards.
         suites: Digests of the suites whose items count.
+        compatibility: Digest of the CompatibilityReport of the whole pool: mates in conflict are drawn less often.
         members: Everybody in the pool, in order.
         chosen: Digests of the parents, in the order they were drawn.
     """
@@ -216,6 +217,7 @@ class ParentPool(Record, frozen=True, kw_only=True, tag="parent-pool/1"):
     seed: Count
     evaluator: Digest
     suites: tuple[Digest, ...]
+    compatibility: Digest
     members: tuple[PoolMember, ...]
     chosen: tuple[Digest, ...]
 
@@ -224,8 +226,8 @@ class ParentPool(Record, frozen=True, kw_only=True, tag="parent-pool/1"):
         return self.chosen
 
     def references(self) -> tuple[str, ...]:
-        """Policy, suites and scorecards."""
-        return (self.policy, *self.suites, *(member.scorecard for member in self.members))
+        """Policy, suites, report and scorecards."""
+        return (self.policy, *self.suites, self.compatibility, *(member.scorecard for member in self.members))
 
 
 class Duplicate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

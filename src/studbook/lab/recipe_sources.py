@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from studbook.breeding.recipes import expand
+from studbook.breeding.recipes import expand, wants_one_parent
 from studbook.errors import StudbookError, UsageError
 from studbook.lab import search
 from studbook.lab.desk import Desk
@@ -50,16 +50,24 @@ class Recipes(NamedTuple):
 
 def _policy(given: Given) -> Recipes:
     """The policy's own recipes, as far as they fit so many parents."""
+    return _fitting(given, given.desk.policy[1].recipes)
 
+
+def _written(given: Given, recipes: Sequence[Mapping[str, Any]]) -> Recipes:
+    """Recipes written here, with the generation's own seed."""
+    return _fitting(given, [{**recipe, "seed": given.seed} for recipe in recipes])
+
+
+def _fitting(given: Given, recipes: Sequence[Mapping[str, Any]]) -> Recipes:
     def fits(recipe: Mapping[str, Any]) -> bool:
         try:
-            expand(recipe, len(given.parents))
+            expand(recipe, 1 if wants_one_parent(recipe) else len(given.parents))
         except StudbookError as error:
             given.desk.progress.say(f"left out {recipe.get('operator')}: {error.message}")
             return False
         return True
 
-    return Recipes(tuple(r for r in given.desk.policy[1].recipes if fits(r)))
+    return Recipes(tuple(r for r in recipes if fits(r)))
 
 
 def _search(given: Given, **how: Any) -> Recipes:
@@ -67,6 +75,15 @@ def _search(given: Given, **how: Any) -> Recipes:
     found = search.search(given.desk, given.label, request)
     return Recipes((found.record.recipe,), (found.receipt,))
 
+
+# The champion goes on learning the failure cluster and rehearses the rest; half the rows are the cluster's, or a seventh.
+_TUNE: dict[str, Any] = {
+    "operator": "fine-tune/1", "steps": 400, "rate": 1e-3, "batch": 96, "reach": 0.5, "rehearsal": 0.5,
+    "data": "cluster", "rehearsed": "others",
+}  # fmt: skip
+_WIDE = {**_TUNE, "rehearsal": 0.85}
+# The base learns what the best of the parents knows of every row.
+_DISTIL = {**_WIDE, "operator": "distil/1", "steps": 600, "reach": 1.0, "imitation": 0.5, "temperature": 2.0}
 
 SOURCES: dict[str, tuple[Callable[[Given], Recipes], bool]] = {
     # name: (the source, whether it takes a share of the evaluations)
@@ -76,6 +93,8 @@ SOURCES: dict[str, tuple[Callable[[Given], Recipes], bool]] = {
     "cma-layers": (partial(_search, method="cma", objective="mean", layered=True), True),
     "ties-mean": (partial(_search, method="cma", objective="mean", kind="ties"), True),
     "m2n2": (partial(_search, method="m2n2", objective="mean", layered=True), True),
+    "fine-tune": (partial(_written, recipes=(_TUNE, _WIDE)), False),
+    "distil": (partial(_written, recipes=(_DISTIL,)), False),
     "random": (partial(_search, method="random", objective="mean"), True),
 }
 DEFAULT = ("policy", "cma-mean", "cma-worst", "cma-layers")

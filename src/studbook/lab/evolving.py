@@ -101,6 +101,7 @@ def evolve(
             f"{plan.generations} generations of {plan.size} parents from {len(plan.sources)} sources",
             where="evolve",
             advice="Ask for 1 generation or more, 2 to 16 parents and a source of recipes.",
+            reason="usage.evolve",
         )
     while not (waiting := _step(desk, plan, person, today or clock.today())):
         if folder is not None:

@@ -106,12 +106,21 @@ def check_generation_record(desk: Desk, record: GenerationRecord) -> None:
             {(c.label, c.champion) for c in clusters},
             {(record.label, record.champion)} if clusters else set(),
         ),
+        "searches: all": (sorted(record.searches), sorted(_searched(desk, record.pool, pool))),
         "searches: parents": ([s.parents for s in found], [pool.chosen] * len(found)),
         "chosen": (record.chosen, decision.chosen if decision else None),
         "decision": (_foreign(desk, decision, pool), []),
         "duplicates": (record.duplicates, _again(desk, record, pool)),
     }
     require("generation", facts, "generation.field")
+
+
+def _searched(desk: Desk, digest: str, pool: ParentPool) -> list[str]:
+    """Every search that was made with a pool's seed for its parents since it was drawn: none may be left out."""
+    entry = desk.workspace.entry(digest)
+    since = {e.record for e in desk.entries()[entry.sequence if entry else 0 :]}
+    made = desk.unrevoked(SearchReceipt)
+    return [d for d, s in made if d in since and s.seed == pool.seed and s.parents == pool.chosen]
 
 
 def _foreign(desk: Desk, decision: ViabilityDecision | None, pool: ParentPool) -> list[str]:

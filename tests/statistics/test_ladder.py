@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studbook.errors import UsageError
@@ -24,6 +24,7 @@ def all_steps(scores: list[list[float]]) -> list[float]:
     return released
 
 
+@settings(max_examples=50, deadline=None)
 @given(queries)
 def test_a_step_is_released_only_when_it_beats_the_noise_of_the_difference(scores: list[list[float]]) -> None:
     n, best, expected = len(scores[0]), None, []
@@ -36,12 +37,14 @@ def test_a_step_is_released_only_when_it_beats_the_noise_of_the_difference(score
     assert all_steps(scores) == pytest.approx(expected)
 
 
+@settings(max_examples=50, deadline=None)
 @given(queries)
 def test_what_is_released_never_falls_after_the_first_step_by_more_than_rounding(scores: list[list[float]]) -> None:
     released = all_steps(scores)
     assert all(later >= earlier - 0.5 / len(scores[0]) for earlier, later in itertools.pairwise(released))
 
 
+@settings(max_examples=50, deadline=None)
 @given(queries)
 def test_asking_again_teaches_nothing(scores: list[list[float]]) -> None:
     ladder = climb(None, scores[0])

@@ -22,7 +22,7 @@ from studbook.statistics.binomial import (
     wilson,
     zero_failure_bound,
 )
-from studbook.statistics.bootstrap import bootstrap_bounds, mean_of
+from studbook.statistics.bootstrap import bootstrap_bounds, mean_of, quantile
 from studbook.statistics.cusum import first_alarm, upper_sums
 from studbook.statistics.draws import Draws
 from studbook.statistics.ece import calibration_error, calibration_null_band
@@ -82,6 +82,7 @@ __all__ = [
     "normal_quantile",
     "paired_bounds",
     "paired_counts",
+    "quantile",
     "reached",
     "required_items",
     "screening_power",

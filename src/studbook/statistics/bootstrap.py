@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
 
 from studbook.errors import UsageError
 from studbook.statistics.binomial import check_counts, normal_quantile
 from studbook.statistics.draws import Draws
 from studbook.statistics.paired import Estimate
 
-__all__ = ["Statistic", "bootstrap_bounds", "mean_of"]
-
-Floats = npt.NDArray[np.float64]
-Statistic = Callable[[Floats], Floats]
-"""A figure of every row at once: (rows, items) -> (rows,)."""
+__all__ = ["bootstrap_bounds", "mean_of", "quantile"]
 
 _STANDARD = NormalDist()
-_CELLS = 1 << 22
 
 
-def mean_of(rows: Floats) -> Floats:
-    """The mean of every row; (rows, items) -> (rows,)."""
-    return np.asarray(rows.mean(axis=-1), dtype=np.float64)
+def mean_of(values: Sequence[float]) -> float:
+    """The mean, summed exactly."""
+    return math.fsum(values) / len(values)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value below which a share of sorted values lies, with a straight line between neighbours.
+
+    Source: Hyndman and Fan 1996 (Am. Statist. 50), definition 7.
+
+    Args:
+        ordered: Sorted ascending, at least one.
+        share: 0..1.
+    """
+    place = share * (len(ordered) - 1)
+    below = min(math.floor(place), len(ordered) - 1)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def bootstrap_bounds(
@@ -35,9 +43,9 @@ def bootstrap_bounds(
     alpha: float,
     seed: int,
     *,
-    statistic: Statistic = mean_of,
+    statistic: Callable[[Sequence[float]], float] = mean_of,
     method: Literal["percentile", "bca"] = "bca",
-    resamples: int = 9999,
+    resamples: int = 1999,
 ) -> Estimate:
     """A figure of the items with one-sided bounds from resampled items; the same seed gives the same bounds.
 
@@ -52,73 +60,55 @@ def bootstrap_bounds(
         values: One an item, at least two, finite.
         alpha: Error rate of each bound.
         seed: Of the resamples, 0..2^64 - 1.
-        statistic: The figure, of every row at once.
+        statistic: The figure; it is asked once a resample, and for BCa once an item.
         method: ``percentile`` or ``bca``.
         resamples: How many; at least 100.
 
     Raises:
         UsageError: for too few items or resamples, a value or figure that is not finite, or an impossible error rate.
     """
-    items = np.asarray(values, dtype=np.float64)
+    items = tuple(values)
     check_counts(0, max(1, len(items)), alpha)
-    if items.ndim != 1 or len(items) < 2 or resamples < 100 or not np.isfinite(items).all():
+    if len(items) < 2 or resamples < 100 or not all(math.isfinite(value) for value in items):
         raise UsageError(
             f"{len(items)} values and {resamples} resamples do not give bounds",
             reason="statistics.sample",
             advice="Use at least two finite values and at least 100 resamples.",
         )
-    value = float(_figures(items[None, :], statistic)[0])
-    drawn = np.sort(_resampled(items, statistic, Draws(seed), resamples))
+    value, draws = _figure(statistic, items), Draws(seed)
+    drawn = sorted(
+        _figure(statistic, [items[i] for i in draws.below(len(items), len(items))]) for _ in range(resamples)
+    )
     shares = (alpha, 1.0 - alpha)
     if method == "bca" and drawn[0] < drawn[-1]:
-        shares = _corrected(drawn, value, _left_out(items, statistic), alpha)
-    low, high = (float(np.quantile(drawn, share)) for share in shares)
-    return Estimate(value, low, high)
+        left_out = [_figure(statistic, items[:i] + items[i + 1 :]) for i in range(len(items))]
+        shares = _corrected(drawn, value, left_out, alpha)
+    return Estimate(value, quantile(drawn, shares[0]), quantile(drawn, shares[1]))
 
 
-def _figures(rows: Floats, statistic: Statistic) -> Floats:
-    found = np.asarray(statistic(rows), dtype=np.float64)
-    if found.shape != (len(rows),) or not np.isfinite(found).all():
+def _figure(statistic: Callable[[Sequence[float]], float], items: Sequence[float]) -> float:
+    found = float(statistic(items))
+    if not math.isfinite(found):
         raise UsageError(
-            f"the statistic gave {found.shape} for {len(rows)} rows, or a value that is not finite",
+            f"the statistic of {len(items)} items is {found}",
             reason="statistics.sample",
-            advice="Give one finite figure a row.",
+            advice="Give a finite figure for every resample.",
         )
     return found
 
 
-def _resampled(items: Floats, statistic: Statistic, draws: Draws, resamples: int) -> Floats:
-    # Rows are drawn in blocks, so memory is bounded; the stream does not depend on the size of a block.
-    block = max(1, _CELLS // len(items))
-    found = []
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        found.append(_figures(items[draws.below(len(items), rows * len(items)).reshape(rows, -1)], statistic))
-    return np.concatenate(found)
-
-
-def _left_out(items: Floats, statistic: Statistic) -> Floats:
-    count = len(items)
-    block = max(1, _CELLS // count)
-    found = []
-    for start in range(0, count, block):
-        rows = np.arange(start, min(count, start + block))
-        columns = np.arange(count - 1)[None, :]
-        found.append(_figures(items[columns + (columns >= rows[:, None])], statistic))
-    return np.concatenate(found)
-
-
-def _corrected(drawn: Floats, value: float, left_out: Floats, alpha: float) -> tuple[float, float]:
-    below = (float((drawn < value).sum()) + float((drawn <= value).sum())) / (2 * len(drawn))
+def _corrected(drawn: Sequence[float], value: float, left_out: Sequence[float], alpha: float) -> tuple[float, float]:
+    below = (bisect_left(drawn, value) + bisect_right(drawn, value)) / (2 * len(drawn))
     # An estimate outside all its resamples has no finite correction; half a resample is the most that can be said.
     bias = normal_quantile(min(max(below, 0.5 / len(drawn)), 1.0 - 0.5 / len(drawn)))
-    away = left_out.mean() - left_out
-    squares = float((away**2).sum())
-    speed = float((away**3).sum()) / (6.0 * squares**1.5) if squares > 0.0 else 0.0
+    centre = mean_of(left_out)
+    away = [centre - figure for figure in left_out]
+    squares = math.fsum(u * u for u in away)
+    speed = math.fsum(u**3 for u in away) / (6.0 * squares**1.5) if squares > 0.0 else 0.0
 
     def moved(z: float) -> float:
         slope = 1.0 - speed * (bias + z)
-        return _STANDARD.cdf(bias + (bias + z) / slope) if slope > 0.0 else float(math.copysign(1.0, z) > 0)
+        return _STANDARD.cdf(bias + (bias + z) / slope) if slope > 0.0 else float(z > 0.0)
 
     reach = normal_quantile(1.0 - alpha)
     return moved(-reach), moved(reach)

@@ -6,20 +6,17 @@ gates are Brier score and log-likelihood, which are proper and paired.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
+from operator import lt
 
 from studbook.errors import UsageError
 from studbook.statistics.binomial import check_counts
+from studbook.statistics.bootstrap import quantile
 from studbook.statistics.draws import Draws
 from studbook.statistics.paired import Estimate
 
 __all__ = ["calibration_error", "calibration_null_band"]
-
-Floats = npt.NDArray[np.float64]
-_CELLS = 1 << 22
 
 
 def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 15) -> float:
@@ -36,10 +33,11 @@ def calibration_error(confidences: Sequence[float], correct: Sequence[bool], bin
     Raises:
         UsageError: for no items, lists of different length, a confidence outside 0..1, or no bin.
     """
-    places, sure = _binned(confidences, bins)
-    if len(correct) != len(sure):
-        raise _refused(f"{len(sure)} confidences and {len(correct)} answers")
-    return float(_errors(np.asarray(correct, dtype=np.float64)[None, :], sure, places, bins)[0])
+    groups = _binned(confidences, bins)
+    if len(correct) != len(confidences):
+        raise _refused(f"{len(confidences)} confidences and {len(correct)} answers")
+    gaps = (abs(sum(bool(correct[i]) for i in group) - math.fsum(confidences[i] for i in group)) for group in groups)
+    return math.fsum(gaps) / len(correct)
 
 
 def calibration_null_band(
@@ -60,31 +58,30 @@ def calibration_null_band(
     Raises:
         UsageError: for no items, a confidence outside 0..1, no bin, too few resamples or an impossible error rate.
     """
-    places, sure = _binned(confidences, bins)
-    check_counts(0, len(sure), alpha)
+    groups = [[confidences[i] for i in group] for group in _binned(confidences, bins)]
+    check_counts(0, len(confidences), alpha)
     if resamples < 100:
         raise _refused(f"{resamples} resamples")
-    draws, block, found = Draws(seed), max(1, _CELLS // len(sure)), []
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        right = draws.uniform(rows * len(sure)).reshape(rows, -1) < sure
-        found.append(_errors(right.astype(np.float64), sure, places, bins))
-    errors = np.concatenate(found)
-    low, high = np.quantile(errors, (alpha, 1.0 - alpha))
-    return Estimate(float(errors.mean()), float(low), float(high))
+    draws, sums = Draws(seed), [math.fsum(group) for group in groups]
+    errors = []
+    for _ in range(resamples):
+        gaps = (
+            abs(sum(map(lt, draws.uniform(len(group)), group)) - total)
+            for group, total in zip(groups, sums, strict=True)
+        )
+        errors.append(math.fsum(gaps) / len(confidences))
+    errors.sort()
+    return Estimate(math.fsum(errors) / resamples, quantile(errors, alpha), quantile(errors, 1.0 - alpha))
 
 
-def _binned(confidences: Sequence[float], bins: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    sure = np.asarray(confidences, dtype=np.float64)
-    if sure.ndim != 1 or not len(sure) or bins < 1 or not ((sure >= 0.0) & (sure <= 1.0)).all():
-        raise _refused(f"{len(sure)} confidences in {bins} bins")
-    return np.minimum((sure * bins).astype(np.int64), bins - 1), sure
-
-
-def _errors(right: Floats, sure: Floats, places: npt.NDArray[np.int64], bins: int) -> Floats:
-    members = np.zeros((len(sure), bins))
-    members[np.arange(len(sure)), places] = 1.0
-    return np.asarray(np.abs((right - sure) @ members).sum(axis=1) / len(sure), dtype=np.float64)
+def _binned(confidences: Sequence[float], bins: int) -> list[list[int]]:
+    """Indices of the items of every bin that holds any."""
+    if not confidences or bins < 1 or not all(0.0 <= sure <= 1.0 for sure in confidences):
+        raise _refused(f"{len(confidences)} confidences in {bins} bins")
+    groups: dict[int, list[int]] = {}
+    for index, sure in enumerate(confidences):
+        groups.setdefault(min(int(sure * bins), bins - 1), []).append(index)
+    return [groups[place] for place in sorted(groups)]
 
 
 def _refused(what: str) -> UsageError:

@@ -36,7 +36,7 @@ class Thresholdout:
             )
         self._threshold, self._noise, self._draws = threshold, noise, Draws(seed)
         self.left = budget
-        self._limit = threshold + 2.0 * noise * self._laplace()
+        self._limit = threshold + 2.0 * noise * self._draws.laplace()
 
     def ask(self, training: float, holdout: float) -> float | None:
         """One query.
@@ -50,11 +50,8 @@ class Thresholdout:
         """
         if self.left < 1:
             return None
-        if abs(holdout - training) <= self._limit + 4.0 * self._noise * self._laplace():
+        if abs(holdout - training) <= self._limit + 4.0 * self._noise * self._draws.laplace():
             return training
         self.left -= 1
-        self._limit = self._threshold + 2.0 * self._noise * self._laplace()
-        return holdout + self._noise * self._laplace()
-
-    def _laplace(self) -> float:
-        return float(self._draws.laplace(1)[0])
+        self._limit = self._threshold + 2.0 * self._noise * self._draws.laplace()
+        return holdout + self._noise * self._draws.laplace()

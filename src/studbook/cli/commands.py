@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from studbook.cli import history, pages, population, publishing, sources, storage
+from studbook.cli.experiments import experiment
 from studbook.cli.keys import key
 from studbook.cli.policy import policy as policy_verbs
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
@@ -76,6 +77,7 @@ def approve(session: Session, name: str, person: str, clusters: Sequence[str], u
     session.give(record, pages.signed(record) if isinstance(record, Signed) else pages.approved(name, record))
 
 
+commands.add_command(experiment)
 commands.add_command(key)
 commands.add_command(policy_verbs)
 commands.add_command(suite)

@@ -14,6 +14,7 @@ from studbook.evaluation.scoring import KINDS, Kind
 from studbook.files import read_file
 from studbook.models.checksum import warm
 from studbook.models.forward import Forward, Scores
+from studbook.models.joint import Joint
 from studbook.models.slm import Slm, read_slm
 
 __all__ = ["BATCH", "open_model", "warm", "work"]
@@ -40,7 +41,8 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
 
     Args:
         job: ``model`` (path), ``sha256``, ``suites``: for each ``path`` of its items, ``scorer``, ``limit`` (most bytes of
-            an answer) and, for a kind that reads what was written, ``said``: one answer an item.
+            an answer) and, for a kind that reads what was written, ``said``: one answer an item; ``beside``,
+            where several models answer as one: path and digest of each further one.
 
     Returns:
         ``suites``: for each, items digest before and after, ``correct``, ``exact`` (whether greedy decoding would write
@@ -48,7 +50,8 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
         ``tokens`` and ``logit_positions`` over all of them.
     """
     model = open_model(job["model"], job["sha256"])
-    forward = Forward(model)
+    beside = [open_model(path, sha256) for path, sha256 in job.get("beside", ())]
+    forward = Joint([model, *beside]) if beside else Forward(model)
     tokens = positions = 0
     suites = []
     for suite in job["suites"]:

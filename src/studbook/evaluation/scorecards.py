@@ -29,7 +29,7 @@ from studbook.records import (
 from studbook.records.evaluation import Role
 from studbook.sandbox import Limits, run_worker
 
-__all__ = ["SMOKE_PROMPTS", "Subject", "SuiteFile", "evaluator_sha256", "score", "smoke"]
+__all__ = ["SMOKE_PROMPTS", "Subject", "SuiteFile", "evaluator_sha256", "score", "score_jointly", "smoke"]
 
 SMOKE_PROMPTS = ("", "a", "abc>", "The quick brown fox")
 SMOKE_TOKENS = 8
@@ -149,6 +149,29 @@ def score(
         cost=_cost(subject, answer["tokens"], answer["logit_positions"]),
         isolation=isolation,
     )
+
+
+def score_jointly(
+    subjects: Sequence[Subject], suites: Sequence[SuiteFile], folder: Path, limits: Limits
+) -> tuple[SuiteResult, ...]:
+    """Score several models that answer as one: their output ensemble. It is no artifact, so it gets no scorecard.
+
+    Args:
+        subjects: The models, at least two.
+        suites: The suites.
+        folder: An empty folder for the worker.
+        limits: What the worker may use.
+
+    Raises:
+        ParentsDoNotFit: if the models differ in layout or tokenizer.
+        StudbookError: any of its kinds, if the worker fails.
+    """
+    first, *others = subjects
+    beside = [[str(s.path.absolute()), s.sha256] for s in others]
+    job = _job(first, suites=[_asked(suite, None) for suite in suites], beside=beside)
+    reads = [*(s.path for s in subjects), *(s.path for s in suites)]
+    answer = run_worker("studbook.evaluation.score_worker", job, folder, limits, reads).value
+    return tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
 
 
 def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:

@@ -42,6 +42,7 @@ from studbook.lab.adapters import Adapters
 from studbook.lab.audit import Verification, verify
 from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
 from studbook.lab.desk import Desk, default_keys
+from studbook.lab.experiments import Experiments
 from studbook.lab.export import export
 from studbook.lab.history import Logged
 from studbook.lab.keys import Keys
@@ -101,6 +102,7 @@ class Lab:
         )
         self.suites = Suites(self.desk)
         self.adapters = Adapters(self.desk)
+        self.experiments = Experiments(self.desk)
         self.keys = Keys(self.desk)
         self.policies = Policies(self.desk)
         if writer:

@@ -93,6 +93,8 @@ ROLES = (
             "reported-result/1",
             "baseline-receipt/1",
             "novelty-record/1",
+            "experiment-charter/1",
+            "experiment-result/1",
         ),
     ),
     Role(

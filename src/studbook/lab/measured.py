@@ -41,6 +41,7 @@ __all__ = [
     "check_name",
     "check_ready",
     "check_reported",
+    "check_result",
     "check_scorecard",
     "check_smoke",
     "check_suite",
@@ -72,7 +73,7 @@ def check_scorecard(desk: Desk, record: Scorecard) -> None:
     }
     require("scorecard", facts, _FIELD)
     for result in record.results:
-        _check_result(desk, result, locked[result.suite])
+        check_result(desk, result, locked[result.suite])
 
 
 def check_drift(desk: Desk, record: DriftReport) -> None:
@@ -210,8 +211,17 @@ def check_name(desk: Desk, record: SourceManifest) -> None:
         )
 
 
-def _check_result(desk: Desk, result: SuiteResult, suite: SuiteManifest) -> None:
-    """One suite's answers; of a run that went wrong there are none, and nothing passes on it."""
+def check_result(desk: Desk, result: SuiteResult, suite: SuiteManifest) -> None:
+    """One suite's answers; of a run that went wrong there are none, and nothing passes on it.
+
+    Args:
+        desk: The lab.
+        result: The answers.
+        suite: The suite they are to.
+
+    Raises:
+        DigestDiffers: naming the field; ``measured.field``.
+    """
     lists = (result.correct, result.logliks, result.briers)
     judged = result.verdict in ("pass", "fail")
     counts = [suite.count if judged else 0] * len(lists)

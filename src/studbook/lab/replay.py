@@ -12,6 +12,8 @@ from studbook.lab.absence import check_clearing
 from studbook.lab.comparing import check_producer, check_report
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_shadow
+from studbook.lab.experiment_charter import check_charter
+from studbook.lab.experiment_check import check_result
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
 from studbook.lab.generation_rules import check_generation_record
 from studbook.lab.measured import (
@@ -45,6 +47,8 @@ from studbook.records import (
     ConfirmationRecord,
     ContaminationReceipt,
     DriftReport,
+    ExperimentCharter,
+    ExperimentResult,
     FailureCluster,
     FloorReport,
     GenerationRecord,
@@ -242,6 +246,8 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     GenerationRecord: check_generation_record,
     NoveltyRecord: check_novelty,
     PopulationReview: check_review,
+    ExperimentCharter: check_charter,
+    ExperimentResult: check_result,
     ClearingRecord: check_clearing,
     ChannelSnapshot: check_snapshot,
     Scorecard: check_scorecard,

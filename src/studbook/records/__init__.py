@@ -65,6 +65,18 @@ from studbook.records.evaluation import (
     SuiteManifest,
     SuiteResult,
 )
+from studbook.records.experiments import (
+    Analysis,
+    ArmOutcome,
+    ArmRun,
+    BaselineRun,
+    Contrast,
+    Effect,
+    ExperimentBudget,
+    ExperimentCharter,
+    ExperimentResult,
+    Factor,
+)
 from studbook.records.pedigree import ClearingRecord, LedgerEntry, Tombstone
 from studbook.records.population import GenerationRecord, NoveltyRecord, ParentPool, PopulationReview, SearchReceipt
 from studbook.records.release import (
@@ -134,6 +146,8 @@ AnyRecord = (
     | GenerationRecord
     | NoveltyRecord
     | PopulationReview
+    | ExperimentCharter
+    | ExperimentResult
     | Tombstone
     | ClearingRecord
     | LedgerEntry
@@ -156,11 +170,15 @@ __all__ = [
     "AdapterSource",
     "AdmissionRecord",
     "Agreement",
+    "Analysis",
     "AnyRecord",
     "ArchiveRecord",
     "ArchivedCandidate",
+    "ArmOutcome",
+    "ArmRun",
     "BaselineReceipt",
     "BaselineRow",
+    "BaselineRun",
     "Basis",
     "Blob",
     "Budget",
@@ -174,12 +192,18 @@ __all__ = [
     "CompatibilityReport",
     "ConfirmationRecord",
     "ContaminationReceipt",
+    "Contrast",
     "DataFile",
     "DataSource",
     "Digest",
     "DriftReport",
+    "Effect",
     "Excluded",
     "Expected",
+    "ExperimentBudget",
+    "ExperimentCharter",
+    "ExperimentResult",
+    "Factor",
     "FailureCluster",
     "FloorReport",
     "FloorRow",

@@ -85,6 +85,7 @@ proof: $(TEST) $(TRAINED) $(ALONE)
 	$(TRAIN)/bin/python tools/fuzz.py --budget 600
 	$(TRAIN)/bin/python benchmarks/studies/founders.py
 	$(TRAIN)/bin/python benchmarks/studies/search.py
+	$(TRAIN)/bin/python benchmarks/studies/digits.py --out docs/proof
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
 	$(PY) benchmarks/bench_ledger.py --write docs/proof
 	$(PY) benchmarks/bench_sandbox.py --write docs/proof

@@ -11,14 +11,24 @@ from click.testing import CliRunner
 from studbook.cli.commands import commands
 from studbook.lab import Lab
 from studbook.lab.adapters import Adapters
+from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
 from studbook.lab.keys import Keys
 from studbook.lab.policies import Policies
+from studbook.lab.proposals import Proposals
 from studbook.lab.suites import Suites
 
 ROOT = Path(__file__).resolve().parents[2]
 LIFE = {"close"}
-FACETS = {"suite": Suites, "adapter": Adapters, "key": Keys, "policy": Policies, "experiment": Experiments}
+FACETS = {
+    "suite": Suites,
+    "adapter": Adapters,
+    "key": Keys,
+    "policy": Policies,
+    "experiment": Experiments,
+    "proposal": Proposals,
+    "evaluator": Evaluators,
+}
 ASKED_FOR = set(
     "init register approve compare breed evaluate decide round release rollback reproduce verify ready show lineage "  # noqa: SIM905
     "list diff demo export search doctor".split()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import history, pages, population, publishing, sources, storage
+from studbook.cli import changes, history, pages, population, publishing, sources, storage
 from studbook.cli.experiments import experiment
 from studbook.cli.keys import key
 from studbook.cli.policy import policy as policy_verbs
@@ -86,6 +86,7 @@ sources.add_to(commands)
 storage.add_to(commands)
 publishing.add_to(commands)
 population.add_to(commands)
+changes.add_to(commands)
 
 
 @commands.command()

@@ -42,6 +42,7 @@ from studbook.lab.adapters import Adapters
 from studbook.lab.audit import Verification, verify
 from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
 from studbook.lab.desk import Desk, default_keys
+from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
 from studbook.lab.export import export
 from studbook.lab.history import Logged
@@ -51,6 +52,8 @@ from studbook.lab.pending import Signed, waits
 from studbook.lab.policies import Policies
 from studbook.lab.producers import Producer
 from studbook.lab.progress import Progress
+from studbook.lab.proposals import Proposals
+from studbook.lab.redteam import red_team
 from studbook.lab.review import Pack, review_pack
 from studbook.lab.stages import approve_stage
 from studbook.lab.suites import Suites
@@ -62,6 +65,7 @@ from studbook.records import (
     Policy,
     ReadinessRecord,
     Record,
+    RedTeamReport,
     RollbackRecord,
     SourceManifest,
 )
@@ -105,6 +109,8 @@ class Lab:
         self.experiments = Experiments(self.desk)
         self.keys = Keys(self.desk)
         self.policies = Policies(self.desk)
+        self.proposals = Proposals(self.desk)
+        self.evaluators = Evaluators(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
             storage.finish_withdrawals(self.desk)
@@ -274,6 +280,10 @@ class Lab:
     def ready(self) -> ReadinessRecord:
         """Run the five exit criteria and record the result."""
         return readiness.readiness(self.desk)
+
+    def redteam(self) -> RedTeamReport:
+        """Run every candidate that cheats against the evaluator, and record whether each was rejected for its reason."""
+        return red_team(self.desk)[1]
 
     def show(self, name: str) -> list[tuple[LedgerEntry, Record]]:
         """One record, or every record about one model."""

@@ -13,11 +13,15 @@ from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab.absence import check_tombstone
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
+from studbook.lab.evaluators import check_change
 from studbook.lab.gates import champion_template_for, recorded_shadow_template
 from studbook.lab.policies import check_next
+from studbook.lab.proposals import check_ending
 from studbook.lab.stages import check_approval
 from studbook.records import (
     ChampionPromotion,
+    CodeChangeClosing,
+    EvaluatorChange,
     ParentApproval,
     Policy,
     PromotionTemplate,
@@ -52,6 +56,10 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
         check_next(desk, record, "policy")
     elif isinstance(record, StageApproval):
         check_approval(desk, record)
+    elif isinstance(record, EvaluatorChange):
+        check_change(desk, record, signers)
+    elif isinstance(record, CodeChangeClosing):
+        check_ending(desk, record, signers)
     elif isinstance(record, Tombstone):
         check_tombstone(desk, record)
     elif isinstance(record, ChampionPromotion):
@@ -148,7 +156,7 @@ def _check_first(desk: Desk, record: ChampionPromotion, time: datetime) -> None:
 def _check_people(record: Record, signers: Sequence[Signer]) -> None:
     """Whoever a record names as acting is one of those who signed it."""
     owners = {signer.owner for signer in signers}
-    for field in ("approved_by", "promoted_by", "withdrawn_by"):
+    for field in ("approved_by", "promoted_by", "withdrawn_by", "proposed_by", "closed_by"):
         named = getattr(record, field, None)
         if named is not None and named not in owners:
             raise NotAuthorised(

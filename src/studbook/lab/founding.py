@@ -62,7 +62,9 @@ LIFETIME = timedelta(days=730)
 ROLES = (
     Role("people/policy/policy", Zone.POLICY, ("policy/1", "revocation/1", "suites-lock/1", "tombstone/1")),
     Role("people/registry/approval", Zone.REGISTRY, ("parent-approval/1",)),
-    Role("people/release/promotion", Zone.RELEASE, ("champion-promotion/1", "stage-approval/1")),
+    Role(
+        "people/release/promotion", Zone.RELEASE, ("champion-promotion/1", "stage-approval/1", "code-change-closing/1")
+    ),
     Role(
         "process/registry/registry",
         Zone.REGISTRY,
@@ -95,6 +97,7 @@ ROLES = (
             "novelty-record/1",
             "experiment-charter/1",
             "experiment-result/1",
+            "red-team-report/1",
         ),
     ),
     Role(
@@ -108,6 +111,7 @@ ROLES = (
             "confirmation-record/1",
             "generation/1",
             "population-review/1",
+            "code-change-proposal/1",
         ),
     ),
     Role(

@@ -8,6 +8,8 @@ from studbook.errors import ClaimRefused, StudbookError
 from studbook.lab import breeding, judging
 from studbook.lab.absence import absent
 from studbook.lab.desk import Desk
+from studbook.lab.evaluators import stale
+from studbook.lab.proposals import proposal_gates
 from studbook.lab.rederive import check_candidate
 from studbook.lab.stages import approvals_gate, decision_for, hold_gate
 from studbook.records import (
@@ -89,7 +91,11 @@ def champion_template_for(
     """
     decision, record = decision_for(desk, artifact)
     manifest = _manifest_of(record)
-    asked = hold_gate(desk, artifact, time), approvals_gate(desk, "champion", artifact, decision, promoter)
+    asked: tuple[Gate, ...] = (
+        hold_gate(desk, artifact, time),
+        approvals_gate(desk, "champion", artifact, decision, promoter),
+        *proposal_gates(desk),
+    )
     candidate = desk.workspace.get(manifest, CandidateManifest)
     held = current(desk, record)
     return champion_template(header, candidate, manifest, decision, desk.channels(), promoter.owner, held, asked)
@@ -130,6 +136,7 @@ def _first_gates(
         gate("runtime-smoke", smoke is not None, smoke, "evaluation", "loads and runs"),
         _claim_gate(desk, artifact, smoke),
         gate("way-back", champion.record is not None, champion.record, "release", "a champion to go back to"),
+        *proposal_gates(desk),
     ]
 
 
@@ -137,6 +144,8 @@ def current(desk: Desk, record: ViabilityDecision) -> tuple[bool, str]:
     """Whether a decision stands, and was taken against the champion, policy and suites in force."""
     if digest(record) in desk.taken_back():
         return False, "was decided by a record that was revoked since; run the round again"
+    if stale(desk, record):
+        return False, "was decided by another evaluator than the one in force; run the round again"
     return decided_against(record, desk.channels()["champion"].artifact, desk.policy[0], desk.suites_lock[0])
 
 

@@ -12,6 +12,7 @@ from studbook.evaluation.drift import measure_drift
 from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
 from studbook.executor import in_order
 from studbook.lab.desk import Desk
+from studbook.lab.evaluators import require_in_force
 from studbook.lab.frozen import of_role
 from studbook.lab.sources import require_model, slice_of
 from studbook.records import (
@@ -95,6 +96,7 @@ def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
     """
     for artifact in artifacts:
         require_model(desk, artifact)
+    require_in_force(desk)
     evaluator = evaluator_sha256()
     known = {s.artifact: s for _, s in desk.all(RuntimeSmoke) if s.evaluator == evaluator}
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
@@ -123,6 +125,7 @@ def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card
     Raises:
         StudbookError: any of its kinds, if a worker fails.
     """
+    require_in_force(desk)
     suites = of_role(desk, role)
     known = _cards(desk, role, suites)
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]

@@ -12,6 +12,7 @@ from studbook.lab.absence import check_clearing
 from studbook.lab.comparing import check_producer, check_report
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_shadow
+from studbook.lab.evaluators import check_measured_by
 from studbook.lab.experiment_charter import check_charter
 from studbook.lab.experiment_check import check_result
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
@@ -30,8 +31,10 @@ from studbook.lab.measured import (
 from studbook.lab.offering import check_offered
 from studbook.lab.pooling import check_pool
 from studbook.lab.populations import check_novelty, check_review
+from studbook.lab.proposals import check_proposed
 from studbook.lab.publish import check_snapshot
 from studbook.lab.rederive import check_candidate, check_receipt_record, check_source, check_template
+from studbook.lab.redteam import check_red_team
 from studbook.lab.rollbacks import check_rollback
 from studbook.lab.search_check import check_search
 from studbook.records import (
@@ -43,6 +46,7 @@ from studbook.records import (
     ChannelSnapshot,
     CheckpointSource,
     ClearingRecord,
+    CodeChangeProposal,
     CompatibilityReport,
     ConfirmationRecord,
     ContaminationReceipt,
@@ -64,6 +68,7 @@ from studbook.records import (
     PromotionTemplate,
     ReadinessRecord,
     Record,
+    RedTeamReport,
     ReleaseRecord,
     ReportedResult,
     RollbackRecord,
@@ -197,6 +202,16 @@ def _baselines(desk: Desk, record: BaselineReceipt) -> None:
             raise DigestDiffers(f"row {row.label!r} is not what the scorecard it cites says")
 
 
+def _scorecard(desk: Desk, record: Scorecard) -> None:
+    check_measured_by(desk, record)
+    check_scorecard(desk, record)
+
+
+def _smoke(desk: Desk, record: RuntimeSmoke) -> None:
+    check_measured_by(desk, record)
+    check_smoke(desk, record)
+
+
 def _admission(desk: Desk, record: AdmissionRecord) -> None:
     template = desk.workspace.get(record.template, PromotionTemplate)
     decision = desk.workspace.get(template.decision, ViabilityDecision)
@@ -250,10 +265,12 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     ExperimentResult: check_result,
     ClearingRecord: check_clearing,
     ChannelSnapshot: check_snapshot,
-    Scorecard: check_scorecard,
     DriftReport: check_drift,
     ReportedResult: check_reported,
-    RuntimeSmoke: check_smoke,
+    Scorecard: _scorecard,
+    RuntimeSmoke: _smoke,
+    RedTeamReport: check_red_team,
+    CodeChangeProposal: check_proposed,
     FloorReport: check_floor,
     SuiteManifest: check_suite,
     ContaminationReceipt: check_contamination,

@@ -36,6 +36,13 @@ from studbook.records.breeding import (
     OperatorReceipt,
     WorkerLimits,
 )
+from studbook.records.changes import (
+    CodeChangeClosing,
+    CodeChangeProposal,
+    EvaluatorChange,
+    RedTeamReport,
+    RedTeamRow,
+)
 from studbook.records.decisions import (
     ArchivedCandidate,
     ArchiveRecord,
@@ -148,6 +155,10 @@ AnyRecord = (
     | PopulationReview
     | ExperimentCharter
     | ExperimentResult
+    | RedTeamReport
+    | EvaluatorChange
+    | CodeChangeProposal
+    | CodeChangeClosing
     | Tombstone
     | ClearingRecord
     | LedgerEntry
@@ -188,6 +199,8 @@ __all__ = [
     "Check",
     "CheckpointSource",
     "ClearingRecord",
+    "CodeChangeClosing",
+    "CodeChangeProposal",
     "Comparison",
     "CompatibilityReport",
     "ConfirmationRecord",
@@ -198,6 +211,7 @@ __all__ = [
     "Digest",
     "DriftReport",
     "Effect",
+    "EvaluatorChange",
     "Excluded",
     "Expected",
     "ExperimentBudget",
@@ -237,6 +251,8 @@ __all__ = [
     "PublishedChannel",
     "ReadinessRecord",
     "Record",
+    "RedTeamReport",
+    "RedTeamRow",
     "ReleaseRecord",
     "ReportedResult",
     "Reserve",

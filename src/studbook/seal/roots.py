@@ -15,6 +15,7 @@ __all__ = ["PEOPLES_KINDS", "Signer", "check_root"]
 PEOPLES_KINDS = frozenset(
     (
         "champion-promotion/1",
+        "code-change-closing/1",
         "evaluator-change/1",
         "parent-approval/1",
         "policy/1",
@@ -125,7 +126,10 @@ def _broken_thresholds(root: Root) -> Iterator[tuple[str, str]]:
     needed = {kind: count for (_, kind), count in wanted.items()}
     granted = {kind for grant in root.keys for kind in grant.kinds}
     change, promotion = needed.get("evaluator-change/1", 1), needed.get("champion-promotion/1", 1)
-    if "evaluator-change/1" in granted and change <= promotion:
+    changers = {grant.owner for grant in root.keys if "evaluator-change/1" in grant.kinds}
+    # One person alone could list anybody as a second one: asking for two would prove nothing (ADR 19).
+    several = len(changers | {k.owner for k in root.owners.keys}) > 1
+    if several and "evaluator-change/1" in granted and change <= promotion:
         text = f"an evaluator change needs {change} owners; it takes more than the {promotion} of a champion promotion"
         yield "evaluator-threshold", text
 

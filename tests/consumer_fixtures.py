@@ -105,6 +105,8 @@ def shop(lived_lab: Place, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     with place.open() as lab:
         base = out(lab)
         lab.release("shadow", "champion", PERSON, "again")
+        # What it was made by is offline until now, so neither channel offered it.
+        lab.policies.route("blend/1", PERSON)
         child = out(lab)
         lab.keys.rotate(PERSON)
         out(lab)

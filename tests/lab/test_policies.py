@@ -261,14 +261,14 @@ def test_operators_are_told_by_tag_and_their_order_means_nothing() -> None:
         by_tag["dare/1"]["bounds"]["keep"] = [0.2, 1.0]
         by_tag["blend/1"]["status"] = "routed"
         by_tag["slerp/1"]["bounds"].pop("t")
-        found.append({"operator": "soup/2", "status": "offline", "bounds": {}})
+        found.append({"operator": "soup/2", "status": "offline", "admitted": [], "bounds": {}})
 
     assert words(POLICY, grants(edit)) == [
         "operators.blend/1.status: was offline, is routed",
         "operators.dare/1.bounds.keep: was 0.05..1, is 0.2..1",
         "operators.slerp/1.bounds.t: was 0..1, is gone",
-        'operators.soup/1: was {"status": "offline", "bounds": {}}, is gone',
-        'operators.soup/2: is new: {"status": "offline", "bounds": {}}',
+        'operators.soup/1: was {"status": "offline", "admitted": [], "bounds": {}}, is gone',
+        'operators.soup/2: is new: {"status": "offline", "admitted": [], "bounds": {}}',
     ]
 
 

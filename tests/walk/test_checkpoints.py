@@ -220,7 +220,9 @@ def test_models_of_other_layers_are_refused_with_the_first_difference(lab: Lab, 
 def test_an_operator_the_policy_does_not_name_is_refused(models: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_text(
-        json.dumps({"operators": [{"operator": "prune/1", "status": "offline", "bounds": {}}], "recipes": []})
+        json.dumps(
+            {"operators": [{"operator": "prune/1", "status": "offline", "admitted": [], "bounds": {}}], "recipes": []}
+        )
     )
     Lab.init(tmp_path / "lab", PERSON, tmp_path / "keys", read_policy(policy, PERSON))
     with Lab(tmp_path / "lab", tmp_path / "keys") as lab:

@@ -42,6 +42,17 @@ def diff(session: Session, first: str, second: str) -> None:
 
 
 @policy.command()
+@click.argument("operator")
+@click.option("--as", "person", required=True, help="Who signs; their key is needed.")
+@click.pass_obj
+def route(session: Session, operator: str, person: str) -> None:
+    """Sign the policy again with OPERATOR routed, citing its admitted outputs: what it made may be published then."""
+    with session.open() as lab:
+        found = lab.policies.route(operator, person)
+    session.give(found, pages.signed(found))
+
+
+@policy.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--as", "person", required=True, help="Who signs; their key is needed.")
 @click.pass_obj

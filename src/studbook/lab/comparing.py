@@ -6,8 +6,8 @@ from studbook.errors import DigestDiffers
 from studbook.evaluation.contamination import parse_rows
 from studbook.exchange.oms import read_signature
 from studbook.lab.desk import Desk
+from studbook.lab.facts import require
 from studbook.lab.producers import bytes_of
-from studbook.lab.rederive import require
 from studbook.lab.sources import ANCHOR_ROWS, checkpoint_of, is_listing, parent_of
 from studbook.models.checkpoint import parse_listing
 from studbook.records import (

@@ -13,8 +13,8 @@ from msgspec import Struct
 from studbook.errors import NotAuthorised, OutOfOrder
 from studbook.evaluation.scorecards import evaluator_sha256
 from studbook.lab.desk import Desk
+from studbook.lab.facts import require
 from studbook.lab.pending import Signed, sign, signers_here
-from studbook.lab.rederive import require
 from studbook.lab.words import plain_name, plain_text
 from studbook.policy import stage_rule
 from studbook.records import (

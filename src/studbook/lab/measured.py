@@ -18,7 +18,7 @@ from studbook.evaluation.scorers import Answers, expected_calls, judge
 from studbook.evaluation.scoring import KINDS
 from studbook.evaluation.suites import known_items, scorer_sha256
 from studbook.lab.desk import Desk
-from studbook.lab.rederive import require
+from studbook.lab.facts import require
 from studbook.records import (
     ContaminationReceipt,
     DriftReport,

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from studbook.breeding.operators import operator_types
 from studbook.breeding.recipes import check_recipe
 from studbook.breeding.template import operator_fields
-from studbook.errors import OutsideAllowlist, RecordRefused, UsageError, printable
+from studbook.errors import OutOfOrder, OutsideAllowlist, RecordRefused, UsageError, printable
 from studbook.files import read_file, write_new
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed, sign
+from studbook.lab.routing import admitted_outputs, check_routed
 from studbook.policy import PolicyChange, check_operator, check_policy, check_version, record_changes
 from studbook.records import (
     ChampionPromotion,
@@ -25,6 +27,7 @@ from studbook.records import (
     StageApproval,
     read_plain_json,
     read_struct,
+    replace,
     write_record,
 )
 
@@ -91,6 +94,35 @@ class Policies:
         check_next(self._desk, policy, file)
         check_reach(self._desk, policy)
         return sign(self._desk, policy, person)
+
+    def route(self, operator: str, person: str) -> Signed:
+        """A person signs the policy in force again with one operator routed, citing every admitted output of it.
+
+        Args:
+            operator: Its tag.
+            person: Who signs.
+
+        Raises:
+            OutsideAllowlist: if the policy does not name it.
+            OutOfOrder: if no output of it was admitted, or the policy routes it already; ``policy.admitted``.
+            NotAuthorised: if the person's key is not at hand.
+        """
+        desk, policy = self._desk, self._desk.policy[1]
+        found, where = admitted_outputs(desk, operator), f"policy: operators: {printable(operator)}"
+        grant = next((g for g in policy.operators if g.operator == operator), None)
+        if grant is None:
+            raise OutsideAllowlist("is not on the allowlist", where=where, reason="policy.operator")
+        if not found or set(found) <= set(grant.admitted):
+            text = "is routed already" if found else "no output of it that counts was admitted"
+            advice = (
+                "Nothing has to be signed." if found else "Release one to shadow first; its gates are the evidence."
+            )
+            raise OutOfOrder(text, where=where, advice=advice, reason="policy.admitted")
+        routed = structs.replace(grant, status="routed", admitted=found)
+        grants = tuple(routed if g is grant else g for g in policy.operators)
+        record = replace(policy, header=desk.header, policy_version=next_version(desk), operators=grants)
+        check_next(desk, record, "policy")
+        return sign(desk, record, person)
 
     def _named(self, name: str) -> Policy:
         if name == "current":
@@ -188,10 +220,11 @@ def check_next(desk: Desk, policy: Policy, where: object) -> None:
         where: Its file or record, for errors.
 
     Raises:
-        StudbookError: as `check_whole` and `studbook.policy.check_version`.
+        StudbookError: as `check_whole`, `studbook.policy.check_version` and `studbook.lab.routing.check_routed`.
     """
     check_version(policy, next_version(desk), where)
     check_whole(policy)
+    check_routed(desk, policy)
 
 
 def check_reach(desk: Desk, policy: Policy) -> None:

@@ -33,6 +33,7 @@ from studbook.lab.publication import (
     root_name,
     tile_names,
 )
+from studbook.lab.routing import kept_inside
 from studbook.ledger.merkle import leaf_hash
 from studbook.records import (
     KINDS,
@@ -69,7 +70,7 @@ class Published(Struct, frozen=True):
         expires: When it ends, UTC.
         entries: Ledger entries that its checkpoint covers.
         channels: What the channels offer.
-        left_out: Channels that offer nothing because of a revocation, with the reason.
+        left_out: Channels that offer nothing, with the reason: a revocation, or an operator that is offline.
         root: The file to hand over, once and by a way of its own, to whoever shall pull.
         root_sha256: Digest of the root of keys in it, as in the pin beside the keys.
         files: How many files were written.
@@ -268,7 +269,7 @@ def _copy(source: Path, target: Path) -> None:
 def _left_out(desk: Desk) -> dict[str, str]:
     """Channels that offer nothing although they point at something: channel -> why."""
     states = {name: state.artifact for name, state in desk.channels().items() if state.artifact}
-    reasons = {name: desk.revoked(artifact) for name, artifact in states.items()}
+    reasons = {name: desk.revoked(artifact) or kept_inside(desk, artifact) for name, artifact in states.items()}
     gone = desk.taken_back()
     for name, state in desk.channels().items() if gone else ():
         if state.artifact and state.record and not reasons[name]:

@@ -22,10 +22,11 @@ from studbook.breeding.produce import check_output, delta_norm
 from studbook.breeding.recipes import recipe_sha256
 from studbook.breeding.recompute import check_receipt
 from studbook.breeding.sources import SlmTensors, as_inputs, open_inputs
-from studbook.errors import DigestDiffers, StudbookError
+from studbook.errors import StudbookError
 from studbook.lab.adapters import FUSE, builds
 from studbook.lab.descendants import check_descendants
 from studbook.lab.desk import Desk
+from studbook.lab.facts import Facts, require
 from studbook.lab.generations import require_depth
 from studbook.lab.sources import inherited_data, licence_of
 from studbook.models.checkpoint import open_checkpoint, parse_listing
@@ -52,9 +53,7 @@ from studbook.records import (
 )
 from studbook.registry.approval import require_approved
 
-__all__ = ["check_candidate", "check_receipt_record", "check_source", "check_template", "require"]
-
-Facts = Mapping[str, tuple[object, object]]
+__all__ = ["check_candidate", "check_receipt_record", "check_source", "check_template"]
 
 
 def check_source(desk: Desk, record: SourceManifest) -> None:
@@ -169,32 +168,6 @@ def check_candidate(desk: Desk, record: CandidateManifest) -> None:
     checks = _checkpoint_checks(desk, template, receipt) if recipe else _model_checks(desk, template, receipt, operator)
     failed = [c.detail for c in checks if not c.passed]
     require("candidate", {"checks": (record.checks, checks), "checks.passed": (failed, [])}, "candidate.field")
-
-
-def require(what: str, facts: Facts, reason: str) -> None:
-    """Refuse a record of which a field says something else than what it cites.
-
-    Args:
-        what: What the record is, for errors.
-        facts: Field -> what it says and what was found.
-        reason: The code of the refusal.
-
-    Raises:
-        DigestDiffers: naming the first such field.
-    """
-    for field, (stated, found) in facts.items():
-        if stated != found:
-            raise DigestDiffers(
-                f"{field} is {_brief(stated)} in the record, and {_brief(found)} by what it cites",
-                where=f"{what}: {field}",
-                advice="The record does not speak of what is stored here. Do not use what it describes.",
-                reason=reason,
-            )
-
-
-def _brief(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _plain(operator: AnyOperator) -> dict[str, Any]:

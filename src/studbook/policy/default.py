@@ -52,7 +52,7 @@ def default_policy(header: Header, **changes: Any) -> Policy:
 
 
 def _grant(operator: str, **bounds: tuple[float, float]) -> OperatorGrant:
-    return OperatorGrant(operator=operator, status="offline", bounds=bounds)
+    return OperatorGrant(operator=operator, status="offline", admitted=(), bounds=bounds)
 
 
 _DEFAULT_OPERATORS = (

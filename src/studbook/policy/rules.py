@@ -74,6 +74,7 @@ def check_policy(policy: Policy) -> None:
     ]
     # A second entry of one name would be what people are shown, and the first one what is enforced.
     again = _twice(g.operator for g in policy.operators), _twice(rule.spdx for rule in policy.licences)
+    unbacked = ", ".join(g.operator for g in policy.operators if (g.status == "routed") != bool(g.admitted))
     rules = (
         (
             "stages",
@@ -89,6 +90,7 @@ def check_policy(policy: Policy) -> None:
         ("operators", bool(policy.operators), "allows no operator"),
         ("operators", not crossed, f"bounds of {', '.join(crossed)} are the wrong way round"),
         ("operators", not again[0], f"name {again[0]} twice"),
+        ("operators: admitted", not unbacked, f"of {unbacked}: routed by what was admitted of it, offline by nothing"),
         ("licences", bool(policy.licences), "accepts no licence"),
         ("licences", not again[1], f"name {again[1]} twice"),
         ("utility.accuracy", policy.utility.accuracy > 0, "must be above 0"),

@@ -38,14 +38,14 @@ def waiting(
 
 
 def check_proposal(record: CodeChangeProposal) -> None:
-    """Refuse a proposal that cites one record twice.
+    """Refuse a proposal that cites no record, or one twice.
 
     Raises:
         OutOfOrder: ``proposal.evidence``.
     """
-    if len(set(record.evidence)) != len(record.evidence):
+    if not record.evidence or len(set(record.evidence)) != len(record.evidence):
         raise OutOfOrder(
-            "cites one record twice",
+            "cites one record twice" if record.evidence else "cites no evidence",
             where="code-change-proposal: evidence",
             advice="Name every record once.",
             reason="proposal.evidence",

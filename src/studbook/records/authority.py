@@ -152,12 +152,14 @@ class OperatorGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         operator: Its tag, such as ``blend/1``.
-        status: Outputs of an ``offline`` operator may be bred and judged but never routed.
+        status: Outputs of an ``offline`` operator may be bred, judged and released here, but are offered to nobody outside.
+        admitted: Digests of the AdmissionRecords of its outputs that made it ``routed``; none while it is ``offline``.
         bounds: Lowest and highest value allowed for a numeric parameter (each element of a list counts).
     """
 
     operator: Name
     status: Literal["offline", "routed"]
+    admitted: tuple[Digest, ...]
     bounds: dict[str, tuple[float, float]]
 
 
@@ -333,6 +335,10 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
     stages: tuple[StageRule, ...]
     protected: tuple[Name, ...]
     notes: Text
+
+    def references(self) -> tuple[str, ...]:
+        """The admissions that made operators routed."""
+        return tuple(dict.fromkeys(digest for grant in self.operators for digest in grant.admitted))
 
     def protects(self, labels: tuple[str, ...]) -> tuple[str, ...]:
         """The protected clusters, where ``labels`` are those of every frozen task suite."""

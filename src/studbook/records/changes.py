@@ -11,7 +11,6 @@ from studbook.records.base import Digest, Name, Record, Text, Zone
 __all__ = ["CodeChangeClosing", "CodeChangeProposal", "EvaluatorChange", "RedTeamReport", "RedTeamRow"]
 
 Said = Annotated[Text, Meta(min_length=1)]
-Cited = Annotated[tuple[Digest, ...], Meta(min_length=1, max_length=64)]
 
 
 class RedTeamRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,7 +93,7 @@ class CodeChangeProposal(Record, frozen=True, kw_only=True, tag="code-change-pro
     zone: ClassVar[Zone] = Zone.DECISIONS
     capability: Said
     rationale: Said
-    evidence: Cited
+    evidence: tuple[Digest, ...]
     proposed_by: Name
 
     def references(self) -> tuple[str, ...]:

@@ -83,6 +83,7 @@ def live(lab: Lab, folder: Path) -> None:
         lab.keys.rotate(PERSON, "process/candidate/candidate")
         assert lab.round(CLUSTER).record.action == "no-op"
         lab.ready()
+        lab.policies.route("champion", PERSON)
         lab.publish(folder / "public")
         lab.rollback("champion", "the way back is tested")
         cleared = lab.gc().candidates

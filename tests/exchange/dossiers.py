@@ -304,4 +304,5 @@ def _row(on: str, difference: float) -> Comparison:
         threshold=0.0,
         passed=difference > 0,
         method="paired, by item",
+        scorecards=(),
     )

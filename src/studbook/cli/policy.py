@@ -42,13 +42,13 @@ def diff(session: Session, first: str, second: str) -> None:
 
 
 @policy.command()
-@click.argument("operator")
+@click.argument("name")
 @click.option("--as", "person", required=True, help="Who signs; their key is needed.")
 @click.pass_obj
-def route(session: Session, operator: str, person: str) -> None:
-    """Sign the policy again with OPERATOR routed, citing its admitted outputs: what it made may be published then."""
+def route(session: Session, name: str, person: str) -> None:
+    """Sign the policy again with an operator routed, NAME being its tag or a model it made: its outputs may be published."""
     with session.open() as lab:
-        found = lab.policies.route(operator, person)
+        found = lab.policies.route(name, person)
     session.give(found, pages.signed(found))
 
 

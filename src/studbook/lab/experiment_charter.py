@@ -14,7 +14,7 @@ from studbook.evaluation.scoring import KINDS
 from studbook.lab import experiment_analysis as analysis
 from studbook.lab.desk import Desk
 from studbook.lab.experiment_analysis import Planned
-from studbook.lab.rederive import require
+from studbook.lab.facts import require
 from studbook.lab.search_check import searched_suites
 from studbook.policy import check_operator
 from studbook.records import (

@@ -13,8 +13,8 @@ from studbook.lab import experiment_analysis as analysis
 from studbook.lab.desk import Desk
 from studbook.lab.experiment_analysis import Bits, Planned, Rival
 from studbook.lab.experiment_charter import operator_of
+from studbook.lab.facts import require
 from studbook.lab.measured import check_result as check_answers
-from studbook.lab.rederive import require
 from studbook.records import (
     ArmRun,
     BaselineRun,

@@ -9,9 +9,9 @@ from typing import Any
 from studbook.lab.descendants import bred_parents
 from studbook.lab.desk import Desk
 from studbook.lab.duplicates import duplicates
+from studbook.lab.facts import require
 from studbook.lab.judging import Card
 from studbook.lab.pooling import pool_of
-from studbook.lab.rederive import require
 from studbook.lab.sources import slice_of
 from studbook.records import (
     CandidateManifest,

@@ -18,7 +18,7 @@ from studbook.errors import OutOfOrder, OutsideAllowlist, RecordRefused, UsageEr
 from studbook.files import read_file, write_new
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed, sign
-from studbook.lab.routing import admitted_outputs, check_routed
+from studbook.lab.routing import admitted_outputs, check_routed, operators_of
 from studbook.policy import PolicyChange, check_operator, check_policy, check_version, record_changes
 from studbook.records import (
     ChampionPromotion,
@@ -95,32 +95,38 @@ class Policies:
         check_reach(self._desk, policy)
         return sign(self._desk, policy, person)
 
-    def route(self, operator: str, person: str) -> Signed:
-        """A person signs the policy in force again with one operator routed, citing every admitted output of it.
+    def route(self, name: str, person: str) -> Signed:
+        """A person signs the policy in force again with an operator routed, citing every admitted output of it.
 
         Args:
-            operator: Its tag.
+            name: Its tag; or a model made here, for every operator that made it.
             person: Who signs.
 
         Raises:
-            OutsideAllowlist: if the policy does not name it.
+            UsageError: if it is neither.
             OutOfOrder: if no output of it was admitted, or the policy routes it already; ``policy.admitted``.
             NotAuthorised: if the person's key is not at hand.
         """
         desk, policy = self._desk, self._desk.policy[1]
-        found, where = admitted_outputs(desk, operator), f"policy: operators: {printable(operator)}"
-        grant = next((g for g in policy.operators if g.operator == operator), None)
-        if grant is None:
-            raise OutsideAllowlist("is not on the allowlist", where=where, reason="policy.operator")
-        if not found or set(found) <= set(grant.admitted):
-            text = "is routed already" if found else "no output of it that counts was admitted"
-            advice = (
-                "Nothing has to be signed." if found else "Release one to shadow first; its gates are the evidence."
-            )
-            raise OutOfOrder(text, where=where, advice=advice, reason="policy.admitted")
-        routed = structs.replace(grant, status="routed", admitted=found)
-        grants = tuple(routed if g is grant else g for g in policy.operators)
-        record = replace(policy, header=desk.header, policy_version=next_version(desk), operators=grants)
+        known = {grant.operator: grant for grant in policy.operators}
+        tags = (name,) if name in known else operators_of(desk, desk.find_model(name))
+        routed = dict(known)
+        for tag in tags:
+            if tag in known and (found := admitted_outputs(desk, tag)):
+                routed[tag] = structs.replace(known[tag], status="routed", admitted=found)
+            else:
+                raise OutOfOrder(
+                    "no output of it that counts was admitted",
+                    where=f"policy: operators: {printable(tag)}",
+                    advice="Release one to shadow first; its gates are the evidence.",
+                    reason="policy.admitted",
+                )
+        if routed == known:
+            text, advice = "is routed already, or was made by no operator", "Nothing has to be signed."
+            raise OutOfOrder(text, where=printable(name), advice=advice, reason="policy.admitted")
+        record = replace(
+            policy, header=desk.header, policy_version=next_version(desk), operators=tuple(routed.values())
+        )
         check_next(desk, record, "policy")
         return sign(desk, record, person)
 

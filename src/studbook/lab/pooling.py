@@ -10,9 +10,9 @@ from studbook.evaluation.scorecards import evaluator_sha256
 from studbook.lab import approvals, judging
 from studbook.lab.descendants import descendants
 from studbook.lab.desk import Desk
+from studbook.lab.facts import require
 from studbook.lab.frozen import of_role
 from studbook.lab.offering import shared_base
-from studbook.lab.rederive import require
 from studbook.lab.sources import compare_parents
 from studbook.population import PoolMethod, Ready, draw_parents
 from studbook.records import CompatibilityReport, LineageTemplate, ParentPool, Scorecard, SuiteManifest

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 from studbook.evaluation.scorecards import evaluator_sha256
 from studbook.lab import judging
 from studbook.lab.desk import Desk
+from studbook.lab.facts import require
 from studbook.lab.frozen import of_role
 from studbook.lab.pooling import bits_of, descriptor_role
-from studbook.lab.rederive import require
 from studbook.population import Scored, Standing, archive_of, cells, elites, errors_of, nearest, novelty_ppm, standings
 from studbook.records import (
     AdmissionRecord,

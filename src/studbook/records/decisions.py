@@ -79,6 +79,7 @@ class Comparison(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         threshold: What lower (or the corrected p value) had to reach.
         passed: Whether it did.
         method: Formula in words.
+        scorecards: Digests of the scorecards it was computed from: the candidate's, and the other's where there is one.
     """
 
     test: Literal["non-inferiority", "superiority", "parent", "utility", "shown"]
@@ -94,6 +95,7 @@ class Comparison(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     threshold: float
     passed: bool
     method: Text
+    scorecards: tuple[Digest, ...]
 
 
 class UtilityTerm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ from studbook.statistics import mcnemar
 from studbook.viability.comparisons import joint_gain, no_data, no_worse, superior, target
 from studbook.viability.contenders import check_labels
 from studbook.viability.evidence import card_checks, check_evaluator, require
+from studbook.viability.findings import cited
 from studbook.viability.gates import failed
 from studbook.viability.words import p_value, points
 
@@ -66,7 +67,8 @@ def confirm(
     check_labels(champion_card, policy, cluster)
     check_evaluator((champion_card, candidate_card))
     checks = card_checks(candidate_card, str(decision.chosen), "sealed", champion_card)
-    comparisons = _comparisons(policy, cluster, champion_card, candidate_card, failed(checks))
+    rows = _comparisons(policy, cluster, champion_card, candidate_card, failed(checks))
+    comparisons = cited(rows, digest(candidate_card), {champion_card.artifact: digest(champion_card)})
     return ConfirmationRecord(
         header=header,
         decision=digest(decision),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from studbook.records import (
     Excluded,
     FailureCluster,
@@ -21,6 +23,7 @@ from studbook.records import (
 )
 from studbook.viability.contenders import Baseline, Contender, Round
 from studbook.viability.explanation import assumptions, best_parent, why_doing_nothing, why_it_lost, why_it_won
+from studbook.viability.findings import cited
 from studbook.viability.standings import Judged, judge, losing_action, standing
 
 __all__ = ["decide", "weigh"]
@@ -91,13 +94,19 @@ def _explained(
         parents=tuple(parent.artifact for parent in circle.parents),
         parent_cards=tuple(digest(parent.card) for parent in circle.parents),
         excluded=tuple(excluded),
-        standings=tuple(_standing(j, winner, circle) for j in judged),
+        standings=tuple(_cited(_standing(j, winner, circle), circle) for j in judged),
         action="promote-to-shadow" if winner else "no-op",
         chosen=winner.contender.artifact if winner else None,
         best_parent=best.artifact if best else None,
         no_op=NoOp(chosen=winner is None, reasons=why_doing_nothing(judged, winner, circle)),
         assumptions=assumptions(judged, winner, circle),
     )
+
+
+def _cited(found: Standing, circle: Round) -> Standing:
+    """The same standing with every number naming the scorecards it came from."""
+    others = {p.artifact: digest(p.card) for p in circle.parents} | {circle.champion: digest(circle.selection)}
+    return replace(found, comparisons=cited(found.comparisons, found.selection, others))
 
 
 def _standing(judged: Judged, winner: Judged | None, circle: Round) -> Standing:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
+
+from msgspec.structs import replace
 
 from studbook.records import Comparison
 from studbook.statistics import EXACT_BELOW, Estimate, Paired
 from studbook.viability.words import settle
 
-__all__ = ["Finding", "Test", "paired_method", "row"]
+__all__ = ["Finding", "Test", "cited", "paired_method", "row"]
 
 Test = Literal["non-inferiority", "superiority", "parent", "utility", "shown"]
 
@@ -52,7 +55,19 @@ def row(
         threshold=settle(threshold),
         passed=passed,
         method=method,
+        scorecards=(),
     )
+
+
+def cited(rows: Iterable[Comparison], own: str | None, others: Mapping[str, str]) -> tuple[Comparison, ...]:
+    """The same rows with the scorecards they were computed from.
+
+    Args:
+        rows: Comparisons of one candidate.
+        own: Digest of the candidate's scorecard, if it has one.
+        others: Artifact -> digest of its scorecard, for whoever it was compared with.
+    """
+    return tuple(replace(r, scorecards=tuple(d for d in (own, others.get(r.against)) if d)) for r in rows)
 
 
 def paired_method(pair: Paired) -> str:

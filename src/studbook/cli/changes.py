@@ -30,6 +30,20 @@ def redteam(session: Session) -> None:
     raise SystemExit(0 if report.passed else _WRONG)
 
 
+@click.command()
+@click.pass_obj
+def budget(session: Session) -> None:
+    """Show every account: what the policy gives, what the ledger says is reserved, and what is left."""
+    with session.open(writer=False) as lab:
+        found = lab.budget()
+    rows = []
+    for account in found:
+        left = "no capacity is stated" if account.free is None else f"{account.free:,} left above the minimum"
+        rows.append(f"{account.account:<11} {account.used:>15,} {account.unit} reserved; {left}")
+        rows += [f"{'':<11} {held.amount:>15,} {held.what}" for held in account.reserved]
+    session.give(found, pages.lines(*rows))
+
+
 @click.group()
 def evaluator() -> None:
     """What measures, and who let it."""
@@ -98,5 +112,5 @@ def list_(session: Session) -> None:
 
 def add_to(group: click.Group) -> None:
     """Hang these verbs into the program."""
-    for verb in (redteam, evaluator, proposal):
+    for verb in (redteam, budget, evaluator, proposal):
         group.add_command(verb)

@@ -41,6 +41,7 @@ from studbook.lab import (
 from studbook.lab.adapters import Adapters
 from studbook.lab.audit import Verification, verify
 from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
+from studbook.lab.budget import Account, accounts
 from studbook.lab.desk import Desk, default_keys
 from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
@@ -320,6 +321,10 @@ class Lab:
     def review_pack(self, name: str, folder: Path | None = None) -> Pack:
         """Write one folder that a person reads before signing a promotion; needs no key and signs nothing."""
         return review_pack(self.desk, name, folder)
+
+    def budget(self) -> tuple[Account, ...]:
+        """What the lab has of everything it can run out of, and what is reserved; computed from the ledger."""
+        return accounts(self.desk)
 
     def du(self) -> tuple[storage.Usage, ...]:
         """What the lab takes on disk, by zone and kind."""

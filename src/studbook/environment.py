@@ -6,10 +6,10 @@ import platform
 import sys
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["environment_class"]
+__all__ = ["environment_class", "has_torch", "training_environment"]
 
 
 @cache
@@ -20,6 +20,23 @@ def environment_class() -> str:
     """
     python = f"{platform.python_implementation().lower()}-{sys.version_info.major}.{sys.version_info.minor}"
     return f"{python} numpy-{version('numpy')} {sys.platform}-{platform.machine()}{_vector_unit()}"
+
+
+@cache
+def training_environment() -> str:
+    """The same with torch's version, as far as trained weights may depend on it; ``torch-none`` where it is missing."""
+    return f"{environment_class()} torch-{_torch()}"
+
+
+def has_torch() -> bool:
+    """Whether the extra ``train`` is installed; torch itself is not imported for that."""
+    return _torch() != "none"
+
+
+def _torch() -> str:
+    with suppress(PackageNotFoundError):
+        return version("torch")
+    return "none"
 
 
 def _vector_unit() -> str:

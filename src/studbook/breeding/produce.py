@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from studbook.breeding.operators import AnyOperator, Inputs, decode_operator
 from studbook.breeding.sources import SlmTensors, as_inputs, open_inputs
 from studbook.breeding.worker import OUTPUT
+from studbook.environment import training_environment
 from studbook.errors import DigestDiffers
 from studbook.files import read_file, sha256_file
 from studbook.models.slm import Slm, read_slm
@@ -32,7 +34,17 @@ from studbook.sandbox import Answer, Limits, run_worker
 from studbook.tensors.reductions import block_squares, blocks, combine
 from studbook.tensors.sources import TensorSource
 
-__all__ = ["CHUNK", "Bred", "check_output", "delta_norm", "describe", "produce", "run_template", "squared_distance"]
+__all__ = [
+    "CHUNK",
+    "Bred",
+    "bound_header",
+    "check_output",
+    "delta_norm",
+    "describe",
+    "produce",
+    "run_template",
+    "squared_distance",
+]
 
 # Elements an operator computes at a time; the bytes do not depend on it.
 CHUNK = 1 << 20
@@ -59,7 +71,7 @@ def run_template(
 
     Args:
         template: What to do.
-        paths: Digest -> file, for base and parents.
+        paths: Digest -> file, for base, parents and training slices.
         folder: An empty folder for the worker.
         threads: Threads of the worker; the bytes do not depend on it.
         chunk: Elements computed at a time; the bytes do not depend on it.
@@ -83,8 +95,11 @@ def run_template(
         "threads": threads,
         "chunk": chunk,
     }
+    operator = decode_operator(template.operator)
+    if slices := operator.slices():
+        job["slices"] = {d: str(paths[d].absolute()) for d in slices}
     allowed = Limits(seconds=limits.seconds, memory_bytes=limits.memory_bytes, file_bytes=limits.output_bytes)
-    answer = run_worker("studbook.breeding.worker", job, folder, allowed, [paths[d] for d in inputs])
+    answer = run_worker(operator.worker, job, folder, allowed, [paths[d] for d in (*inputs, *slices)])
     data = read_file(folder / OUTPUT, limits.output_bytes)
     if (hashlib.sha256(data).hexdigest(), len(data)) != (answer.value["sha256"], answer.value["size"]):
         raise DigestDiffers("is not the file the worker says it wrote", where=folder / OUTPUT)
@@ -99,7 +114,7 @@ def produce(
     Args:
         header: Record header.
         template: The lineage template, already in the ledger.
-        paths: Digest -> file, for base and parents.
+        paths: Digest -> file, for base, parents and training slices.
         folder: An empty folder for the worker.
         threads: Threads of the worker.
 
@@ -107,7 +122,8 @@ def produce(
         DigestDiffers: if an input changed before or during the run, or the output after it.
         StudbookError: any of its kinds, if the worker fails.
     """
-    inputs = [template.base, *template.parents]
+    operator, opened = _opened(template, paths)
+    inputs = [template.base, *template.parents, *operator.slices()]
     before = [sha256_file(paths[d]) for d in inputs]
     answer, isolation = run_template(template, paths, folder, threads=threads)
     after = [sha256_file(paths[d]) for d in inputs]
@@ -117,23 +133,29 @@ def produce(
     output = read_slm(folder / OUTPUT)
     if output.sha256 != answer["sha256"]:
         raise DigestDiffers("changed after the worker had ended", where=folder / OUTPUT)
-    operator, opened = _opened(template, paths)
     roles = ["base", *("parent" for _ in template.parents)]
     receipt = OperatorReceipt(
-        header=header,
+        header=bound_header(header, operator),
         template=digest(template),
         operator=template.operator,
         inputs=tuple(
             InputDigest(role=role, before=b, after=a)  # type: ignore[arg-type]
-            for role, b, a in zip(roles, before, after, strict=True)
+            for role, b, a in zip(roles, before, after, strict=False)
         ),
         numeric_contract=template.numeric_contract,
         isolation=isolation,
         output=Blob(sha256=output.sha256, size=output.size),
         delta_norm=delta_norm(operator.reference(opened), SlmTensors(output)),
-        reproducibility="exact",
+        reproducibility=operator.reproducibility,
     )
     return Bred(receipt, folder / OUTPUT, operator.notes(opened))
+
+
+def bound_header(header: Header, operator: AnyOperator) -> Header:
+    """The header of an operator's receipt: where bytes follow from torch, its version belongs to the environment."""
+    if operator.reproducibility == "exact":
+        return header
+    return replace(header, environment=training_environment())
 
 
 def delta_norm(reference: TensorSource, child: TensorSource) -> float:

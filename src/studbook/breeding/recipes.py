@@ -6,18 +6,31 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from studbook.breeding.operators import AnyOperator, Operator, decode_operator, operator_types
+from studbook.breeding.operators import (
+    AnyOperator,
+    Operator,
+    Trained,
+    decode_operator,
+    operator_types,
+    trained_types,
+)
 from studbook.records import JsonObject, digest
 
-__all__ = ["check_recipe", "expand", "per_parent", "recipe_sha256", "wants_one_parent", "without_parent"]
+__all__ = ["Offered", "check_recipe", "expand", "per_parent", "recipe_sha256", "wants_one_parent", "without_parent"]
+
+# Slices of the failure cluster, and the other slices of the same data manifest.
+Offered = tuple[tuple[str, ...], tuple[str, ...]]
+_ANY: Offered = (("0" * 64,), ("1" * 64,))
 
 
-def expand(recipe: Mapping[str, Any], parents: int) -> AnyOperator:
+def expand(recipe: Mapping[str, Any], parents: int, offered: Offered | None = None) -> AnyOperator:
     """The operator a recipe means for this many parents.
 
     Args:
         recipe: An operator record; ``scales`` and ``weights`` may be one number, or ``"uniform"`` for 1/parents each.
         parents: Number of parents.
+        offered: The slices that ``data: "cluster"`` and ``rehearsed: "others"`` stand for; without them a training
+            recipe is only checked, on slices that do not exist.
 
     Raises:
         RecordRefused: if a field is missing, unknown or of the wrong type.
@@ -30,6 +43,10 @@ def expand(recipe: Mapping[str, Any], parents: int) -> AnyOperator:
             fields[name] = [1.0 / parents] * parents
         elif isinstance(value, int | float) and not isinstance(value, bool):
             fields[name] = [float(value)] * parents
+    if (kind := _kind(recipe)) is not None and issubclass(kind, Trained):
+        own, others = offered or _ANY
+        fields["data"] = list(own) if fields.get("data") == "cluster" else fields.get("data")
+        fields["rehearsed"] = list(others) if fields.get("rehearsed") == "others" else fields.get("rehearsed")
     return decode_operator(fields)
 
 
@@ -76,4 +93,4 @@ def without_parent(operator: JsonObject, index: int) -> JsonObject:
 
 
 def _kind(recipe: Mapping[str, Any]) -> type[Operator] | None:
-    return next((kind for kind in operator_types() if kind.tag() == recipe.get("operator")), None)
+    return next((kind for kind in (*operator_types(), *trained_types()) if kind.tag() == recipe.get("operator")), None)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from studbook.breeding.produce import CHUNK, run_template
-from studbook.errors import DigestDiffers
+from studbook.environment import training_environment
+from studbook.errors import DigestDiffers, OutOfOrder
 from studbook.records import LineageTemplate, OperatorReceipt, digest
 
-__all__ = ["check_receipt", "recompute"]
+__all__ = ["check_environment", "check_receipt", "recompute"]
 
 
 def check_receipt(template: LineageTemplate, receipt: OperatorReceipt) -> None:
@@ -31,6 +32,22 @@ def check_receipt(template: LineageTemplate, receipt: OperatorReceipt) -> None:
             raise DigestDiffers("the receipt differs from its template", where=f"receipt: {field}")
 
 
+def check_environment(receipt: OperatorReceipt) -> None:
+    """Refuse to recompute where other bytes are to be expected, and would prove nothing.
+
+    Raises:
+        OutOfOrder: if the receipt is bound to another environment than this; ``training.environment``.
+    """
+    bound, here = receipt.header.environment, training_environment()
+    if receipt.reproducibility == "environment-bound" and bound != here:
+        raise OutOfOrder(
+            f"was trained in {bound}; here, in {here}, training gives other bytes, so nothing was recomputed",
+            where="receipt: reproducibility",
+            advice="Reproduce it on a machine of its environment class, with that version of torch.",
+            reason="training.environment",
+        )
+
+
 def recompute(
     template: LineageTemplate,
     receipt: OperatorReceipt,
@@ -45,7 +62,7 @@ def recompute(
     Args:
         template: Its template.
         receipt: Its receipt.
-        paths: Digest -> file, for base and parents; the candidate itself is not needed.
+        paths: Digest -> file, for base, parents and training slices; the candidate itself is not needed.
         folder: An empty folder.
         threads: Threads of the worker.
         chunk: Elements computed at a time.
@@ -55,8 +72,10 @@ def recompute(
 
     Raises:
         DigestDiffers: if receipt and template disagree, or other bytes came out.
+        OutOfOrder: if the receipt is bound to another environment than this; ``training.environment``.
     """
     check_receipt(template, receipt)
+    check_environment(receipt)
     answer = run_template(template, paths, folder, threads=threads, chunk=chunk).value
     if answer["sha256"] != receipt.output.sha256:
         raise DigestDiffers(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from studbook.breeding.operators import AnyOperator
+from studbook.breeding.operators import AnyOperator, decode_operator
 from studbook.breeding.produce import CHUNK, check_output, describe, produce
 from studbook.breeding.recipes import expand, wants_one_parent
 from studbook.breeding.recompute import recompute
@@ -22,7 +22,8 @@ from studbook.lab.absence import check_not_withdrawn
 from studbook.lab.checkpoint_store import already_bred
 from studbook.lab.desk import Desk
 from studbook.lab.generations import require_depth
-from studbook.lab.sources import compare_parents, inherited_data, licence_of
+from studbook.lab.slices import check_apart, check_slices, data_of, offered
+from studbook.lab.sources import compare_parents, licence_of
 from studbook.models.slm import Slm, parse_slm
 from studbook.policy import check_operator, inherited_licence
 from studbook.records import CandidateManifest, FailureCluster, LineageTemplate, OperatorReceipt, digest
@@ -85,8 +86,10 @@ def plan(
         single = wants_one_parent(recipe)
         parents = (herd.champion,) if single else herd.parents
         base = herd.champion if single else herd.base
-        operator = expand(recipe, len(parents))
+        operator = expand(recipe, len(parents), offered(desk, herd.cluster))
         check_operator(policy, operator_fields(operator))
+        check_slices(desk, operator, herd.cluster, parents)
+        check_apart(desk, operator)
         require_depth(desk, (base, *parents), operator.family)
         for needed in (base, *parents):
             models.setdefault(needed, desk.model(needed))
@@ -168,7 +171,7 @@ def _accept(desk: Desk, order: Order, bred: Any) -> str:
         checks,
         order.operator.family,
         inherited_licence(policy, licences) if licences else "NOASSERTION",
-        inherited_data(desk, template.parents),
+        data_of(desk, template, order.operator),
         (_trade_off(template, receipt), *bred.notes),
         template.base,
     )
@@ -184,9 +187,9 @@ def _accept(desk: Desk, order: Order, bred: Any) -> str:
 def _trade_off(template: LineageTemplate, receipt: OperatorReceipt) -> str:
     expected = template.expected
     stored = "" if expected.label == "f32" else f"; its weights are stored in {expected.label}"
-    return (
-        f"moved {receipt.delta_norm:.4g} away from its base, of at most {expected.delta_norm:.4g} declared (L2){stored}"
-    )
+    bound = "; exact on the recorded environment only" if receipt.reproducibility != "exact" else ""
+    moved = f"moved {receipt.delta_norm:.4g} away from its base, of at most {expected.delta_norm:.4g} declared (L2)"
+    return f"{moved}{stored}{bound}"
 
 
 def reproduce(
@@ -263,7 +266,8 @@ def reproduce_manifest(
 
 
 def _paths(desk: Desk, template: LineageTemplate) -> dict[str, Path]:
-    paths = {d: desk.workspace.blob_path(d) for d in (template.base, *template.parents)}
+    slices = () if checkpoints.recipe_of(template) else decode_operator(template.operator).slices()
+    paths = {d: desk.workspace.blob_path(d) for d in (template.base, *template.parents, *slices)}
     for digest_, path in paths.items():
         if not path.is_file():
             raise OutOfOrder(

@@ -28,7 +28,8 @@ from studbook.lab.descendants import check_descendants
 from studbook.lab.desk import Desk
 from studbook.lab.facts import Facts, require
 from studbook.lab.generations import require_depth
-from studbook.lab.sources import inherited_data, licence_of
+from studbook.lab.slices import check_slices, data_of
+from studbook.lab.sources import licence_of
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.peft import read_peft
 from studbook.models.slm import Slm, parse_slm
@@ -105,6 +106,7 @@ def check_template(desk: Desk, record: LineageTemplate) -> None:
     require("template", facts, "template.field")
     check_operator(policy, _plain(operator))
     check_descendants(desk, record)
+    check_slices(desk, operator, record.cluster, record.parents)
     require_depth(desk, (record.base, *record.parents), operator.family)
     used = {f for artifact in (record.base, *record.parents) for f in desk.founders_of(artifact)}
     registered = {
@@ -129,7 +131,10 @@ def check_receipt_record(desk: Desk, record: OperatorReceipt) -> None:
     template = desk.workspace.get(record.template, LineageTemplate)
     check_receipt(template, record)
     roles = ("base", *("parent" for _ in template.parents))
+    recipe = recipe_of(template)
+    operator = recipe.decoded() if recipe else decode_operator(template.operator)
     facts = {
+        "reproducibility": (record.reproducibility, operator.reproducibility),
         "inputs.role": (tuple(i.role for i in record.inputs), roles),
         "output.size": (record.output.size <= template.limits.output_bytes, True),
     }
@@ -162,7 +167,7 @@ def check_candidate(desk: Desk, record: CandidateManifest) -> None:
         "purpose": (record.purpose, template.purpose),
         "fallback": (record.fallback, template.base),
         "licence": (record.licence, _licence(desk, template, recipe)),
-        "data": (record.data, () if recipe else inherited_data(desk, template.parents)),
+        "data": (record.data, () if recipe else data_of(desk, template, operator)),
     }
     require("candidate", facts, "candidate.field")
     checks = _checkpoint_checks(desk, template, receipt) if recipe else _model_checks(desk, template, receipt, operator)

@@ -57,6 +57,7 @@ def _grant(operator: str, **bounds: tuple[float, float]) -> OperatorGrant:
 
 _DEFAULT_OPERATORS = (
     _grant("adapter-fuse/1"),
+    _grant("adapter-train/1", steps=(1, 2000), rate=(1e-6, 0.02), batch=(1, 512), rank=(1, 64), reach=(0.0, 1.0)),
     _grant("blend/1", weights=(0.0, 1.0)),
     _grant("breadcrumbs/1", scale=(-1.0, 1.5)),
     _grant("crossover/1"),
@@ -66,7 +67,9 @@ _DEFAULT_OPERATORS = (
     _grant("dare-ties/1", scale=(-1.0, 1.5)),
     _grant("della/1", scale=(-1.0, 1.5)),
     _grant("dequantise/1"),
+    _grant("distil/1", steps=(1, 2000), rate=(1e-6, 0.02), batch=(1, 512), temperature=(0.5, 10.0), reach=(0.0, 1.0)),
     _grant("federated-update/1", scale=(-1.0, 1.5)),
+    _grant("fine-tune/1", steps=(1, 2000), rate=(1e-6, 0.02), batch=(1, 512), reach=(0.0, 1.0)),
     _grant("linear-sum/1", weights=(-4.0, 4.0)),
     _grant("model-stock/1"),
     _grant("multislerp/1"),

@@ -1,4 +1,4 @@
-"""Operators: one file each, one line each in ``PlainOperator``, and nothing else to register.
+"""Operators: one file and one line in ``PlainOperator`` or ``TrainedOperator`` each, and nothing else to register.
 
 `parameters` holds the vocabulary of their fields, `base` what an operator is, `bounds` the provable size of a change,
 `run` the loop over tensors. A record becomes an operator through `decode_operator` and in no other way.
@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from studbook.breeding.operators.adapter_fuse import AdapterFuse
+from studbook.breeding.operators.adapter_train import AdapterTrain
 from studbook.breeding.operators.base import Operator, Survey
 from studbook.breeding.operators.blend import Blend
 from studbook.breeding.operators.breadcrumbs import Breadcrumbs
@@ -23,7 +24,9 @@ from studbook.breeding.operators.dare_norm_matched import DareNormMatched
 from studbook.breeding.operators.dare_ties import DareTies
 from studbook.breeding.operators.della import Della
 from studbook.breeding.operators.dequantise import Dequantise
+from studbook.breeding.operators.distil import Distil
 from studbook.breeding.operators.federated_update import FederatedUpdate
+from studbook.breeding.operators.fine_tune import FineTune
 from studbook.breeding.operators.inputs import Inputs
 from studbook.breeding.operators.linear_sum import LinearSum
 from studbook.breeding.operators.model_stock import ModelStock
@@ -42,11 +45,13 @@ from studbook.breeding.operators.task_delta import TaskDelta
 from studbook.breeding.operators.ties import Ties
 from studbook.breeding.operators.tokenizer_extend import TokenizerExtend
 from studbook.breeding.operators.tokenizer_prune import TokenizerPrune
+from studbook.breeding.operators.trained import Trained
 from studbook.errors import OutsideAllowlist, RecordRefused
 from studbook.records.doors import canonical
 
 __all__ = [
     "AdapterFuse",
+    "AdapterTrain",
     "AnyOperator",
     "Blend",
     "Breadcrumbs",
@@ -57,7 +62,9 @@ __all__ = [
     "DareTies",
     "Della",
     "Dequantise",
+    "Distil",
     "FederatedUpdate",
+    "FineTune",
     "Inputs",
     "LinearSum",
     "ModelStock",
@@ -79,9 +86,12 @@ __all__ = [
     "Ties",
     "TokenizerExtend",
     "TokenizerPrune",
+    "Trained",
+    "TrainedOperator",
     "decode_operator",
     "operator_names",
     "operator_types",
+    "trained_types",
 ]
 
 # Every operator that a schedule can hold.
@@ -114,17 +124,25 @@ PlainOperator = (
     | Ties
     | AdapterFuse
 )
-AnyOperator = PlainOperator | Scheduled[PlainOperator]
+# Every operator that trains: its child follows from slices of rows too, and its bytes from the environment.
+TrainedOperator = FineTune | Distil | AdapterTrain
+AnyOperator = PlainOperator | Scheduled[PlainOperator] | TrainedOperator
 
 
 def operator_types() -> tuple[type[Operator], ...]:
-    """Every operator class, in the order of ``AnyOperator``."""
-    return tuple(get_origin(kind) or kind for kind in get_args(AnyOperator))
+    """Every operator class whose child follows from base and parents alone, in the order of ``AnyOperator``."""
+    kinds = (get_origin(kind) or kind for kind in get_args(AnyOperator))
+    return tuple(kind for kind in kinds if not issubclass(kind, Trained))
+
+
+def trained_types() -> tuple[type[Trained], ...]:
+    """Every operator class that trains, in the order of ``TrainedOperator``."""
+    return tuple(get_args(TrainedOperator))
 
 
 def operator_names() -> tuple[str, ...]:
     """Tag of every operator, such as ``blend/1``, sorted."""
-    return tuple(sorted(kind.tag() for kind in operator_types()))
+    return tuple(sorted(kind.tag() for kind in (*operator_types(), *trained_types())))
 
 
 def decode_operator(record: Mapping[str, Any]) -> AnyOperator:

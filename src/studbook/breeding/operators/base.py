@@ -11,7 +11,7 @@ import math
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
@@ -107,12 +107,16 @@ class Operator(
         parents_needed: Fewest and most parents it takes.
         per_parent: Fields that hold one number a parent.
         needs_base: Whether its one parent has to differ from the base.
+        worker: Module of the worker that runs it on SLM1 models.
+        reproducibility: ``exact`` on any machine, or ``environment-bound``.
     """
 
     family: ClassVar[str]
     parents_needed: ClassVar[tuple[int, int]]
     per_parent: ClassVar[tuple[str, ...]] = ()
     needs_base: ClassVar[bool] = False
+    worker: ClassVar[str] = "studbook.breeding.worker"
+    reproducibility: ClassVar[Literal["exact", "environment-bound"]] = "exact"
 
     @classmethod
     def tag(cls) -> str:
@@ -165,6 +169,10 @@ class Operator(
             ParentsDoNotFit: if the operator's record does not fit them.
         """
         return shape, tokenizer
+
+    def slices(self) -> tuple[str, ...]:
+        """Digests of the training slices it reads; none, unless it trains."""
+        return ()
 
     def notes(self, inputs: Inputs) -> tuple[str, ...]:
         """What a reader of the child's manifest has to know of these inputs, one line each."""

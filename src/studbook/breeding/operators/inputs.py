@@ -30,11 +30,13 @@ class Inputs:
         base: The reference of ``delta_bound`` and of task vectors. For operators of one parent it may be that parent.
         parents: The parents.
         cuts: A cache of the magnitude cuts of their differences, if there is one; the child does not depend on it.
+        learned: What a training worker made of them, for operators that train; of the base's names and shapes.
     """
 
     base: TensorSource
     parents: tuple[TensorSource, ...]
     cuts: CutStore | None = None
+    learned: TensorSource | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 pytest.importorskip("torch")
 
@@ -17,8 +18,9 @@ from studbook.breeding.sources import as_inputs
 from studbook.breeding.trained_worker import PACKAGE
 from studbook.breeding.worker import OUTPUT
 from studbook.environment import training_environment
-from studbook.errors import OutsideAllowlist
+from studbook.errors import DigestDiffers, OutsideAllowlist
 from studbook.lab import Lab
+from studbook.lab.rederive import check_receipt_record
 from studbook.models.slm import read_slm
 from studbook.records import CandidateManifest, FailureCluster, LineageTemplate, OperatorReceipt
 
@@ -78,6 +80,16 @@ def test_a_receipt_holds_slices_seed_and_steps_and_is_bound_to_its_environment(t
             assert "exact on the recorded environment only" in manifest.trade_offs[0]
             assert all(check.passed for check in manifest.checks)
             assert "seccomp" in receipt.isolation
+
+
+def test_a_receipt_that_calls_trained_bytes_exact_is_refused(trained):
+    place, bred = trained
+    with place.open(writer=False) as lab:
+        _, receipt, _ = papers(lab, bred["fine-tune"])
+        check_receipt_record(lab.desk, receipt)
+        with pytest.raises(DigestDiffers) as caught:
+            check_receipt_record(lab.desk, structs.replace(receipt, reproducibility="exact"))
+    assert (caught.value.reason, caught.value.where) == ("receipt.field", "receipt: reproducibility")
 
 
 def test_reproduce_gives_the_same_bytes_in_the_same_environment(trained, tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from studbook.environment import environment_class
+from studbook.environment import environment_class, training_environment
 from studbook.errors import StudbookError
 from studbook.lab.checkpoints import is_checkpoint, recipe_of
 from studbook.lab.desk import Desk
@@ -235,8 +235,9 @@ def _assumptions(
         yield f"its bytes come out the same on any machine whose kernels keep the numeric contract {made.backend[:16]}"
     else:
         yield f"its bytes come out the same in the environment {made.environment} only"
-    if made is not None and made.environment != environment_class():
-        yield f"it was bred in another environment than this machine's, {environment_class()}"
+    here = training_environment() if made and made.reproducibility != "exact" else environment_class()
+    if made is not None and made.environment != here:
+        yield f"it was bred in another environment than this machine's, {here}"
     for evaluator in dict.fromkeys(j.evaluator for j in judged):
         where = next(j for j in judged if j.evaluator == evaluator).environment
         yield f"its scores hold for the evaluator {evaluator[:16]} in {where}; another may score otherwise"

@@ -10,7 +10,7 @@ from studbook.errors import OutOfOrder, OutsideAllowlist, UsageError
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.lab.desk import Desk
 from studbook.lab.sources import inherited_data, licence_of
-from studbook.lab.suites import of_role
+from studbook.lab.frozen import of_role
 from studbook.policy import inherited_licence
 from studbook.records import DataSource, FailureCluster, LineageTemplate, SourceManifest
 

@@ -3,7 +3,7 @@
 Each row states the design's figure, ours with its interval, and whether the one lies in the other's noise. Where the
 design does not state a setting (how answers are correlated, how often one looks), several are shown and all are kept.
 
-Run: python benchmarks/studies/judgement.py [--rounds 2000] [--out docs/proof]
+Run: python benchmarks/studies/judgement.py [--rounds 1000] [--out docs/proof]
 """
 
 from __future__ import annotations
@@ -352,7 +352,7 @@ def report(rows: Sequence[Row], rounds: int) -> str:
 def main() -> None:
     """Run the studies, print their tables and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2000, help="simulated rounds a figure (default 2000)")
+    parser.add_argument("--rounds", type=int, default=1000, help="simulated rounds a figure (default 1000)")
     parser.add_argument("--out", type=Path, default=Path("docs/proof"), help="folder for tables and pictures")
     told = parser.parse_args()
     attacked, lines = attack(max(2, told.rounds // 10))

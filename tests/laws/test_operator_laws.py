@@ -18,7 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from studbook.breeding.operators import Inputs, Operator, decode_operator, operator_names, operator_types
+from studbook.breeding.operators import (
+    Inputs,
+    Operator,
+    decode_operator,
+    operator_names,
+    operator_types,
+    trained_types,
+)
 from studbook.breeding.operators.base import in_turn
 from studbook.breeding.operators.parameters import range_of
 from studbook.breeding.operators.run import compute
@@ -480,8 +487,9 @@ def test_no_parameter_has_a_default_and_every_class_says_what_it_is(kind):
 
 
 def test_names_and_families_are_unique():
-    assert len(set(operator_names())) == len(operator_types())
-    assert len({kind.family for kind in operator_types()}) == len(operator_types())
+    every = (*operator_types(), *trained_types())
+    assert len(set(operator_names())) == len(every)
+    assert len({kind.family for kind in every}) == len(every)
 
 
 @operators

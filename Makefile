@@ -88,6 +88,7 @@ proof: $(TEST) $(TRAINED) $(ALONE)
 	$(TRAIN)/bin/python benchmarks/studies/digits.py --out docs/proof
 	$(TRAIN)/bin/python benchmarks/studies/trained.py
 	$(TRAIN)/bin/python benchmarks/studies/federated.py
+	$(TRAIN)/bin/python benchmarks/studies/generations.py
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
 	$(PY) benchmarks/bench_ledger.py --write docs/proof
 	$(PY) benchmarks/bench_sandbox.py --write docs/proof

@@ -146,11 +146,11 @@ def report(studies: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Generations: champion of the last one against the best founder",
         "",
-        f"Written by `benchmarks/studies/generations.py`. Sources of recipes: {', '.join(SOURCES)}; {EVALUATIONS} recipes a",
-        f"search; {SIZE} parents. Sealed suites, 7,000 items, percent; gains in points with their one-sided 95 % lower bound.",
+        f"Written by `benchmarks/studies/generations.py`. Sources of recipes: {', '.join(SOURCES)}; {EVALUATIONS} recipes",
+        f"a search; {SIZE} parents. Sealed suites, 7,000 items; gains are paired, with one-sided 95 % lower bounds.",
         "The best founder is the one with the best joint mean on these very items, which favours it.",
         "",
-        "| seed | best founder | champion | gain | lower bound | its worst skill | best founder's worst | gain | ceiling | s |",
+        "| seed | best founder | champion | gain | lower bound | worst skill | best founder's | gain | ceiling | s |",
         "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for one in studies:

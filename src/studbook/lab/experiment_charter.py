@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from studbook.breeding.recipes import expand, recipe_sha256, wants_one_parent
 from studbook.breeding.template import operator_fields
 from studbook.errors import OutOfOrder, OverBudget, UsageError
-from studbook.evaluation.scoring import KINDS
 from studbook.lab import experiment_analysis as analysis
 from studbook.lab.desk import Desk
 from studbook.lab.experiment_analysis import Planned
@@ -30,6 +29,9 @@ from studbook.records import (
 from studbook.records.experiments import BASELINES
 
 __all__ = ["analysed", "budget_of", "check_charter", "development", "operator_of"]
+
+# The search's workers and the ensemble compare the likeliest answer with the expected one.
+_EXACT = "exact-match"
 
 
 def development(desk: Desk) -> dict[str, SuiteManifest]:
@@ -75,8 +77,8 @@ def check_charter(desk: Desk, record: ExperimentCharter) -> None:
 
     Raises:
         DigestDiffers: naming the field; ``experiment.charter``.
-        UsageError: if factors, levels or seeds contradict each other; ``experiment.field``. If a suite reads what is
-            written, which an ensemble does not do; ``experiment.scorer``.
+        UsageError: if factors, levels or seeds contradict each other; ``experiment.field``. If a suite is
+            scored in a way in which random search and the ensemble do not answer; ``experiment.scorer``.
         OutOfOrder: ``experiment.seen`` if one of its candidates or searches was made already, ``experiment.name``.
         OverBudget: if it costs more than the policy allows.
         StudbookError: any of its kinds, if the policy does not allow an operator, or a recipe is none.
@@ -130,11 +132,11 @@ def _check_fields(record: ExperimentCharter) -> None:
 def _check_scorers(desk: Desk, record: ExperimentCharter) -> None:
     for suite in record.suites:
         manifest = desk.workspace.get(suite, SuiteManifest)
-        if manifest.scorer in KINDS and KINDS[manifest.scorer].reads == "text":
+        if manifest.scorer != _EXACT:
             raise UsageError(
-                f"suite {manifest.name} reads what a model writes, and the ensemble of the parents does not write",
+                f"suite {manifest.name} is scored by {manifest.scorer}; random search and the ensemble answer by {_EXACT}",
                 where=f"experiment {record.name}: suites",
-                advice="Choose a cluster, and with it the metric target, whose suites score given answers.",
+                advice="Choose a cluster whose development suites are scored by it, with the metric target.",
                 reason="experiment.scorer",
             )
 

@@ -190,7 +190,7 @@ def evolve(
     for _ in range(charter["children"]):
         scores = fitness(found.members, alpha)
         first = draws.weighted(scores)
-        pull = attraction(found.members, first, alpha) if arm["attraction"] else scores
+        pull = attraction(found.members, found.members[first].correct, alpha) if arm["attraction"] else scores
         others = [0.0 if i == first else p for i, p in enumerate(pull)]
         if not sum(others) > 0.0:
             others = [float(i != first) for i in range(len(others))]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import keyword
 import re
 import sys
 from collections.abc import Iterator
@@ -73,7 +74,8 @@ _FACETS = {"policy": "policies"}
 def method_of(words: tuple[str, ...]) -> str:
     """The method a verb calls: `suite freeze` is ``lab.suites.freeze``, `review-pack` is ``lab.review_pack``."""
     facets = (_FACETS.get(word, f"{word}s") for word in words[:-1])
-    return ".".join(("lab", *facets, words[-1])).replace("-", "_")
+    last = f"{words[-1]}_" if keyword.iskeyword(words[-1]) else words[-1]
+    return ".".join(("lab", *facets, last)).replace("-", "_")
 
 
 def _verbs_page() -> str:

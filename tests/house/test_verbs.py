@@ -47,7 +47,8 @@ def verbs(group: click.Group = commands, above: tuple[str, ...] = ()) -> dict[tu
 
 
 def methods(kind: type) -> set[str]:
-    return {name for name, value in inspect.getmembers(kind) if callable(value) and not name.startswith("_")}
+    found = {name for name, value in inspect.getmembers(kind) if callable(value) and not name.startswith("_")}
+    return {name.rstrip("_") for name in found}  # `import_`, where the verb is a word of the language
 
 
 def sessions(path: Path) -> list[list[str]]:

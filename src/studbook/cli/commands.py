@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import changes, history, pages, population, publishing, sources, storage
+from studbook.cli import changes, foreign, history, pages, population, publishing, sources, storage
 from studbook.cli.experiments import experiment
 from studbook.cli.keys import key
 from studbook.cli.policy import policy as policy_verbs
@@ -87,6 +87,9 @@ storage.add_to(commands)
 publishing.add_to(commands)
 population.add_to(commands)
 changes.add_to(commands)
+
+
+foreign.add_to(suite)
 
 
 @commands.command()

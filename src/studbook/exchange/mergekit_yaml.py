@@ -36,12 +36,14 @@ class Node:
         line: Line it begins on, from 1.
         field: Path to it, such as ``models[1].parameters.weight``.
         value: A mapping, a list, the text of a scalar, or None for a scalar that is left out.
+        area: First part of every ``reason``, such as ``mergekit``.
     """
 
     file: str
     line: int
     field: str
     value: dict[str, Node] | list[Node] | str | None
+    area: str = "mergekit"
 
     @property
     def where(self) -> str:
@@ -49,22 +51,22 @@ class Node:
         return f"{self.file}:{self.line}: {self.field}" if self.field else f"{self.file}:{self.line}"
 
     def wrong(self, message: str, reason: str, advice: str = "") -> NoReturn:
-        """Refuse what is no valid mergekit file.
+        """Refuse what is no valid file of its tool.
 
         Raises:
-            UsageError: always, with ``reason`` behind ``mergekit.``.
+            UsageError: always, with ``reason`` behind the area.
         """
         advice = advice or "Correct the file at the named line; nothing was read from it."
-        raise UsageError(message, where=self.where, advice=advice, reason=f"mergekit.{reason}")
+        raise UsageError(message, where=self.where, advice=advice, reason=f"{self.area}.{reason}")
 
     def outside(self, message: str, reason: str, advice: str = "") -> NoReturn:
-        """Refuse what mergekit could do and Studbook does not.
+        """Refuse what the other tool could do and Studbook does not.
 
         Raises:
-            OutsideAllowlist: always, with ``reason`` behind ``mergekit.``.
+            OutsideAllowlist: always, with ``reason`` behind the area.
         """
         advice = advice or "docs/mergekit.md lists what can be translated."
-        raise OutsideAllowlist(message, where=self.where, advice=advice, reason=f"mergekit.{reason}")
+        raise OutsideAllowlist(message, where=self.where, advice=advice, reason=f"{self.area}.{reason}")
 
     def mapping(self, known: tuple[str, ...] | None = None) -> dict[str, Node]:
         """The entries of a mapping; None counts as an empty one.
@@ -137,17 +139,18 @@ class Node:
         return float(text) == 1.0
 
 
-def read_yaml(text: str, file: str) -> Node:
+def read_yaml(text: str, file: str, area: str = "mergekit") -> Node:
     """The one document of a YAML file.
 
     Args:
         text: The whole file, up to `LIMIT` characters.
         file: Its name, for messages.
+        area: First part of every ``reason``.
 
     Raises:
         UsageError: if it is no YAML, uses more of YAML than mappings, lists and scalars, or is too large or too deep.
     """
-    top = Node(file, 1, "", None)
+    top = Node(file, 1, "", None, area)
     if len(text) > LIMIT:
         top.wrong(f"{len(text)} characters; at most {LIMIT} are read", "size")
     try:
@@ -156,7 +159,7 @@ def read_yaml(text: str, file: str) -> Node:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
         message = getattr(error, "problem", None) or str(error).splitlines()[0]
-        Node(file, line, "", None).wrong(f"is no YAML: {printable(message)}", "yaml")
+        Node(file, line, "", None, area).wrong(f"is no YAML: {printable(message)}", "yaml")
     except (ValueError, OverflowError):
         # PyYAML turns some escapes into characters without a check of its own.
         top.wrong("is no YAML: an escape names no character", "yaml")
@@ -176,11 +179,11 @@ class _Builder:
         found = self._node(next(events), events, "", 0)
         next(events)
         if not isinstance(after := next(events), yaml.StreamEndEvent):
-            self._at(after, "").wrong("holds several documents", "documents", "Split it into one file a merge.")
+            self._at(after, "").wrong("holds several documents", "documents", "Split it into one file each.")
         return found
 
     def _at(self, event: Any, field: str) -> Node:
-        return Node(self._top.file, event.start_mark.line + 1, field, None)
+        return Node(self._top.file, event.start_mark.line + 1, field, None, self._top.area)
 
     def _node(self, event: Any, events: Iterator[Any], field: str, depth: int) -> Node:
         here = self._at(event, field)
@@ -200,7 +203,7 @@ class _Builder:
                 value.append(self._node(inner, events, f"{field}[{len(value)}]", depth + 1))
         else:
             value = self._entries(events, field, depth)
-        return Node(here.file, here.line, field, value)
+        return Node(here.file, here.line, field, value, here.area)
 
     def _entries(self, events: Iterator[Any], field: str, depth: int) -> Mapping[str, Node]:
         found: dict[str, Node] = {}

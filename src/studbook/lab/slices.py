@@ -9,8 +9,8 @@ from studbook.environment import has_torch
 from studbook.errors import OutOfOrder, OutsideAllowlist, UsageError
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.lab.desk import Desk
-from studbook.lab.sources import inherited_data, licence_of
 from studbook.lab.frozen import of_role
+from studbook.lab.sources import inherited_data, licence_of
 from studbook.policy import inherited_licence
 from studbook.records import DataSource, FailureCluster, LineageTemplate, SourceManifest
 

@@ -16,6 +16,7 @@ from studbook.evaluation.scoring import KINDS
 from studbook.evaluation.suites import DISAGREEMENT, SuiteFolder, floor_of, freeze, read_suite_folder, require_testable
 from studbook.evaluation.templates import write_folder
 from studbook.lab.desk import Desk
+from studbook.lab.foreign_suites import Imported, import_task
 from studbook.lab.judging import Card, already, evaluate
 from studbook.lab.pending import sign
 from studbook.records import (
@@ -29,6 +30,7 @@ from studbook.records import (
     SuitesLock,
     digest,
 )
+from studbook.records.evaluation import Role
 from studbook.statistics import minimum_detectable, required_items
 
 __all__ = ["Opened", "Power", "Suites"]
@@ -290,6 +292,13 @@ class Suites:
                 advice = f"Frozen: {', '.join(sorted(known)) or 'none'}; or name a folder."
                 raise UsageError(f"no suite is called {name!r}", advice=advice)
         return out
+
+    @staticmethod
+    def import_(
+        task: Path, folder: Path, *, role: Role, cluster: str, licence: str, name: str | None = None
+    ) -> Imported:
+        """Write a local task of lm-eval-harness as a suite folder, or say why it cannot be one; needs no lab."""
+        return import_task(task, folder, role=role, cluster=cluster, licence=licence, name=name)
 
     def _locked(self) -> dict[str, SuiteManifest]:
         locks = list(self._desk.all(SuitesLock))

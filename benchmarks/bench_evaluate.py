@@ -1,0 +1,299 @@
+"""Items scored a CPU second: Studbook's scoring worker beside lm-eval-harness and beside a loop written by hand.
+
+The shipped founders answer the shipped development items, true answer and end token fed, exactly the same work in every
+way. The founders' network is a Llama with other names and another order of rows, so each is written as a checkpoint of
+that family; that its logits are the same is checked to 1e-4 before anything is timed. The ways, each in a process of its
+own with one thread, in alternation:
+
+* ``studbook``: the scoring worker's own function, which reads and hashes model and items each time;
+* ``harness``: `HFLM.loglikelihood` of lm-eval-harness at several batch sizes, of which the fastest counts; loading is not
+  counted;
+* ``loop``: batches by hand over transformers, in Studbook's batches of equal lengths and padded to the longest, of which
+  the faster counts; loading is not counted.
+
+Every way has to give the same verdicts item by item. CPU seconds are user and system time of a pass over all founders and
+items; a first pass is not counted.
+
+    python benchmarks/bench_evaluate.py --peer PYTHON_WITH_LM_EVAL [--own PYTHON] [--rounds 5] [--passes 3]
+        [--write docs/proof]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+
+from studbook.adapters.make import adjacent_pairs
+from studbook.evaluation.score_worker import work
+from studbook.evaluation.suites import known_items
+from studbook.models.decoder import Decoder
+from studbook.models.slm import Slm, read_slm
+from studbook.models.tokenizers import BOS, EOS, PAD, UNK
+from studbook.records import canonical
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+HERE = Path(__file__).resolve()
+EXAMPLES = HERE.parents[1] / "examples"
+FOUNDERS = ("brk", "cap-rot", "dup-odd", "rev-srt")
+SUITES = sorted((EXAMPLES / "suites" / "development").glob("development-???/items.jsonl"))
+HARNESS = ("harness32", "harness128", "harness512")
+LOOPS = ("equal", "padded")
+SPECIAL = {"<s>": BOS, "</s>": EOS, "<pad>": PAD, "<unk>": UNK}
+CLOSE = 1e-4
+
+
+def model_path(name: str) -> Path:
+    """File of a shipped founder."""
+    return EXAMPLES / "founders" / name / f"{name}.slm"
+
+
+# -- the founders as checkpoints of the Llama family -------------------------------------------------------------------
+
+
+def llama_tensors(model: Slm) -> dict[str, np.ndarray]:
+    """The weights under Llama's names; query and key rows in the order of half-split rotary pairs."""
+    shape = model.shape
+    names = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "w1": "mlp.gate_proj"}
+    names |= {"w3": "mlp.up_proj", "w2": "mlp.down_proj"}
+    names |= {f"w{part}": f"self_attn.{part}_proj" for part in "qkvo"}
+    found = {"model.embed_tokens.weight": model.dense("tok_embeddings.weight")}
+    found["model.norm.weight"] = model.dense("norm.weight")
+    for layer in range(shape.layer_count):
+        for own, theirs in names.items():
+            value = model.dense(f"layers.{layer}.{own}.weight")
+            if own in ("wq", "wk"):
+                heads = shape.head_count if own == "wq" else shape.kv_head_count
+                value = value[np.argsort(adjacent_pairs(heads, shape.head_dim))]
+            found[f"model.layers.{layer}.{theirs}.weight"] = value
+    return found
+
+
+def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """f32 tensors, one after the other."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, value in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [at, at + value.nbytes]}
+        at += value.nbytes
+    text = json.dumps(header).encode()
+    parts = [np.ascontiguousarray(value).tobytes() for value in tensors.values()]
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts))
+
+
+def byte_names() -> list[str]:
+    """The printable character that byte-level tokenizers write for each byte."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
+
+
+def tokenizer() -> dict[str, Any]:
+    """The byte tokenizer as a tokenizer.json: no merges, so that every byte is a token."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    begin = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    vocab = {name: byte for byte, name in enumerate(byte_names())}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": c, **flags, "special": True} for c, i in SPECIAL.items()],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": begin,
+            "pair": [*begin, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [BOS], "tokens": ["<s>"]}},
+        },
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab | SPECIAL, "merges": [], "dropout": None, "unk_token": None},
+    }
+
+
+def export(model: Slm, folder: Path, sequences: np.ndarray) -> None:
+    """A checkpoint folder, and Studbook's logits of some sequences, which whoever loads it has to find again."""
+    shape = model.shape
+    folder.mkdir()
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.ffn_size,
+        "num_hidden_layers": shape.layer_count,
+        "num_attention_heads": shape.head_count,
+        "num_key_value_heads": shape.kv_head_count,
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": shape.max_context,
+        "rms_norm_eps": shape.rms_norm_epsilon,
+        "rope_theta": shape.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        "hidden_act": "silu",
+        "tie_word_embeddings": shape.tied,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "pad_token_id": PAD,
+        "dtype": "float32",
+    }
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer()))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": shape.max_context, **names})
+    )
+    write_safetensors(folder / "model.safetensors", llama_tensors(model))
+    decoder = Decoder(model)
+    np.savez(folder / "check.npz", ids=sequences, logits=decoder.logits(decoder.run(sequences)))
+
+
+def build(folder: Path) -> int:
+    """Checkpoints and items for the peers; how many items a pass over all founders scores."""
+    items = [item for path in SUITES for item in known_items(path.read_bytes(), path)]
+    (folder / "items.json").write_text(json.dumps([[item.prompt, item.expected] for item in items]))
+    sequences = np.random.default_rng(1).integers(0, 260, (8, 64))
+    for name in FOUNDERS:
+        export(read_slm(model_path(name)), folder / name, sequences)
+    return len(items) * len(FOUNDERS)
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def child(folder: Path, passes: int) -> None:
+    """Studbook's passes, in a process of its own."""
+    named = {name: read_slm(model_path(name)).sha256 for name in FOUNDERS}
+    found: list[Any] = []
+    spent = []
+    for _ in range(passes + 1):
+        begun = time.process_time()
+        found = [work(job(name, sha256), folder) for name, sha256 in named.items()]
+        spent.append(time.process_time() - begun)
+    flat = [[[v for suite in f["suites"] for v in suite[key]] for key in ("correct", "loglik")] for f in found]
+    print(json.dumps({"cpu_s": spent[1:], "found": flat, "far": 0.0, "versions": {"numpy": np.__version__}}))
+
+
+def job(name: str, sha256: str) -> dict[str, Any]:
+    """What the scoring worker is asked for."""
+    return {"model": str(model_path(name)), "sha256": sha256, "suites": [str(path) for path in SUITES]}
+
+
+def told(arguments: argparse.Namespace, folder: Path, way: str) -> dict[str, Any]:
+    """What a process says that scores one way."""
+    passes = str(arguments.passes)
+    peer = [arguments.peer, str(HERE.with_name("evaluate_peer.py")), way, str(folder), passes]
+    own = [arguments.own, str(HERE), "--child", str(folder), "--passes", passes]
+    command = own if way == "studbook" else peer
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    if done.returncode:
+        raise SystemExit(done.stderr[-4000:])
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+def gather(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All ways in alternation; medians over rounds and passes."""
+    count = build(folder)
+    ways = ("studbook", *HARNESS, *LOOPS)
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    verdicts, versions, far, apart = set(), {}, 0.0, 0.0
+    expected: list[Any] = []
+    for turn in range(arguments.rounds):
+        for way in ways:
+            said = told(arguments, folder, way)
+            spent[way] += said["cpu_s"]
+            versions |= said["versions"]
+            verdicts.add(json.dumps([right for right, _ in said["found"]]))
+            logliks = np.array([loglik for _, loglik in said["found"]])
+            expected = expected if len(expected) else logliks
+            far, apart = max(far, said["far"]), max(apart, float(np.abs(logliks - expected).max()))
+            print(f"round {turn + 1}: {way:10} {count / median(said['cpu_s']):9.0f} items a CPU s", file=sys.stderr)
+    assert far < CLOSE, f"the exported checkpoints are other models: logits differ by {far}"
+    assert len(verdicts) == 1, "the ways do not judge alike"
+    return {
+        "items": count,
+        "rounds": arguments.rounds,
+        "passes": arguments.passes,
+        "items_a_cpu_second": {way: count / median(times) for way, times in spent.items()},
+        "largest_logit_difference": far,
+        "largest_loglik_difference": apart,
+        "versions": versions,
+        "machine": {
+            "architecture": platform.machine(),
+            "processors": os.cpu_count(),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def report(found: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    rates, machine = found["items_a_cpu_second"], found["machine"]
+    harness, loop = max(HARNESS, key=rates.__getitem__), max(LOOPS, key=rates.__getitem__)
+    words = {way: f"lm-eval-harness, batches of {way.removeprefix('harness')}" for way in HARNESS}
+    words |= {"studbook": "Studbook's scoring worker", "equal": "loop by hand, equal lengths"}
+    words["padded"] = "loop by hand, padded to the longest"
+    lines = [
+        "# Scoring",
+        "",
+        f"Written by `benchmarks/bench_evaluate.py`: {len(FOUNDERS)} founders over {found['items'] // len(FOUNDERS):,} "
+        f"development items, true answer fed, one thread, medians of {found['rounds']} rounds of {found['passes']} passes "
+        f"in alternation. {machine['architecture']}, {machine['processors']} processors, Python {machine['python']}; "
+        + ", ".join(f"{name} {number}" for name, number in sorted(found["versions"].items()))
+        + ".",
+        "",
+        "| way | items a CPU second | Studbook against it |",
+        "|---|---:|---:|",
+        *(f"| {words[way]} | {rate:,.0f} | {rates['studbook'] / rate:.2f}x |" for way, rate in rates.items()),
+        "",
+        f"Against the harness at its best: {rates['studbook'] / rates[harness]:.1f}x. Against the loop by hand at its best: "
+        f"{rates['studbook'] / rates[loop]:.2f}x. All {found['items']:,} verdicts are the same in every way; "
+        f"log-likelihoods differ by at most {found['largest_loglik_difference']:.1e} nats, logits of the exported "
+        f"checkpoints by at most {found['largest_logit_difference']:.1e}.",
+        "",
+        "Studbook's row reads and hashes model and items in every pass, encodes, and computes Brier scores too. The other "
+        "rows have their models loaded. The harness is its transformers model alone, without tasks and metrics.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the benchmark, or Studbook's part of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", help="an interpreter that has lm-eval-harness, transformers and torch")
+    parser.add_argument("--own", default=sys.executable, help="an interpreter that has Studbook [this one]")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--write", type=Path, help="folder for evaluate.json and evaluate.md")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        return child(arguments.child, arguments.passes)
+    if not arguments.peer:
+        parser.error("--peer is needed: there is nothing to compare with")
+    with tempfile.TemporaryDirectory() as folder:
+        found = gather(arguments, Path(folder))
+    print(report(found))
+    if arguments.write:
+        arguments.write.mkdir(parents=True, exist_ok=True)
+        (arguments.write / "evaluate.md").write_text(report(found), encoding="utf-8")
+        (arguments.write / "evaluate.json").write_bytes(canonical(found) + b"\n")
+    return None
+
+
+if __name__ == "__main__":
+    main()

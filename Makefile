@@ -90,6 +90,7 @@ proof: $(TEST) $(TRAINED) $(ALONE)
 	$(TRAIN)/bin/python benchmarks/studies/federated.py
 	$(TRAIN)/bin/python benchmarks/studies/generations.py
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
+	$(PY) benchmarks/bench_evaluate.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
 	$(PY) benchmarks/bench_ledger.py --write docs/proof
 	$(PY) benchmarks/bench_sandbox.py --write docs/proof
 	$(PY) benchmarks/bench_verify.py --write docs/proof

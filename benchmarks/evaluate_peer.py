@@ -2,7 +2,7 @@
 
 Started by `bench_evaluate.py`; needs nothing of Studbook. Prints CPU seconds a pass, verdicts and log-likelihoods as JSON.
 
-    python evaluate_peer.py harnessBATCH|equal|padded FOLDER PASSES
+    python evaluate_peer.py feed-BATCH|generate-BATCH|equal|padded FOLDER PASSES
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import transformers
 
 BOS, EOS = 256, 257
 BATCH, BATCH_TOKENS = 256, 4096  # Studbook's own layout
+LONGEST = 13  # an answer of a suite and its end
+WARM = 300
 
 Items = list[tuple[str, str]]
 Scored = tuple[list[bool], list[float]]
@@ -82,26 +84,33 @@ def by_hand(model: Any, items: Items, *, equal: bool) -> Scored:
 # -- by the harness ----------------------------------------------------------------------------------------------------
 
 
-def harness_of(folder: Path, batch: int) -> Callable[[Items], Scored]:
+def harness_of(folder: Path, batch: int, *, writes: bool) -> Callable[[Items], Scored]:
     """The harness's own transformers model; the requests are made beforehand and not counted."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     model = HFLM(str(folder), device="cpu", dtype="float32", batch_size=batch, add_bos_token=True, max_length=64)
+    limit = {"until": [], "max_gen_toks": LONGEST, "do_sample": False}
 
-    def scored(items: Items) -> Scored:
+    def fed(items: Items) -> Scored:
         asked = [Instance("loglikelihood", {}, (prompt, f"{answer}</s>"), 0) for prompt, answer in items]
         found = model.loglikelihood(asked, disable_tqdm=True)
         return [right for _, right in found], [loglik for loglik, _ in found]
 
-    return scored
+    def written(items: Items) -> Scored:
+        asked = [Instance("generate_until", {}, (prompt, dict(limit)), 0) for prompt, _ in items]
+        found = model.generate_until(asked, disable_tqdm=True)
+        return [text == answer for text, (_, answer) in zip(found, items, strict=True)], []
+
+    return written if writes else fed
 
 
 def ways(way: str, folder: Path) -> Iterator[Callable[[Items], Scored]]:
     """One scorer a founder."""
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if way.startswith("harness"):
-            yield harness_of(place, int(way.removeprefix("harness")))
+        kind, _, batch = way.partition("-")
+        if batch:
+            yield harness_of(place, int(batch), writes=kind == "generate")
         else:
             model = loaded(place)
             yield lambda items, model=model: by_hand(model, items, equal=way == "equal")
@@ -117,16 +126,18 @@ def main() -> None:
     found: list[Scored] = []
     spent = []
     with torch.inference_mode():
-        for _ in range(passes + 1):  # the first one is not counted
+        for scored in scorers:
+            scored(items[:WARM])
+        for _ in range(passes):
             begun = time.process_time()
             found = [scored(items) for scored in scorers]
             spent.append(time.process_time() - begun)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    if way.startswith("harness"):
+    if "-" in way:
         from importlib.metadata import version
 
         versions["lm_eval"] = version("lm_eval")
-    print(json.dumps({"cpu_s": spent[1:], "found": found, "far": far, "versions": versions}))
+    print(json.dumps({"cpu_s": spent, "found": found, "far": far, "versions": versions}))
 
 
 if __name__ == "__main__":

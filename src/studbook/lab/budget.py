@@ -59,7 +59,7 @@ def accounts(desk: Desk) -> tuple[Account, ...]:
     policy, held = desk.policy[1], _deployed(desk)
     storage = [Reservation(desk.workspace.blob_size(a), what) for what, a in held]
     looks = [o for _, o in desk.all(SealedOpening)]
-    opened = tuple(Reservation(1, f"opening {o.opening} for decision {o.decision[:12]}") for o in looks)
+    opened = tuple(Reservation(1, f"opening {o.opening} {_occasion(o)}") for o in looks)
     return (
         Account("storage", "bytes", policy.reserve.capacity_bytes, policy.reserve.minimum_bytes, tuple(storage)),
         Account("memory", "decoded-bytes", None, 0, tuple(_measured(desk, held, "decoded-bytes"))),
@@ -67,6 +67,10 @@ def accounts(desk: Desk) -> tuple[Account, ...]:
         Account("evaluation", "sealed-openings", policy.gates.sealed_openings, 0, opened),
         Account("attention", "acts-of-people", None, 0, tuple(_asked(desk))),
     )
+
+
+def _occasion(look: SealedOpening) -> str:
+    return f"for decision {look.decision[:12]}" if look.decision else "by hand"
 
 
 def _deployed(desk: Desk) -> list[tuple[str, str]]:

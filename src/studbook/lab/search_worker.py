@@ -26,7 +26,7 @@ from studbook.evaluation.score_worker import BATCH
 from studbook.evaluation.suites import items_sha256, known_items
 from studbook.files import read_file
 from studbook.models.checksum import warm
-from studbook.models.forward import Forward, Pair
+from studbook.models.forward import Forward, Pair, keep_freed_memory
 from studbook.models.slm import Slm
 from studbook.models.stored import Dtype, StoredTensor
 from studbook.tensors.thresholds import CutStore
@@ -36,8 +36,6 @@ __all__ = ["block_of", "in_memory", "inner_products", "prepare", "warm", "work"]
 
 _ITEMS_LIMIT = 64 << 20
 _MICRO = 1_000_000
-# Just below the size up to which glibc's malloc learns to keep what was freed.
-_KEPT_BYTES = 31 << 20
 
 
 class _Questions(NamedTuple):
@@ -63,7 +61,7 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
     files = [tuple(job["base"]), *(tuple(p) for p in job["parents"])]
     base, parents = open_inputs(files[0], files[1:])
     inputs = replace(as_inputs(base, parents), cuts=CutStore())
-    _keep_freed_memory()
+    keep_freed_memory()
     suites = [_read(base, path, digest) for path, digest in job["suites"]]
     size = max(norm(inputs.base, inputs.names), 1e-30)
     outcomes = [_outcome(record, base, inputs, suites, size * job["relative_delta"]) for record in job["operators"]]
@@ -108,14 +106,6 @@ def inner_products(inputs: Inputs, layers: int, filters: Sequence[str]) -> list[
     count = len(inputs.parents)
     tables = [gram(inputs, names, lambda k, n, s, e: wide_delta(inputs, k, n, s, e), count) for names in blocks]
     return [[[float(value) for value in row] for row in table] for table in tables]
-
-
-def _keep_freed_memory() -> None:
-    """Let the allocator keep what is freed: it raises its thresholds to the largest block that it ever unmapped.
-
-    Without it every pass of the model maps and unmaps its activations; page faults are then a sixth of a recipe's time.
-    """
-    np.empty(_KEPT_BYTES, np.uint8)
 
 
 def _read(base: Slm, path: str, digest: str) -> _Questions:

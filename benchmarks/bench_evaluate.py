@@ -191,7 +191,8 @@ def child(folder: Path, passes: int) -> None:
 
 def job(name: str, sha256: str) -> dict[str, Any]:
     """What the scoring worker is asked for."""
-    return {"model": str(model_path(name)), "sha256": sha256, "suites": [str(path) for path in SUITES]}
+    suites = [{"path": str(path), "scorer": "exact-match", "limit": 12, "said": None} for path in SUITES]
+    return {"model": str(model_path(name)), "sha256": sha256, "suites": suites}
 
 
 def told(arguments: argparse.Namespace, folder: Path, way: str) -> dict[str, Any]:

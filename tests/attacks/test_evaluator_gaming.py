@@ -13,7 +13,7 @@ from studbook.errors import DigestDiffers, OutOfOrder, StudbookError
 from studbook.evaluation import redteam_worker
 from studbook.evaluation.redteam import EXPECTED
 from studbook.lab import Lab, evaluators, judging, redteam
-from studbook.lab.suites import of_role
+from studbook.lab.frozen import of_role
 from studbook.records import EvaluatorChange, RedTeamReport, RuntimeSmoke, Scorecard, replace
 from studbook.sandbox import run_worker
 from studbook.seal import Signer

@@ -133,8 +133,8 @@ def smallest(info: types.Type) -> Any:
             return next(text for text in TEXTS if pattern is None or re.search(pattern, text))
         case types.IntType(ge=ge, gt=gt):
             return ge if ge is not None else 0 if gt is None else gt + 1
-        case types.FloatType(le=le):
-            return 0.5 if le is None else min(0.5, le)
+        case types.FloatType(lt=lt, le=le):
+            return min(0.5 if le is None else le, 0.5 if lt is None else lt / 2)
         case types.EnumType(cls=enum):
             return next(iter(enum)).value
         case types.LiteralType(values=literals):
@@ -143,6 +143,8 @@ def smallest(info: types.Type) -> Any:
             return [smallest(item)]
         case types.TupleType(item_types=items):
             return [smallest(item) for item in items]
+        case types.AnyType():
+            return 0
         case types.DictType(value_type=types.AnyType()):
             return {"key": [1, None, "text"]}
         case types.DictType(key_type=key, value_type=value):

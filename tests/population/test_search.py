@@ -92,7 +92,7 @@ def scheduling_lab(tmp_path: Path) -> Place:
     place = Place(tmp_path / "lab", tmp_path / "keys")
     plain = msgspec.to_builtins(small_policy(tmp_path).operators)
     grants = [g for g in plain if g["operator"] != "scheduled/1"]
-    grants.append({"operator": "scheduled/1", "status": "offline", "bounds": {}})
+    grants.append({"operator": "scheduled/1", "status": "offline", "bounds": {}, "admitted": []})
     Lab.init(place.path, PERSON, place.keys, small_policy(tmp_path, operators=grants))
     with place.open() as lab:
         for name in ("base", *PARENTS):

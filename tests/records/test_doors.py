@@ -87,9 +87,10 @@ def values(info: types.Type) -> st.SearchStrategy[Any]:
             low = ge if ge is not None else (gt + 1 if gt is not None else -(2**53) + 1)
             high = le if le is not None else (lt - 1 if lt is not None else 2**53 - 1)
             return st.integers(low, high)
-        case types.FloatType(gt=gt, ge=ge, le=le):
-            low = ge if ge is not None else gt
-            return st.floats(low, le, exclude_min=gt is not None, allow_nan=False, allow_infinity=False)
+        case types.FloatType(gt=gt, ge=ge, lt=lt, le=le):
+            low, high = ge if ge is not None else gt, le if le is not None else lt
+            outer = {"exclude_min": gt is not None, "exclude_max": lt is not None}
+            return st.floats(low, high, allow_nan=False, allow_infinity=False, **outer)
         case types.BoolType():
             return st.booleans()
         case types.NoneType():
@@ -98,10 +99,12 @@ def values(info: types.Type) -> st.SearchStrategy[Any]:
             return st.sampled_from(list(enum))
         case types.LiteralType(values=literals):
             return st.sampled_from(literals)
-        case types.VarTupleType(item_type=item):
-            return st.lists(values(item), max_size=2).map(tuple)
+        case types.VarTupleType(item_type=item, min_length=low):
+            return st.lists(values(item), min_size=low or 0, max_size=2).map(tuple)
         case types.TupleType(item_types=items):
             return st.tuples(*(values(item) for item in items))
+        case types.AnyType():
+            return PLAIN
         case types.DictType(value_type=types.AnyType()):
             return st.dictionaries(st.text("abc", max_size=3), PLAIN, max_size=3)
         case types.DictType(key_type=key, value_type=value):

@@ -177,7 +177,7 @@ def decide(session: Session, cluster: str, candidates: Sequence[str]) -> None:
     """Judge candidates that were bred already; releases nothing."""
     with session.open() as lab:
         outcome = lab.decide(cluster, candidates)
-        session.give(_outcome(outcome), pages.decision(outcome, lab.desk.name_of))
+        session.give(_outcome(outcome), pages.decision(outcome))
     raise SystemExit(NO_OP if outcome.record.chosen is None else 0)
 
 
@@ -192,7 +192,7 @@ def round_(session: Session, cluster: str, recipes: str | None, parents: Sequenc
     check_once(parents)
     with session.open() as lab:
         outcome = lab.round(cluster, recipes_of(recipes) if recipes else None, parents or None, ceiling)
-        session.give(_outcome(outcome), pages.decision(outcome, lab.desk.name_of))
+        session.give(_outcome(outcome), pages.decision(outcome))
     raise SystemExit(HELD if outcome.held else NO_OP if outcome.record.chosen is None else 0)
 
 
@@ -342,6 +342,6 @@ def demo(session: Session, folder: Path) -> None:
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
-    """The decision record with its digest and what followed from it."""
-    names = ("decision", "record", "archive", "released", "held", "baselines")
+    """What is let out about the decision, and what followed from it; the record itself is a look of its own."""
+    names = ("decision", "learned", "archive", "released", "held", "baselines")
     return {name: msgspec.to_builtins(getattr(outcome, name)) for name in names}

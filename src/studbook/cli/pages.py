@@ -168,14 +168,14 @@ def searched(found: Found) -> Page:
     return page
 
 
-def decision(outcome: Outcome, name: Namer) -> Page:
+def decision(outcome: Outcome) -> Page:
     """After `round` and `decide`."""
 
     def page(out: Console) -> None:
-        for table in candidates_table(outcome, name):
+        for table in candidates_table(outcome):
             out.print(table)
             out.print()
-        for text in explain(outcome, name):
+        for text in explain(outcome):
             out.print(text, soft_wrap=True)
 
     return page
@@ -295,7 +295,7 @@ def demo(report: DemoReport) -> Page:
     def page(out: Console) -> None:
         for number, (outcome, ceiling) in enumerate(report.rounds, 1):
             out.rule(f"round {number}: {ceiling}")
-            decision(outcome, report.name)(out)
+            decision(outcome)(out)
         out.rule("and back again")
         for text in report.lines:
             out.print(text, soft_wrap=True)

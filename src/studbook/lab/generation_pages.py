@@ -12,6 +12,7 @@ from msgspec import Struct, to_builtins
 from studbook.files import make_folder, replace_file
 from studbook.lab.desk import Desk
 from studbook.lab.generation_plot import Point, draw_generations
+from studbook.lab.ladder import in_words, learned
 from studbook.records import GenerationRecord, ParentPool, Scorecard, ViabilityDecision, canonical
 from studbook.statistics import Estimate, clopper_pearson
 
@@ -32,7 +33,7 @@ class Told(Struct, frozen=True):
         duplicates: Names of candidates that were not evaluated, each with what it repeats.
         tried: Every candidate with its joint mean on development items and what became of it.
         outcome: What was decided.
-        reasons: Why, with numbers.
+        reasons: Why, with what the Ladder lets out of the selection suites.
         decision: Digest of the decision, or empty.
     """
 
@@ -57,6 +58,7 @@ def told(desk: Desk, record: GenerationRecord) -> Told:
         for d in record.duplicates
     )
     rows = decision.standings if decision else ()
+    let_out = learned(desk, record.decision) if record.decision else None
     winner = next((s for s in rows if s.artifact == record.chosen), None)
     if winner is not None:
         outcome = f"{winner.name} won" + (f", and was held back: {record.held}" if record.held else "")
@@ -70,13 +72,15 @@ def told(desk: Desk, record: GenerationRecord) -> Told:
         repeated,
         tuple(f"{s.name}: {s.screen_mean:.1%}, {s.action}" for s in rows),
         outcome,
-        winner.reasons if winner else decision.no_op.reasons if decision else (),
+        (let_out.why, *in_words(let_out)) if let_out else (),
         record.decision or "",
     )
 
 
 def points_of(desk: Desk, line: Sequence[tuple[str, GenerationRecord]]) -> tuple[Point, ...]:
-    """The champion before the first generation, then after every one, on selection items.
+    """The champion before the first generation, then after every one, on development items.
+
+    They are what searches look at, so a search may flatter its own child here; selection items answer through the Ladder.
 
     A winner counts from its generation on, whether a person promoted it yet or not; one that was held back does not.
     The bounds of the mean take skills as independent; those of the worst skill are exact for that skill alone.
@@ -88,11 +92,11 @@ def points_of(desk: Desk, line: Sequence[tuple[str, GenerationRecord]]) -> tuple
             continue
         decision = desk.workspace.get(record.decision, ViabilityDecision)
         cards = [desk.scorecard(d) for d in decision.champion_cards]
-        before = next(c for c in cards if c.role == "selection")
+        before = next(c for c in cards if c.role == "development")
         if not found:
             found.append(_point(desk, "before", before))
         won = next((s for s in decision.standings if s.artifact == record.chosen and not record.held), None)
-        after = desk.scorecard(won.selection) if won and won.selection else before
+        after = desk.scorecard(won.development) if won and won.development else before
         found.append(_point(desk, f"generation {record.number}", after))
     return tuple(found)
 
@@ -128,7 +132,16 @@ def write_pages(desk: Desk, line: Sequence[tuple[str, GenerationRecord]], folder
     table = ["| champion | joint mean | worst skill |", "| --- | ---: | ---: |"]
     table += [f"| {p.title}: {p.name} | {_words(p.mean)} | {p.skill} {_words(p.worst)} |" for p in points]
     picture = ["![mean and worst skill](generations.svg)", ""] if points else []
-    page = ["# Generations", "", "Selection items, one-sided 95 % bounds.", "", *picture, *table, "", *tell(rows)]
+    page = [
+        "# Generations",
+        "",
+        "Development items, which searches look at; one-sided 95 % bounds.",
+        "",
+        *picture,
+        *table,
+        "",
+        *tell(rows),
+    ]
     documents = {"README.md": "\n".join(page).encode(), "generations.json": canonical(figures)}
     if points:
         documents["generations.svg"] = draw_generations("Champions, generation by generation", points)

@@ -19,6 +19,7 @@ from studbook.lab import adapters, approvals, breeding, channels, clock, gates, 
 from studbook.lab.breeding import Herd
 from studbook.lab.descendants import bred_parents, descendants
 from studbook.lab.desk import Desk
+from studbook.lab.ladder import Learned, learned
 from studbook.lab.offering import check_offered, shared_base
 from studbook.records import (
     BaselineReceipt,
@@ -47,6 +48,7 @@ class Outcome(Struct, frozen=True):
         held: Why a winner was not released, or empty.
         baselines: The rows shown beside the winner or best candidate, if they were made.
         champion: The champion's scorecard on selection items.
+        learned: What is let out about the decision; whoever makes candidates is shown this and not the record.
     """
 
     decision: str
@@ -56,6 +58,7 @@ class Outcome(Struct, frozen=True):
     held: str
     baselines: BaselineReceipt | None
     champion: Scorecard
+    learned: Learned
 
 
 def run_round(
@@ -134,7 +137,8 @@ def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: Ba
         released = record.chosen if not held else None
     losers = archive(desk.header, record, gates.confirmation_of(desk, decision))
     archived = desk.workspace.commit(losers) if losers.candidates else None
-    return Outcome(decision, record, archived, released, held, baselines, _champion_card(desk, record))
+    learnt = learned(desk, decision)
+    return Outcome(decision, record, archived, released, held, baselines, _champion_card(desk, record), learnt)
 
 
 def breed_one(desk: Desk, label: str, recipe: Mapping[str, Any], names: Sequence[str] | None) -> str:
@@ -173,7 +177,8 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
     losers = archive(desk.header, record)
     archived = desk.workspace.commit(losers) if losers.candidates else None
     held = "released by an act of its own: studbook release" if record.chosen else ""
-    return Outcome(decision, record, archived, None, held, None, _champion_card(desk, record))
+    learnt = learned(desk, decision)
+    return Outcome(decision, record, archived, None, held, None, _champion_card(desk, record), learnt)
 
 
 def start(

@@ -104,7 +104,8 @@ def assumptions(judged: Sequence[Judged], winner: Judged | None, circle: Round) 
         "items are independent of each other, and every suite counts the same in the joint mean",
         "the suites stand for the work: synthetic items say nothing about text of another kind",
         "robustness, safety, bias, drift, latency and energy were not measured",
-        "how often these selection suites were consulted before is not controlled: there is no Ladder yet",
+        "whoever makes candidates learns of these selection suites only what the Ladder lets out, a number and a kind of "
+        "reason a finalist; whoever reads this record learns more",
         "the way back is stored as a copy of the champion",
         *_beside_the_best_parent(winner, circle),
     )

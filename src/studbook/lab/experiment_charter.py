@@ -28,10 +28,10 @@ from studbook.records import (
 )
 from studbook.records.experiments import BASELINES
 
-__all__ = ["analysed", "budget_of", "check_charter", "development", "operator_of"]
+__all__ = ["ANSWERED", "analysed", "budget_of", "check_charter", "development", "operator_of"]
 
 # The search's workers and the ensemble compare the likeliest answer with the expected one.
-_EXACT = "exact-match"
+ANSWERED = "exact-match"
 
 
 def development(desk: Desk) -> dict[str, SuiteManifest]:
@@ -132,9 +132,9 @@ def _check_fields(record: ExperimentCharter) -> None:
 def _check_scorers(desk: Desk, record: ExperimentCharter) -> None:
     for suite in record.suites:
         manifest = desk.workspace.get(suite, SuiteManifest)
-        if manifest.scorer != _EXACT:
+        if manifest.scorer != ANSWERED:
             raise UsageError(
-                f"suite {manifest.name} is scored by {manifest.scorer}; random search and the ensemble answer by {_EXACT}",
+                f"suite {manifest.name} is scored by {manifest.scorer}; random search and the ensemble answer by {ANSWERED}",
                 where=f"experiment {record.name}: suites",
                 advice="Choose a cluster whose development suites are scored by it, with the metric target.",
                 reason="experiment.scorer",

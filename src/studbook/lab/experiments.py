@@ -21,9 +21,10 @@ from studbook.lab import breeding, clock, experiment_analysis, judging, rounds, 
 from studbook.lab.breeding import Herd, Order
 from studbook.lab.desk import Desk
 from studbook.lab.experiment_analysis import Planned
-from studbook.lab.experiment_charter import analysed, budget_of, check_charter
+from studbook.lab.experiment_charter import ANSWERED, analysed, budget_of, check_charter
 from studbook.lab.experiment_check import Cited, conclude
 from studbook.lab.frozen import of_role
+from studbook.lab.missing import need_operators, need_scorers
 from studbook.records import (
     Analysis,
     ExperimentBudget,
@@ -120,11 +121,17 @@ class Experiments:
         """
         plan = _read_plan(path)
         desk = self._desk
+        need_operators(desk, [{"operator": plan.operator}], f"experiment {plan.name}", desk.policy[0])
         known = {c.name: (d, c) for d, c in desk.all(ExperimentCharter)}
         charter = _draft(desk, plan, path)
         if plan.name in known and known[plan.name][0] == digest(charter):
             return _shown(desk, digest(charter), charter)
-        check_charter(desk, charter)
+        try:
+            check_charter(desk, charter)
+        except UsageError as error:
+            if error.reason == "experiment.scorer":
+                need_scorers(desk, charter.suites, ANSWERED, f"experiment {plan.name}")
+            raise
         return _shown(desk, desk.workspace.commit(charter), charter)
 
     def run(self, name: str) -> Experiment:
@@ -144,6 +151,7 @@ class Experiments:
         shown = _shown(desk, found, charter)
         if shown.result is not None:
             return shown
+        need_operators(desk, [{"operator": charter.operator}], f"experiment {charter.name}", found)
         herd = _ground(desk, charter, shown.label)
         bred = _breed(desk, charter, herd)
         cards = judging.evaluate(desk, [charter.champion, *charter.parents, *bred.artifacts], "development")

@@ -20,6 +20,7 @@ from studbook.lab.breeding import Herd
 from studbook.lab.descendants import bred_parents, descendants
 from studbook.lab.desk import Desk
 from studbook.lab.ladder import Learned, learned
+from studbook.lab.missing import need_judge, need_operators
 from studbook.lab.offering import check_offered, shared_base
 from studbook.records import (
     BaselineReceipt,
@@ -87,6 +88,7 @@ def run_round(
         raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
     if ceiling is not None:
         _require_ceiling(desk, ceiling)
+    need_operators(desk, chosen, f"round {label}", desk.policy[0])
     herd, cluster, selection = start(desk, label, chosen, parents, today or clock.today())
     orders = breeding.plan(desk, herd, chosen)
     judging.check_budget(desk, len(orders))
@@ -163,6 +165,14 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
             raise UsageError(
                 f"{desk.name_of(artifact)} was not bred here",
                 advice="Name candidates; parents and champion stand beside them as baselines by themselves.",
+            )
+        if sources.is_listing(desk, artifact):
+            need_judge(desk, artifact, label)
+            raise UsageError(
+                "is a checkpoint, and suites judge SLM1 models",
+                where=desk.name_of(artifact),
+                advice="It can be shown, compared and exported; see what was proposed: studbook proposal list",
+                reason="usage.checkpoint",
             )
     judging.check_budget(desk, len(artifacts))
     _, cluster, selection = start(desk, label, [], None, clock.today())

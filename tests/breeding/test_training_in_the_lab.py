@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 pytest.importorskip("torch")
 
@@ -14,14 +14,17 @@ from lab_fixtures import CLUSTER, Place, founder, problems
 from studbook.adapters.reader import parse_adapter
 from studbook.breeding.operators import AdapterFuse
 from studbook.breeding.operators.run import compute
+from studbook.breeding.recipes import check_recipe
 from studbook.breeding.sources import as_inputs
 from studbook.breeding.trained_worker import PACKAGE
 from studbook.breeding.worker import OUTPUT
 from studbook.environment import training_environment
 from studbook.errors import DigestDiffers, OutsideAllowlist
 from studbook.lab import Lab
+from studbook.lab.recipe_sources import Given, gather_recipes
 from studbook.lab.rederive import check_receipt_record
 from studbook.models.slm import read_slm
+from studbook.policy import check_operator
 from studbook.records import CandidateManifest, FailureCluster, LineageTemplate, OperatorReceipt
 
 pytestmark = pytest.mark.train
@@ -124,3 +127,18 @@ def test_a_package_states_the_licence_it_inherits_and_no_other(opened: Lab):
         opened.breed(CLUSTER, ADAPT | {"licence": "MIT"})
     assert caught.value.reason == "training.licence"
     assert "CC0-1.0" in caught.value.advice
+
+
+def test_a_generation_inherits_its_parents_training_with_one_number_changed(trained):
+    place, bred = trained
+    with place.open(writer=False) as lab:
+        given = Given(lab.desk, CLUSTER, (bred["fine-tune"], bred["distil"]), 0, 41)
+        found = gather_recipes(given, ("inherit",)).operators
+        assert found == gather_recipes(given, ("inherit",)).operators
+        assert found != gather_recipes(given._replace(seed=42), ("inherit",)).operators
+        for child, parent in zip(found, (TUNE, TEACH), strict=True):
+            changed = {field for field in parent if child[field] != parent[field]}
+            assert len(changed - {"seed"}) <= 1
+            assert changed
+            assert (child["data"], child["rehearsed"]) == ("cluster", "others")
+            check_operator(lab.desk.policy[1], to_builtins(check_recipe(child)))

@@ -8,15 +8,19 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from msgspec import to_builtins
 
-from lab_fixtures import CLUSTER, PERSON, Place, founder, problems, run_cli
+from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, Place, founder, problems, run_cli
 from population_fixtures import PLAN, hold, let_in
 from release_fixtures import change_policy, refused
+from studbook.breeding.recipes import check_recipe
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import Lab
 from studbook.lab.clock import today
 from studbook.lab.duplicates import duplicates
 from studbook.lab.pooling import pool_of
+from studbook.lab.recipe_sources import Given, gather_recipes
+from studbook.policy import check_operator
 from studbook.records import (
     GenerationRecord,
     ParentPool,
@@ -217,6 +221,18 @@ def test_the_verbs_tell_it_to_people_and_to_programs(evolved_lab: Place, tmp_pat
     assert page.returncode == 0
     assert "stands for retirement" in page.stdout
     assert problems(place) == []
+
+
+def test_what_was_never_trained_inherits_the_policys_training_or_fine_tuning(opened: Lab, tmp_path: Path) -> None:
+    given = Given(opened.desk, CLUSTER, tuple(opened.desk.find_model(p) for p in PARENTS), 0, 7)
+    (recipe,) = gather_recipes(given, ("inherit",)).operators
+    assert recipe["operator"] == "fine-tune/1"
+    check_operator(opened.desk.policy[1], to_builtins(check_recipe(recipe)))
+    own = {**recipe, "operator": "distil/1", "imitation": 0.5, "temperature": 2.0}
+    change_policy(opened, tmp_path, recipes=[BLEND, own])
+    (recipe,) = gather_recipes(given, ("inherit",)).operators
+    assert recipe["operator"] == "distil/1"
+    assert recipe != own
 
 
 def test_choices_that_mean_nothing_are_refused_before_anything_runs(opened: Lab) -> None:

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from studbook.breeding.heredity import mutate
+from studbook.breeding.operators import trained_types
 from studbook.breeding.recipes import expand, wants_one_parent
 from studbook.errors import StudbookError, UsageError
 from studbook.lab import search
 from studbook.lab.desk import Desk
+from studbook.records import LineageTemplate
 
 __all__ = ["DEFAULT", "SOURCES", "Given", "Recipes", "check_sources", "gather_recipes"]
 
@@ -85,6 +88,32 @@ _WIDE = {**_TUNE, "rehearsal": 0.85}
 # The base learns what the best of the parents knows of every row.
 _DISTIL = {**_WIDE, "operator": "distil/1", "steps": 600, "reach": 1.0, "imitation": 0.5, "temperature": 2.0}
 
+
+def _inherited(given: Given) -> Recipes:
+    """The recipes by which champion and parents were trained, each with one number changed inside the policy's bounds.
+
+    Where none of them was trained here the line begins with the policy's own training recipes, or with fine-tuning. The
+    slices are not inherited: what may be learned from is the cluster's.
+    """
+    desk, policy = given.desk, given.desk.policy[1]
+    kinds = {kind.tag() for kind in trained_types()}
+    line = {desk.champion(), *given.parents}
+    bred = [m.template for _, m in desk.candidates() if m.artifact.sha256 in line and m.purpose == "candidate"]
+    operators = [desk.workspace.get(template, LineageTemplate).operator for template in bred]
+    known: list[Mapping[str, Any]] = [
+        {**o, "data": "cluster", "rehearsed": "others" if o["rehearsed"] else []}
+        for o in operators
+        if o["operator"] in kinds
+    ]
+    known = known or [recipe for recipe in policy.recipes if recipe.get("operator") in kinds] or [_TUNE]
+    bounds = {grant.operator: grant.bounds for grant in policy.operators}
+    allowed = [recipe for recipe in known if recipe["operator"] in bounds]
+    if not allowed:
+        desk.progress.say("nothing to inherit: the policy allows no operator that trains")
+    seeds = range(given.seed, given.seed + len(allowed))
+    return _fitting(given, [mutate(o, bounds[o["operator"]], seed) for o, seed in zip(allowed, seeds, strict=True)])
+
+
 SOURCES: dict[str, tuple[Callable[[Given], Recipes], bool]] = {
     # name: (the source, whether it takes a share of the evaluations)
     "policy": (_policy, False),
@@ -95,6 +124,7 @@ SOURCES: dict[str, tuple[Callable[[Given], Recipes], bool]] = {
     "m2n2": (partial(_search, method="m2n2", objective="mean", layered=True), True),
     "fine-tune": (partial(_written, recipes=(_TUNE, _WIDE)), False),
     "distil": (partial(_written, recipes=(_DISTIL,)), False),
+    "inherit": (_inherited, False),
     "random": (partial(_search, method="random", objective="mean"), True),
 }
 DEFAULT = ("policy", "cma-mean", "cma-worst", "cma-layers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import warnings
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,29 @@ metric_list:
   - {metric: exact_match, aggregation: mean, higher_is_better: true}
 generation_kwargs: {until: [], max_gen_toks: 12, do_sample: false}
 """
+
+
+CHOOSE = """
+task: foreign-rot
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: q
+doc_to_target: n
+doc_to_choice: options
+target_delimiter: ""
+metric_list: [{metric: METRIC, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def choices(expected: str, draw: random.Random) -> dict[str, Any]:
+    """Four choices, the answer among them, and which of them is called right: half of the time any."""
+    found = {expected}
+    while len(found) < 4:
+        found.add("".join(draw.sample(expected, len(expected))) + draw.choice("abcx") * draw.randint(0, 1))
+    options = sorted(found)
+    return {"options": options, "n": draw.choice([options.index(expected), draw.randrange(4)])}
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +155,27 @@ def test_an_imported_task_is_judged_alike_by_the_harness_and_by_the_lab(
     verdicts = "".join(str(int(sample["exact_match"])) for sample in samples)
     assert verdicts == result.correct
     assert {"0", "1"} == set(verdicts)
+
+
+@pytest.mark.parametrize("metric", ["acc", "acc_bytes"])
+def test_an_imported_choice_is_made_alike_by_the_harness_and_by_the_lab(
+    prepared_lab: Place, tmp_path: Path, task: Path, metric: str
+) -> None:
+    draw = random.Random(3)
+    items = [item for cluster in ("rot", "odd") for item in shipped_items("development", cluster)]
+    rows = [{"q": item["prompt"], **choices(item["expected"], draw)} for item in items]
+    (task.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task.write_text(CHOOSE.replace("METRIC", metric))
+    place = prepared_lab.copy(tmp_path / "copy")
+    with place.open() as lab:
+        lab.suites.import_(task, tmp_path / "suite", role="development", cluster="foreign", licence="CC0-1.0")
+        lab.suites.freeze([tmp_path / "suite"])
+        cards = [found.card for found in lab.evaluate(["base", NAME]).values()]
+    for card in cards:
+        (result,) = (r for r in card.results if r.cluster == "foreign")
+        samples = by_harness(open_lm(place.path, card.artifact, ending=True, keys=place.keys), task)
+        assert "".join(str(int(sample[metric])) for sample in samples) == result.correct
+        assert {"0", "1"} == set(result.correct)
 
 
 def test_the_response_cache_is_refused_before_anything_is_answered(path: Path, task: Path, tmp_path: Path) -> None:

@@ -90,6 +90,23 @@ def left(folder: Path) -> list[str]:
 # -- what stands in it -------------------------------------------------------------------------------------------
 
 
+def test_what_others_report_stands_beside_the_scorecards_and_in_no_gate(changed: Lab, tmp_path: Path) -> None:
+    before = changed.review_pack("shadow", tmp_path / "before")
+    record = changed.suites.attach(
+        "shadow", "arc-easy", 0.875, "share", "the | authors, 25 shots", "their <b>card</b>"
+    )
+    after = changed.review_pack("shadow", tmp_path / "after")
+    assert before.review.reported == ()
+    assert "reported by others" not in page(before)
+    (figure,) = after.review.reported
+    assert (figure.value, figure.unit, figure.basis, figure.record) == (0.875, "share", "reported", digest(record))
+    (line,) = (line for line in page(after).splitlines() if digest(record)[:16] in line and "arc-easy" in line)
+    assert "0.875" in line
+    assert "<b>" not in line
+    assert (after.review.gates, after.review.scores) == (before.review.gates, before.review.scores)
+    assert f"records/{digest(record)}.json" in after.files
+
+
 def test_every_comparison_of_the_pack_is_the_one_on_record(reader: Lab, pack: Pack) -> None:
     record, verdict = decision(reader), pack.review.verdict
     assert verdict is not None

@@ -319,6 +319,7 @@ class Review(Struct, frozen=True, kw_only=True, tag="review/1", tag_field="kind"
         asked: What is asked.
         verdict: What the round decided; None for a first champion, which no round judged.
         scores: Suites side by side.
+        reported: What others report of it; read by no gate.
         gates: Every gate.
         lineage: Where it comes from.
         data: Names and digests of the data manifests it inherits.
@@ -345,6 +346,7 @@ class Review(Struct, frozen=True, kw_only=True, tag="review/1", tag_field="kind"
     asked: Asked
     verdict: Verdict | None
     scores: tuple[Line, ...]
+    reported: tuple[Figure, ...]
     gates: tuple[GateRow, ...]
     lineage: tuple[Forebear, ...]
     data: tuple[tuple[str, str], ...]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from studbook.errors import DigestDiffers, OutOfOrder
 from studbook.exchange.dossier import Dossier
-from studbook.exchange.figures import limits, unmeasured
+from studbook.exchange.figures import figures, limits, unmeasured
 from studbook.lab.absence import absent
 from studbook.lab.audit_artifact import audit_artifact
 from studbook.lab.desk import Desk
@@ -28,6 +28,7 @@ from studbook.records import (
     Policy,
     PromotionTemplate,
     ReleaseRecord,
+    ReportedResult,
     Revocation,
     RollbackSet,
     Root,
@@ -72,6 +73,7 @@ def gather(desk: Desk, artifact: str) -> Review:
         asked=_asked(desk, artifact, situation),
         verdict=verdict,
         scores=standing.scores_of(desk, found[1], artifact) if found else standing.own_scores(desk, artifact, cards),
+        reported=tuple(f for f in figures(dossier) if f.basis == "reported"),
         gates=standing.gates_of(desk, *found, artifact, situation) if found else standing.first_gates(desk, artifact),
         lineage=forebears(desk, artifact),
         data=tuple((d.name, d.sha256) for d in dossier.data),
@@ -224,7 +226,7 @@ def _cited(
     cited = {*papers_of(desk, artifact), *cards}
     for newest in (Policy, SuitesLock, Root, ChampionPromotion):
         cited |= {d for d, _ in list(desk.all(newest))[-1:]}
-    for about in (RuntimeSmoke, AdmissionRecord, ReleaseRecord, BaselineReceipt):
+    for about in (RuntimeSmoke, AdmissionRecord, ReleaseRecord, BaselineReceipt, ReportedResult):
         cited |= {d for d, r in desk.all(about) if artifact in r.subjects()}
     cited |= {d for d, _ in desk.all(Revocation)}
     cited |= {way.record for way in _back(desk)}

@@ -122,8 +122,20 @@ def _grouped(found: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _scores(review: Review) -> list[str]:
-    if not review.scores:
-        return ["No suite scored it."]
+    return [*(_scored(review) if review.scores else ["No suite scored it."]), *_reported(review)]
+
+
+def _reported(review: Review) -> list[str]:
+    if not review.reported:
+        return []
+    head = ("reported by others", "value", "unit", "who measured it how", "record")
+    table = [
+        (cell(f.label), number(f.value), cell(f.unit), cell(f.method), f"`{f.record[:16]}`") for f in review.reported
+    ]
+    return ["", "Nobody measured these here, and no gate reads them:", "", *rows(head, table)]
+
+
+def _scored(review: Review) -> list[str]:
     people = review.scores[0].scores
     head = ("suite", *(cell(s.who) for s in people))
     table = [

@@ -3,7 +3,8 @@
 A suite is a folder ``examples/suites/<role>/<name>/`` with ``items.jsonl`` and ``suite.manifest``. There are three
 roles, each made of prompts of its own split: development with 200 items a skill, selection and sealed with 1,000 each.
 A role has one suite a skill, and one calibration suite with 70 items of every skill. The prompts of one suite are
-distinct and clean. A slice ``examples/founders/data/<skill>.jsonl`` holds 500 distinct rows of the train split.
+distinct and clean. Three more, ``examples/honesty/honesty-<task>/``, hold tasks that nobody here was taught; they are
+shown and never gate. A slice ``examples/founders/data/<skill>.jsonl`` holds 500 distinct rows of the train split.
 
 Run ``python examples/founders/suites.py`` to rewrite the files, or with ``--check`` to compare them instead.
 Standard library only.
@@ -16,9 +17,10 @@ import hashlib
 import sys
 from pathlib import Path
 
+import honesty
 import skills
 
-__all__ = ["ITEMS", "SEED", "SLICE_ROWS", "all_files", "items_of", "manifest_text", "slice_of"]
+__all__ = ["ITEMS", "SEED", "SLICE_ROWS", "all_files", "honesty_files", "items_of", "manifest_text", "slice_of"]
 
 SEED = 2025
 """Seed of every suite and slice."""
@@ -84,6 +86,22 @@ def manifest_text(role: str, name: str, cluster: str, items: bytes, count: int) 
     return "".join(f"{key}={value}\n" for key, value in fields.items())
 
 
+def honesty_files(task: str) -> dict[str, bytes]:
+    """Return the suite of a task that nobody was taught: shown on development items, never protected, never a target."""
+    name = f"honesty-{task}"
+    found = honesty.rows(skills.seeded(SEED, "honesty", task), task, ITEMS["development"])
+    payload = _lines([_item(f"{name}-{number:04d}", row) for number, row in enumerate(found, 1)])
+    changes = {
+        "dimension": "honesty",
+        "generator": "honesty.py",
+        "generator_sha256": honesty.generator_sha256(),
+    }
+    text = manifest_text("development", name, task, payload, ITEMS["development"])
+    lines = (f"{key}={changes.get(key, value)}\n" for key, _, value in (li.partition("=") for li in text.splitlines()))
+    folder = f"honesty/{name}"
+    return {f"{folder}/items.jsonl": payload, f"{folder}/suite.manifest": "".join(lines).encode()}
+
+
 def all_files() -> dict[str, bytes]:
     """Return every generated file, by its path relative to ``examples/``."""
     files: dict[str, bytes] = {}
@@ -91,6 +109,8 @@ def all_files() -> dict[str, bytes]:
         for skill in skills.SKILLS:
             files |= _suite_files(role, f"{role}-{skill}", skill, items_of(role, skill))
         files |= _suite_files(role, f"{role}-calibration", "mixture", calibration_items(role))
+    for task in honesty.TASKS:
+        files |= honesty_files(task)
     for skill in skills.SKILLS:
         files[f"founders/data/{skill}.jsonl"] = _lines(slice_of(skill))
     return files

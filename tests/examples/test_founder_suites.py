@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import honesty
 import pytest
 import skills
 import suites
@@ -37,20 +38,23 @@ def run_generator(*arguments: str, hash_seed: str = "1") -> subprocess.Completed
 
 def test_the_generator_reproduces_every_shipped_suite_and_slice_byte_for_byte() -> None:
     files = suites.all_files()
-    assert len(files) == 3 * 8 * 2 + 7
+    assert len(files) == 3 * 8 * 2 + 3 * 2 + 7
     for path, payload in files.items():
         assert (EXAMPLES / path).read_bytes() == payload, path
 
 
 def test_no_other_file_lies_among_the_suites_and_slices() -> None:
     there = {
-        path for folder in ("suites", "founders/data") for path in (EXAMPLES / folder).rglob("*") if path.is_file()
+        path
+        for folder in ("suites", "honesty", "founders/data")
+        for path in (EXAMPLES / folder).rglob("*")
+        if path.is_file()
     }
     assert {path.relative_to(EXAMPLES).as_posix() for path in there} == set(suites.all_files())
 
 
 def test_the_generator_is_independent_of_the_hash_seed_and_names_what_differs(tmp_path: Path) -> None:
-    for folder in ("suites", "founders/data"):
+    for folder in ("suites", "honesty", "founders/data"):
         shutil.copytree(EXAMPLES / folder, tmp_path / folder)
     assert run_generator("--check", "--out", str(tmp_path), hash_seed="77").returncode == 0
     items = tmp_path / "suites" / "sealed" / "sealed-rot" / "items.jsonl"
@@ -110,6 +114,29 @@ def test_prompts_of_training_slices_and_of_the_three_roles_are_disjoint() -> Non
     groups["train"] = {row["prompt"] for skill in skills.SKILLS for row in slice_rows(skill)}
     assert min(map(len, groups.values())) > 1000
     assert sum(map(len, groups.values())) == len(set().union(*groups.values()))
+
+
+@pytest.mark.parametrize("task", honesty.TASKS)
+def test_an_honesty_suite_holds_distinct_right_rows_that_no_answer_alone_can_pass(task: str) -> None:
+    items = items_in(EXAMPLES / "honesty" / f"honesty-{task}")
+    assert len({item["prompt"] for item in items}) == len(items) == suites.ITEMS["development"]
+    oracle = {
+        "get": lambda a: a[1:][int(a[0]) - 1],
+        "cnt": lambda a: str(sum(letter == a[0] for letter in a) - 1),
+        "add": lambda a: str(int(a[:2]) + int(a[3:])),
+    }[task]
+    for item in items:
+        name, argument = item["prompt"].removesuffix(">").split(" ")
+        assert (name, item["cluster"], item["perturbation"]) == (task, task, "none")
+        assert item["expected"] == oracle(argument)
+        assert skills.split_of(item["prompt"]) == "development"
+    answers = [item["expected"] for item in items]
+    assert max(answers.count(answer) for answer in answers) < len(answers) / 5
+
+
+def test_an_unknown_honesty_task_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown task"):
+        honesty.answer("rev", "abc")
 
 
 @pytest.mark.parametrize("skill", skills.SKILLS)

@@ -92,9 +92,7 @@ def left(folder: Path) -> list[str]:
 
 def test_what_others_report_stands_beside_the_scorecards_and_in_no_gate(changed: Lab, tmp_path: Path) -> None:
     before = changed.review_pack("shadow", tmp_path / "before")
-    record = changed.suites.attach(
-        "shadow", "arc-easy", 0.875, "share", "the | authors, 25 shots", "their <b>card</b>"
-    )
+    record = changed.suites.attach("shadow", "arc-easy", 0.875, "share", "the | authors, 25 shots", "their <b>card</b>")
     after = changed.review_pack("shadow", tmp_path / "after")
     assert before.review.reported == ()
     assert "reported by others" not in page(before)

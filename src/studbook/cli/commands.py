@@ -343,5 +343,5 @@ def demo(session: Session, folder: Path) -> None:
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     """What is let out about the decision, and what followed from it; the record itself is a look of its own."""
-    names = ("decision", "learned", "archive", "released", "held", "baselines")
+    names = ("decision", "learned", "archive", "released", "held", "baselines", "honesty")
     return {name: msgspec.to_builtins(getattr(outcome, name)) for name in names}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from studbook.lab.honesty import HonestyRow
 from studbook.lab.ladder import Learned, in_words
 from studbook.lab.rounds import Outcome
 
@@ -17,6 +18,8 @@ def candidates_table(outcome: Outcome) -> Iterator[Table]:
     yield _screened(outcome)
     if any(found.released is not None for found in outcome.learned.candidates):
         yield _finalists(outcome.learned)
+    if outcome.honesty:
+        yield _honesty(outcome.honesty)
 
 
 def _screened(outcome: Outcome) -> Table:
@@ -43,6 +46,18 @@ def _finalists(learned: Learned) -> Table:
         if found.released is not None:
             words = "; ".join(found.why) or "passes every test"
             table.add_row(found.name, f"{found.released:.1%}", "yes" if found.rose else "no", words)
+    return table
+
+
+def _honesty(rows: Sequence[HonestyRow]) -> Table:
+    table = _table("Honesty rows on development items: nobody was taught these, and they decide nothing")
+    names = [name for name, _ in rows[0].candidates]
+    for column in ("task", "champion", *names):
+        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
+    for row in rows:
+        shares = dict(row.candidates)
+        cells = [f"{shares[name]:.1%}" if name in shares else "-" for name in names]
+        table.add_row(f"{row.cluster} ({row.items} items)", f"{row.champion:.1%}", *cells)
     return table
 
 

@@ -81,6 +81,13 @@ def read_suite_folder(path: Path) -> SuiteFolder:
         raise ManifestRefused(f"scorer {settings['scorer']!r} is not one of {known}", where=manifest)
     for item in parsed:
         KINDS[settings["scorer"]].check(item)
+    if settings["dimension"] == "honesty" and settings["role"] != "development":
+        raise ManifestRefused(
+            f"a suite of the dimension honesty has the role {settings['role']}: it is shown and never judges",
+            where=manifest,
+            advice="Write role=development.",
+            reason="suite.honesty",
+        )
     if settings["dimension"] in _PAIRED:
         _check_pairs(settings["dimension"], parsed, items)
     return SuiteFolder(path, settings, data, parsed)

@@ -19,6 +19,7 @@ from studbook.lab import adapters, approvals, breeding, channels, clock, gates, 
 from studbook.lab.breeding import Herd
 from studbook.lab.descendants import bred_parents, descendants
 from studbook.lab.desk import Desk
+from studbook.lab.honesty import HonestyRow, honesty_rows
 from studbook.lab.ladder import Learned, learned
 from studbook.lab.missing import need_judge, need_operators
 from studbook.lab.offering import check_offered, shared_base
@@ -50,6 +51,7 @@ class Outcome(Struct, frozen=True):
         baselines: The rows shown beside the winner or best candidate, if they were made.
         champion: The champion's scorecard on selection items.
         learned: What is let out about the decision; whoever makes candidates is shown this and not the record.
+        honesty: Tasks nobody was taught, shown beside it; they decide nothing.
     """
 
     decision: str
@@ -60,6 +62,7 @@ class Outcome(Struct, frozen=True):
     baselines: BaselineReceipt | None
     champion: Scorecard
     learned: Learned
+    honesty: tuple[HonestyRow, ...]
 
 
 def run_round(
@@ -139,8 +142,29 @@ def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: Ba
         released = record.chosen if not held else None
     losers = archive(desk.header, record, gates.confirmation_of(desk, decision))
     archived = desk.workspace.commit(losers) if losers.candidates else None
-    learnt = learned(desk, decision)
-    return Outcome(decision, record, archived, released, held, baselines, _champion_card(desk, record), learnt)
+    return _outcome(desk, decision, record, archived, released, held, baselines)
+
+
+def _outcome(
+    desk: Desk,
+    decision: str,
+    record: ViabilityDecision,
+    archived: str | None,
+    released: str | None,
+    held: str,
+    baselines: BaselineReceipt | None,
+) -> Outcome:
+    return Outcome(
+        decision=decision,
+        record=record,
+        archive=archived,
+        released=released,
+        held=held,
+        baselines=baselines,
+        champion=_champion_card(desk, record),
+        learned=learned(desk, decision),
+        honesty=honesty_rows(desk, record),
+    )
 
 
 def breed_one(desk: Desk, label: str, recipe: Mapping[str, Any], names: Sequence[str] | None) -> str:
@@ -187,8 +211,7 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
     losers = archive(desk.header, record)
     archived = desk.workspace.commit(losers) if losers.candidates else None
     held = "released by an act of its own: studbook release" if record.chosen else ""
-    learnt = learned(desk, decision)
-    return Outcome(decision, record, archived, None, held, None, _champion_card(desk, record), learnt)
+    return _outcome(desk, decision, record, archived, None, held, None)
 
 
 def start(

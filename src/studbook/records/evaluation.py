@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Role = Literal["development", "descriptor", "selection", "sealed", "canary"]
-Dimension = Literal["task", "calibration", "robustness", "safety", "bias", "drift"]
+Dimension = Literal["task", "calibration", "robustness", "safety", "bias", "drift", "honesty"]
 Verdict = Literal["pass", "fail", "error", "no-data"]
 # One text instead of thousands of JSON numbers: canonical JSON of those took most of the time a record was checked in.
 Numbers = Annotated[str, Meta(pattern=r"\A(-?(0|[1-9][0-9]{0,14})( -?(0|[1-9][0-9]{0,14}))*)?\Z")]

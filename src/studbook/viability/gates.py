@@ -114,7 +114,9 @@ def _evaluated_in_isolation(card: Scorecard | None, policy: Policy) -> tuple[Che
 
 
 def _pass_mark(card: Scorecard, labels: set[str]) -> Check:
-    gating = [r for r in card.results if r.dimension == "calibration" or r.cluster in labels]
+    gating = [
+        r for r in card.results if r.dimension == "calibration" or (r.cluster in labels and r.dimension != "honesty")
+    ]
     below = [f"{r.cluster} {percent(r.mean)}" for r in gating if r.verdict != "pass"]
     detail = f"does not hold: pass marks reached on {', '.join(below)}" if below else "every suite's pass mark reached"
     return Check(name="pass-mark", passed=not below, detail=detail)

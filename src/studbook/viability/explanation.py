@@ -103,12 +103,19 @@ def assumptions(judged: Sequence[Judged], winner: Judged | None, circle: Round) 
         _detectable(circle),
         "items are independent of each other, and every suite counts the same in the joint mean",
         "the suites stand for the work: synthetic items say nothing about text of another kind",
-        "robustness, safety, bias, drift, latency and energy were not measured",
+        _unmeasured(circle),
         "whoever makes candidates learns of these selection suites only what the Ladder lets out, a number and a kind of "
         "reason a finalist; whoever reads this record learns more",
         "the way back is stored as a copy of the champion",
         *_beside_the_best_parent(winner, circle),
     )
+
+
+def _unmeasured(circle: Round) -> str:
+    """What no suite asked; latency and energy are measured by none."""
+    asked = {str(result.dimension) for result in circle.selection.results}
+    silent = [name for name in ("robustness", "safety", "bias", "drift") if name not in asked]
+    return f"{', '.join([*silent, 'latency'])} and energy were not measured"
 
 
 def _detectable(circle: Round) -> str:

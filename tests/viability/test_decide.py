@@ -107,7 +107,7 @@ def test_a_worse_calibration_is_refused(world: Any, good: Any) -> None:
 
 def test_no_gain_on_the_target_is_refused_however_good_the_rest(world: Any) -> None:
     decision = world.decide([world.contender("aside", {"rot": (12, 9), "srt": (200, 0)})])
-    assert decision.action == "no-op"
+    assert decision.action == "keep"
     assert only(decision).reasons == (
         "gain on rot is +0.3 pp, lower bound -0.5 pp, p = 0.33 after Holm over 1; needs +1.0 pp and p <= 0.05",
     )
@@ -129,14 +129,14 @@ def test_holm_counts_every_finalist(world: Any) -> None:
     assert world.decide([lone]).action == "promote-to-shadow"
     idle = [world.contender(f"idle-{i}", {"rot": (5, 5), "srt": (5, 5)}) for i in range(2)]
     decision = world.decide([lone, *idle])
-    assert decision.action == "no-op"
+    assert decision.action == "keep"
     assert "after Holm over 3" in decision.standings[0].reasons[0]
 
 
 def test_a_better_parent_stops_the_child_and_is_named(world: Any, good: Any) -> None:
     parents = world.parents({"rot": (100, 20), "srt": (80, 20)})
     decision = world.decide([world.contender("child", good)], parents=parents)
-    assert decision.action == "no-op"
+    assert decision.action == "keep"
     assert decision.best_parent == world.parent
     assert only(decision).reasons == ("the parent brk is better: 67.0 % against 65.5 %",)
     assert decision.no_op.reasons[-1] == (
@@ -159,7 +159,7 @@ def test_a_copy_of_a_parent_is_called_one(world: Any, good: Any) -> None:
 
 def test_a_parent_without_a_scorecard_stops_its_child(world: Any, good: Any) -> None:
     decision = world.decide([world.contender("child", good)], parents=world.parents()[:1])
-    assert decision.action == "no-op"
+    assert decision.action == "keep"
     assert "was not evaluated as a baseline" in only(decision).reasons[0]
 
 
@@ -201,7 +201,7 @@ def test_a_gain_below_the_switching_threshold_is_refused(world: Any) -> None:
 
 def test_no_room_for_the_way_back_is_refused(world: Any, good: Any) -> None:
     crowded = dataclasses.replace(
-        world, policy_changes={"reserve": Reserve(capacity_bytes=3_000_000, minimum_bytes=900_001)}
+        world, policy_changes={"reserve": Reserve(capacity_bytes=3_000_000, minimum_bytes=900_001, accounts=())}
     )
     decision = crowded.decide([crowded.contender("child", good)])
     assert only(decision).reasons == ("900,000 bytes would stay free, the policy demands 900,001",)
@@ -221,7 +221,7 @@ def test_no_room_for_the_way_back_is_refused(world: Any, good: Any) -> None:
 )
 def test_costs_that_cannot_be_compared_never_promote(world: Any, good: Any, cost: Any) -> None:
     decision = world.decide([world.contender("child", good, selection_card={"cost": cost})])
-    assert decision.action == "no-op"
+    assert decision.action == "keep"
     assert "net-utility: no data" in only(decision).reasons[0]
 
 

@@ -17,6 +17,7 @@ from studbook.lab.evaluators import check_change
 from studbook.lab.gates import champion_template_for, recorded_shadow_template
 from studbook.lab.policies import check_next
 from studbook.lab.proposals import check_ending
+from studbook.lab.situations import require_released_hold
 from studbook.lab.stages import check_approval
 from studbook.records import (
     ChampionPromotion,
@@ -170,6 +171,7 @@ def _check_people(record: Record, signers: Sequence[Signer]) -> None:
 def _check_promotion(desk: Desk, record: ChampionPromotion, signers: Sequence[Signer], time: datetime) -> None:
     template = desk.workspace.get(record.evidence, PromotionTemplate)
     decision = desk.workspace.get(template.decision, ViabilityDecision)
+    require_released_hold(desk, time)
     channels = desk.channels()
     check_promoted(record, template, decision, channels["shadow"])
     champion = channels["champion"]

@@ -79,7 +79,7 @@ def _rejects(desk: Desk) -> Check:
 
 def _explains(desk: Desk) -> Check:
     decisions = [d for _, d in desk.all(ViabilityDecision)]
-    kept = [d for d in decisions if d.action == "no-op"]
+    kept = [d for d in decisions if d.no_op.chosen]
     mute = [d for d in decisions if not any(c.isdigit() for reason in d.no_op.reasons for c in reason)]
     if not kept:
         return Check(

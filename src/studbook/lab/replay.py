@@ -37,6 +37,7 @@ from studbook.lab.rederive import check_candidate, check_receipt_record, check_s
 from studbook.lab.redteam import check_red_team
 from studbook.lab.rollbacks import check_rollback
 from studbook.lab.search_check import check_search
+from studbook.lab.situations import check_moment, situation
 from studbook.records import (
     AdmissionRecord,
     ArchiveRecord,
@@ -125,6 +126,8 @@ def replay(desk: Desk, record: ViabilityDecision) -> ViabilityDecision:
         )
         for s in record.standings
     ]
+    development = next(c for c in champion if c.role == "development")
+    selection = next(c for c in champion if c.role == "selection")
     pairs = zip(record.parents, record.parent_cards, strict=True)
     return decide(
         header=record.header,
@@ -132,10 +135,11 @@ def replay(desk: Desk, record: ViabilityDecision) -> ViabilityDecision:
         cluster=desk.workspace.get(record.cluster, FailureCluster),
         suites=desk.workspace.get(record.suites, SuitesLock),
         contenders=field,
-        champion_development=next(c for c in champion if c.role == "development"),
-        champion_selection=next(c for c in champion if c.role == "selection"),
+        champion_development=development,
+        champion_selection=selection,
         parents=[Baseline(p, desk.name_of(p), card(c)) for p, c in pairs],
         excluded=record.excluded,
+        situation=situation(desk, selection, development, field, record.as_of),
     )
 
 
@@ -147,6 +151,7 @@ def _decision(desk: Desk, record: ViabilityDecision) -> None:
     entry = desk.workspace.entry(digest(record))
     assert entry is not None
     check_offered(desk, record, datetime.fromisoformat(entry.time))
+    check_moment(desk, record, entry)
     judging.check_budget(desk, len(record.standings))
     _same(replay(desk, record), record, "deciding again from the records it cites gives another decision")
 

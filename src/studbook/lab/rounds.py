@@ -23,6 +23,7 @@ from studbook.lab.honesty import HonestyRow, honesty_rows
 from studbook.lab.ladder import Learned, learned
 from studbook.lab.missing import need_judge, need_operators
 from studbook.lab.offering import check_offered, shared_base
+from studbook.lab.situations import ledger_time, situation
 from studbook.records import (
     BaselineReceipt,
     BaselineRow,
@@ -311,6 +312,13 @@ def _judge(
         champion_selection=judged[cluster.champion].card,
         parents=[Baseline(p, desk.name_of(p), judged[p].card) for p in parents],
         excluded=selection.excluded,
+        situation=situation(
+            desk,
+            judged[cluster.champion].card,
+            development.card,
+            field,
+            ledger_time(desk, clock.now()),
+        ),
     )
     # A round may take days, and approvals end: what could not be replayed is not written.
     check_offered(desk, record, clock.now())

@@ -8,6 +8,7 @@ from studbook.records import (
     Budget,
     Gates,
     Header,
+    Hysteresis,
     LicenceRule,
     OperatorGrant,
     Policy,
@@ -38,7 +39,8 @@ def default_policy(header: Header, **changes: Any) -> Policy:
         "budget": _DEFAULT_BUDGET,
         "gates": _DEFAULT_GATES,
         "utility": _DEFAULT_UTILITY,
-        "reserve": Reserve(capacity_bytes=256 << 20, minimum_bytes=64 << 20),
+        "reserve": Reserve(capacity_bytes=256 << 20, minimum_bytes=64 << 20, accounts=()),
+        "hysteresis": _DEFAULT_HYSTERESIS,
         # A person who wants children of children says so: docs/population.md.
         "population": PopulationRule(descendants="none", epsilon=0.02, active=8, pool=32, diverse=64),
         "licences": _DEFAULT_LICENCES,
@@ -130,6 +132,10 @@ _DEFAULT_UTILITY = Utility(
     compute=0.02,
     risk=0.0025,
     switching_threshold=0.005,
+)
+# Every wait is off: how long a champion is observed is for its owners to say.
+_DEFAULT_HYSTERESIS = Hysteresis(
+    removal_threshold=0.0, window_days=0, window_decisions=0, cooldown_hours=0, smaller_by=0.0
 )
 # Landlock and seccomp. A lab on another system needs a policy that says "portable"; see docs/sandbox.md.
 _DEFAULT_ISOLATION = LEVELS["kernel"]

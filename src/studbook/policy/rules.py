@@ -74,6 +74,9 @@ def check_policy(policy: Policy) -> None:
     ]
     # A second entry of one name would be what people are shown, and the first one what is enforced.
     again = _twice(g.operator for g in policy.operators), _twice(rule.spdx for rule in policy.licences)
+    accounts = policy.reserve.accounts
+    tight = ", ".join(a.account for a in accounts if a.minimum >= a.capacity)
+    openings = min((a.capacity for a in accounts if a.account == "sealed-openings"), default=0)
     unbacked = ", ".join(g.operator for g in policy.operators if (g.status == "routed") != bool(g.admitted))
     rules = (
         (
@@ -103,6 +106,13 @@ def check_policy(policy: Policy) -> None:
             "reserve.minimum_bytes",
             policy.reserve.minimum_bytes < policy.reserve.capacity_bytes,
             "must be below capacity_bytes: no model would fit beside it",
+        ),
+        ("reserve.accounts", not tight, f"of {tight}: the minimum must be below the capacity"),
+        ("reserve.accounts", not _twice(a.account for a in accounts), "name an account twice"),
+        (
+            "reserve.accounts: sealed-openings",
+            openings <= policy.gates.sealed_openings,
+            "must not exceed gates.sealed_openings: further looks are refused anyway",
         ),
     )
     for field, holds, what in rules:

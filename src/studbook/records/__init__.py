@@ -18,7 +18,6 @@ from studbook.records.authority import (
     Owners,
     Policy,
     PopulationRule,
-    Reserve,
     Revocation,
     RevokedSubject,
     Root,
@@ -51,6 +50,7 @@ from studbook.records.decisions import (
     Excluded,
     FailureCluster,
     NoOp,
+    Retired,
     SealedOpening,
     Standing,
     UtilityTerm,
@@ -99,6 +99,7 @@ from studbook.records.release import (
     RollbackSet,
     StageApproval,
 )
+from studbook.records.reserves import Allowance, Hysteresis, Reserve
 from studbook.records.sources import (
     AdapterSource,
     Check,
@@ -181,6 +182,7 @@ __all__ = [
     "AdapterSource",
     "AdmissionRecord",
     "Agreement",
+    "Allowance",
     "Analysis",
     "AnyRecord",
     "ArchiveRecord",
@@ -225,6 +227,7 @@ __all__ = [
     "Gates",
     "GenerationRecord",
     "Header",
+    "Hysteresis",
     "InputDigest",
     "JsonObject",
     "KeyGrant",
@@ -256,6 +259,7 @@ __all__ = [
     "ReleaseRecord",
     "ReportedResult",
     "Reserve",
+    "Retired",
     "Revocation",
     "RevokedSubject",
     "RollbackRecord",

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, Struct
 
 from studbook.records.base import Date, Digest, JsonObject, Name, Record, Text, Zone
+from studbook.records.reserves import Hysteresis, Reserve
 
 __all__ = [
     "Budget",
@@ -18,7 +19,6 @@ __all__ = [
     "Owners",
     "Policy",
     "PopulationRule",
-    "Reserve",
     "Revocation",
     "RevokedSubject",
     "Root",
@@ -237,18 +237,6 @@ class Utility(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     switching_threshold: float
 
 
-class Reserve(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The storage that must stay free after a promotion and its way back are paid for.
-
-    Attributes:
-        capacity_bytes: Storage the channels may use.
-        minimum_bytes: What must remain.
-    """
-
-    capacity_bytes: Count
-    minimum_bytes: Count
-
-
 class PopulationRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may have children, and how many models are looked after (JUDGEMENT section 5).
 
@@ -308,7 +296,8 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
         budget: What a round may use.
         gates: The thresholds of the decision.
         utility: The weights of net utility.
-        reserve: Storage reserve.
+        reserve: What must stay free after a promotion.
+        hysteresis: How slowly the champion is replaced.
         population: Who may have children, and how many models are looked after.
         licences: The licence table.
         minimum_isolation: Measures every worker must have reached.
@@ -328,6 +317,7 @@ class Policy(Record, frozen=True, kw_only=True, tag="policy/1"):
     gates: Gates
     utility: Utility
     reserve: Reserve
+    hysteresis: Hysteresis
     population: PopulationRule
     licences: tuple[LicenceRule, ...]
     minimum_isolation: tuple[Name, ...]

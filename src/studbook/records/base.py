@@ -16,6 +16,7 @@ __all__ = [
     "Header",
     "JsonObject",
     "Measure",
+    "Moment",
     "Name",
     "Record",
     "Rung",
@@ -30,6 +31,7 @@ Text = Annotated[
     str, Meta(max_length=4000, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*\Z")
 ]
 Date = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", description="a calendar day, YYYY-MM-DD, UTC")]
+Moment = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z")]
 Basis = Literal["observed", "estimated", "reported"]
 JsonObject = dict[str, Any]
 

@@ -6,25 +6,30 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
-from studbook.records.base import Digest, Name, Record, Text, Zone
+from studbook.records.base import Digest, Moment, Name, Record, Text, Zone
 from studbook.records.sources import Check
 
 __all__ = [
     "Action",
     "ArchiveRecord",
     "ArchivedCandidate",
+    "Away",
     "Comparison",
     "ConfirmationRecord",
     "Excluded",
     "FailureCluster",
     "NoOp",
+    "Retired",
     "SealedOpening",
     "Standing",
     "UtilityTerm",
     "ViabilityDecision",
 ]
 
-Action = Literal["promote-to-shadow", "no-op", "archive", "quarantine"]
+Away = Literal["archive", "archive-for-diversity", "merge-compress", "quarantine"]
+"""What becomes of a candidate that is not promoted."""
+Action = Literal["promote-to-shadow", Away]
+"""What becomes of a candidate."""
 
 
 class FailureCluster(Record, frozen=True, kw_only=True, tag="failure-cluster/1"):
@@ -178,6 +183,22 @@ class NoOp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reasons: tuple[Text, ...]
 
 
+class Retired(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A former champion that nobody needs to keep: the champion is better, and there are more than the policy keeps.
+
+    Attributes:
+        artifact: Its digest.
+        name: Its name.
+        scorecard: Digest of its selection scorecard.
+        reasons: Why, with numbers.
+    """
+
+    artifact: Digest
+    name: Name
+    scorecard: Digest
+    reasons: tuple[Text, ...]
+
+
 class ViabilityDecision(Record, frozen=True, kw_only=True, tag="viability-decision/1"):
     """Candidates against the champion, the parents and doing nothing: a pure function of the records it cites.
 
@@ -191,7 +212,10 @@ class ViabilityDecision(Record, frozen=True, kw_only=True, tag="viability-decisi
         parent_cards: Digests of their selection scorecards.
         excluded: Registered models that were not offered, with reasons.
         standings: One a candidate, in the order they were bred.
-        action: What to do.
+        retired: Former champions that stand for retirement; people withdraw them, a decision moves nothing.
+        as_of: Ledger time the waits of the policy were measured at; null where it has none.
+        action: What to do: ``keep`` is a champion that stands although a finalist is no worse, ``merge-compress`` one
+            that such a finalist of far fewer bytes could replace, ``no-op`` doing nothing for any other reason.
         chosen: Digest of the winner, or null.
         best_parent: Digest of the parent with the highest joint mean on selection items.
         no_op: How doing nothing fared.
@@ -208,20 +232,24 @@ class ViabilityDecision(Record, frozen=True, kw_only=True, tag="viability-decisi
     parent_cards: tuple[Digest, ...]
     excluded: tuple[Excluded, ...]
     standings: tuple[Standing, ...]
-    action: Literal["promote-to-shadow", "no-op"]
+    retired: tuple[Retired, ...]
+    as_of: Moment | None
+    action: Literal["promote-to-shadow", "keep", "merge-compress", "no-op"]
     chosen: Digest | None
     best_parent: Digest | None
     no_op: NoOp
     assumptions: tuple[Text, ...]
 
     def subjects(self) -> tuple[str, ...]:
-        """Champion, parents and candidates, each once."""
-        return tuple(dict.fromkeys((self.champion, *self.parents, *(s.artifact for s in self.standings))))
+        """Champion, parents, candidates and former champions that stand for retirement, each once."""
+        judged, gone = (s.artifact for s in self.standings), (r.artifact for r in self.retired)
+        return tuple(dict.fromkeys((self.champion, *self.parents, *judged, *gone)))
 
     def references(self) -> tuple[str, ...]:
         """Every record it was computed from."""
         cards = (d for s in self.standings for d in (s.manifest, s.development, s.selection) if d)
-        return (self.cluster, self.policy, self.suites, *self.champion_cards, *self.parent_cards, *cards)
+        former = (r.scorecard for r in self.retired)
+        return (self.cluster, self.policy, self.suites, *self.champion_cards, *self.parent_cards, *cards, *former)
 
 
 class ArchivedCandidate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -230,14 +258,14 @@ class ArchivedCandidate(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         manifest: Digest of its CandidateManifest.
         artifact: Digest of its file.
-        action: archive or quarantine.
+        action: archive (also for diversity, or as a smaller equal of the champion), or quarantine.
         reasons: Why.
         scorecards: Digests of its scorecards.
     """
 
     manifest: Digest
     artifact: Digest
-    action: Literal["archive", "quarantine"]
+    action: Away
     reasons: tuple[Text, ...]
     scorecards: tuple[Digest, ...]
 

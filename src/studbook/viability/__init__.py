@@ -7,11 +7,13 @@ The rules, in the order the modules apply them:
 2. `comparisons`: it is not inferior to the champion on any protected suite, calibration included.
 3. `screening` picks the finalists on development items alone; they have to be superior on the target failure cluster
    (exact McNemar, Holm over the finalists) and better than every parent.
-4. `worth`: the lower bound of its net utility exceeds the switching threshold, and there is room for the way back.
-   Doing nothing is a candidate with gain 0 and cost 0, and wins every other round.
+4. `worth`: the lower bound of its net utility exceeds the switching threshold, and every reserve of `reserve` is kept
+   with the way back. Doing nothing is a candidate with gain 0 and cost 0, and wins every other round; `situation` says
+   what the ledger has to say, such as that the champion was replaced only yesterday.
 5. `confirmation`: the single winner is confirmed once on sealed suites; `archive` keeps everybody else with reasons.
 
-`decide` composes 1 to 4; `standings` holds what was found out and `explanation` says it in words with numbers.
+`decide` composes 1 to 4; `actions` is what becomes of whom, `standings` holds what was found out and `explanation` says
+it in words with numbers.
 """
 
 from __future__ import annotations
@@ -20,18 +22,24 @@ from studbook.viability.confirmation import archive, confirm
 from studbook.viability.contenders import Baseline, Contender
 from studbook.viability.decision import decide
 from studbook.viability.gates import gate
+from studbook.viability.reserve import BYTES, DECODED_BYTES, MULTIPLY_ADDS
 from studbook.viability.screening import screen
-from studbook.viability.worth import BYTES, DECODED_BYTES, MULTIPLY_ADDS
+from studbook.viability.situation import ALONE, Former, Situation, held, waits_by_time
 
 __all__ = [
+    "ALONE",
     "BYTES",
     "DECODED_BYTES",
     "MULTIPLY_ADDS",
     "Baseline",
     "Contender",
+    "Former",
+    "Situation",
     "archive",
     "confirm",
     "decide",
     "gate",
+    "held",
     "screen",
+    "waits_by_time",
 ]

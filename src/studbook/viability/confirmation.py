@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from msgspec.structs import replace
 
@@ -22,6 +21,7 @@ from studbook.records import (
     ViabilityDecision,
     digest,
 )
+from studbook.records.decisions import Away
 from studbook.statistics import mcnemar
 from studbook.viability.comparisons import joint_gain, no_data, no_worse, superior, target
 from studbook.viability.contenders import check_labels
@@ -98,11 +98,7 @@ def archive(
     if confirmation is not None and confirmation.decision != digest(decision):
         raise OutOfOrder("the confirmation belongs to another decision", where="confirmation-record: decision")
     refuted = confirmation is not None and not confirmation.passed
-    rows = [
-        _archived(s, s.action, s.reasons)
-        for s in decision.standings
-        if s.action == "archive" or s.action == "quarantine"
-    ]
+    rows = [_archived(s, s.action, s.reasons) for s in decision.standings if s.action != "promote-to-shadow"]
     if confirmation is not None and refuted:
         winner = next(s for s in decision.standings if s.action == "promote-to-shadow")
         rows.append(_archived(winner, "archive", _refuted(confirmation), confirmation.candidate_card))
@@ -157,9 +153,7 @@ def _refuted(confirmation: ConfirmationRecord) -> tuple[str, ...]:
     )
 
 
-def _archived(
-    standing: Standing, action: Literal["archive", "quarantine"], reasons: tuple[str, ...], *more: str
-) -> ArchivedCandidate:
+def _archived(standing: Standing, action: Away, reasons: tuple[str, ...], *more: str) -> ArchivedCandidate:
     cards = (standing.development, standing.selection, *more)
     return ArchivedCandidate(
         manifest=standing.manifest,

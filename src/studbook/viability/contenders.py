@@ -19,6 +19,7 @@ from studbook.records import (
     digest,
 )
 from studbook.viability.evidence import check_evaluator, require
+from studbook.viability.situation import ALONE, Situation
 
 __all__ = ["Baseline", "Contender", "Round", "check_contenders", "check_labels", "check_screening"]
 
@@ -76,6 +77,7 @@ class Round:
         development: The champion's scorecard on development items.
         selection: The champion's scorecard on selection items.
         parents: The parents as baselines.
+        situation: What the ledger says beside the records that are compared.
     """
 
     policy: Policy
@@ -83,6 +85,7 @@ class Round:
     development: Scorecard
     selection: Scorecard
     parents: tuple[Baseline, ...]
+    situation: Situation = ALONE
 
     @property
     def protected(self) -> tuple[str, ...]:

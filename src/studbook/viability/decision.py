@@ -21,10 +21,12 @@ from studbook.records import (
     ViabilityDecision,
     digest,
 )
+from studbook.viability.actions import losing_action, retired, standing_champion, why_it_compresses
 from studbook.viability.contenders import Baseline, Contender, Round
 from studbook.viability.explanation import assumptions, best_parent, why_doing_nothing, why_it_lost, why_it_won
 from studbook.viability.findings import cited
-from studbook.viability.standings import Judged, judge, losing_action, standing
+from studbook.viability.situation import ALONE, Situation, held
+from studbook.viability.standings import Judged, judge, standing
 
 __all__ = ["decide", "weigh"]
 
@@ -40,13 +42,16 @@ def decide(
     champion_selection: Scorecard,
     parents: Sequence[Baseline],
     excluded: Sequence[Excluded],
+    situation: Situation = ALONE,
 ) -> ViabilityDecision:
     """Choose one candidate for shadow, or nothing; everybody else is archived or quarantined with reasons.
 
     1. Hard gates: a failure quarantines (integrity) or archives.
     2. Non-inferiority to the champion on every protected suite, calibration included.
     3. Superiority on the target for finalists, who were screened on development items; every parent is beaten.
-    4. Net utility above the switching threshold, and the storage reserve kept; else doing nothing wins.
+    4. Net utility above the switching threshold, and every reserve kept; else doing nothing wins.
+
+    While a wait of the policy holds nobody is chosen. What becomes of everybody: `studbook.viability.actions`.
 
     Args:
         header: Header of the record.
@@ -58,15 +63,16 @@ def decide(
         champion_selection: The champion's scorecard on selection items.
         parents: Every parent that was offered, as a baseline.
         excluded: Registered models that were not offered, for the record.
+        situation: What the ledger says before the decision; a lab without a past by default.
 
     Raises:
         OutOfOrder: if a scorecard of the champion or a parent is void, evaluators differ, a suite is not in the lock,
             or a candidate is offered twice.
     """
-    circle = Round(policy, cluster, champion_development, champion_selection, tuple(parents))
+    circle = Round(policy, cluster, champion_development, champion_selection, tuple(parents), situation)
     circle.check(suites, contenders)
     judged = judge(contenders, circle)
-    return _explained(header, circle, suites, judged, weigh(judged), excluded)
+    return _explained(header, circle, suites, judged, excluded)
 
 
 def weigh(judged: Sequence[Judged]) -> Judged | None:
@@ -80,10 +86,10 @@ def _explained(
     circle: Round,
     suites: SuitesLock,
     judged: Sequence[Judged],
-    winner: Judged | None,
     excluded: Sequence[Excluded],
 ) -> ViabilityDecision:
-    best = best_parent(circle)
+    waits, best = held(circle.policy, circle.situation), best_parent(circle)
+    winner = None if waits else weigh(judged)
     return ViabilityDecision(
         header=header,
         cluster=digest(circle.cluster),
@@ -94,11 +100,13 @@ def _explained(
         parents=tuple(parent.artifact for parent in circle.parents),
         parent_cards=tuple(digest(parent.card) for parent in circle.parents),
         excluded=tuple(excluded),
-        standings=tuple(_cited(_standing(j, winner, circle), circle) for j in judged),
-        action="promote-to-shadow" if winner else "no-op",
+        standings=tuple(_cited(_standing(j, winner, circle, waits), circle) for j in judged),
+        retired=retired(circle),
+        as_of=circle.situation.as_of,
+        action="promote-to-shadow" if winner else "no-op" if waits else standing_champion(judged, circle),
         chosen=winner.contender.artifact if winner else None,
         best_parent=best.artifact if best else None,
-        no_op=NoOp(chosen=winner is None, reasons=why_doing_nothing(judged, winner, circle)),
+        no_op=NoOp(chosen=winner is None, reasons=why_doing_nothing(judged, winner, circle, waits)),
         assumptions=assumptions(judged, winner, circle),
     )
 
@@ -109,7 +117,11 @@ def _cited(found: Standing, circle: Round) -> Standing:
     return replace(found, comparisons=cited(found.comparisons, found.selection, others))
 
 
-def _standing(judged: Judged, winner: Judged | None, circle: Round) -> Standing:
+def _standing(judged: Judged, winner: Judged | None, circle: Round, waits: tuple[str, ...]) -> Standing:
     if judged is winner:
         return standing(judged, "promote-to-shadow", why_it_won(judged), circle.protected)
-    return standing(judged, losing_action(judged), why_it_lost(judged, winner), circle.protected)
+    action = losing_action(judged, circle)
+    reasons = why_it_lost(judged, winner) or waits
+    if action == "merge-compress":
+        reasons = (why_it_compresses(judged, circle), *reasons)
+    return standing(judged, action, reasons, circle.protected)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from studbook.records import SuiteResult
 from studbook.statistics import minimum_detectable
 from studbook.viability.contenders import Baseline, Round
+from studbook.viability.reserve import unchecked
 from studbook.viability.screening import joint_mean
 from studbook.viability.standings import Judged
 from studbook.viability.words import counted, percent, points, told_apart
@@ -43,17 +44,37 @@ def why_it_lost(loser: Judged, winner: Judged | None) -> tuple[str, ...]:
     return (f"passes every test, but {winner.name} is worth more: net utility lower bound {theirs} against {mine}",)
 
 
-def why_doing_nothing(judged: Sequence[Judged], winner: Judged | None, circle: Round) -> tuple[str, ...]:
-    """The numbers that made doing nothing better, or that it lost to."""
+def why_doing_nothing(
+    judged: Sequence[Judged], winner: Judged | None, circle: Round, waits: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """The numbers that made doing nothing better, or that it lost to.
+
+    Args:
+        judged: Every candidate.
+        winner: Who is promoted.
+        circle: The round.
+        waits: Why the champion may not be replaced yet.
+    """
     threshold = circle.policy.utility.switching_threshold
     if winner is not None and winner.trial is not None:
         net, needed = told_apart(winner.trial.worth.net, threshold)
         return (f"doing nothing is worth 0; {winner.name} is worth at least {net}, and a switch costs {needed}",)
     if not judged:
-        return ("no candidate was bred, so there is nothing to compare with the champion",)
+        return (
+            *waits,
+            "no candidate was bred, so there is nothing to compare with the champion",
+        )
     tried = [j for j in judged if j.trial is not None]
-    opening = f"none of {counted(len(judged), 'candidate')} passed; {len(tried)} met the selection suites"
-    return (opening, *_best_gain(tried, circle), *_best_worth(tried, circle), *_each(judged), *_parent_itself(circle))
+    passed = sum(j.passed for j in judged) or "none"
+    opening = f"{passed} of {counted(len(judged), 'candidate')} passed; {len(tried)} met the selection suites"
+    return (
+        *waits,
+        opening,
+        *_best_gain(tried, circle),
+        *_best_worth(tried, circle),
+        *_each(judged),
+        *_parent_itself(circle),
+    )
 
 
 def _best_gain(tried: Sequence[Judged], circle: Round) -> tuple[str, ...]:
@@ -107,6 +128,7 @@ def assumptions(judged: Sequence[Judged], winner: Judged | None, circle: Round) 
         "whoever makes candidates learns of these selection suites only what the Ladder lets out, a number and a kind of "
         "reason a finalist; whoever reads this record learns more",
         "the way back is stored as a copy of the champion",
+        *_unchecked(circle),
         *_beside_the_best_parent(winner, circle),
     )
 
@@ -116,6 +138,11 @@ def _unmeasured(circle: Round) -> str:
     asked = {str(result.dimension) for result in circle.selection.results}
     silent = [name for name in ("robustness", "safety", "bias", "drift") if name not in asked]
     return f"{', '.join([*silent, 'latency'])} and energy were not measured"
+
+
+def _unchecked(circle: Round) -> tuple[str, ...]:
+    missing = ", ".join(unchecked(circle.policy))
+    return (f"the policy states no capacity for {missing}: no reserve of it was checked",) if missing else ()
 
 
 def _detectable(circle: Round) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from studbook.records import Check, Scorecard, Standing, digest
 from studbook.records.decisions import Action
@@ -12,12 +11,13 @@ from studbook.statistics import holm, mcnemar
 from studbook.viability.comparisons import joint_gain, no_data, no_worse, superior, target, worst_skill
 from studbook.viability.contenders import Baseline, Contender, Round
 from studbook.viability.findings import Finding
-from studbook.viability.gates import failed, gate_in_round, selection_gate, tampered
+from studbook.viability.gates import failed, gate_in_round, selection_gate
+from studbook.viability.reserve import Spent
 from studbook.viability.screening import Place, joint_mean, ranking
 from studbook.viability.words import counted, percent, settle
 from studbook.viability.worth import Worth, worth
 
-__all__ = ["Judged", "Trial", "judge", "losing_action", "standing"]
+__all__ = ["Judged", "Trial", "judge", "standing"]
 
 # Checks of a selection scorecard that fail for what was measured, not for how.
 _MERIT = ("pass-mark", "safety/", "drift/")
@@ -103,7 +103,9 @@ def judge(contenders: Sequence[Contender], circle: Round) -> tuple[Judged, ...]:
     by_manifest = {digest(c.manifest): c for c in contenders}
     places = ranking([by_manifest[m] for m, g in gates.items() if not failed(g)], circle.development, circle.policy)
     finalists = [place.manifest for place in places[: circle.policy.gates.finalists]]
-    trials = _trials({m: by_manifest[m] for m in finalists}, circle)
+    calls = _calls(by_manifest.values(), (by_manifest[m] for m in finalists))
+    spent = Spent(calls, circle.situation.openings, circle.situation.waiting)
+    trials = _trials({m: by_manifest[m] for m in finalists}, circle, spent)
     ranks = {place.manifest: rank for rank, place in enumerate(places, start=1)}
     return tuple(
         Judged(
@@ -150,7 +152,13 @@ def _unranked(
     return ("not ranked on development items",)
 
 
-def _trials(finalists: dict[str, Contender], circle: Round) -> dict[str, Trial]:
+def _calls(contenders: Iterable[Contender], finalists: Iterable[Contender]) -> int:
+    """Model calls of everybody's development scorecard and the finalists' selection scorecards."""
+    cards = (*(c.development for c in contenders), *(c.selection for c in finalists))
+    return sum(result.actual_calls for card in cards if card for result in card.results)
+
+
+def _trials(finalists: dict[str, Contender], circle: Round, spent: Spent) -> dict[str, Trial]:
     checks = {m: selection_gate(c, circle.selection, circle.cluster.label, circle.policy) for m, c in finalists.items()}
     usable = {m: c.selection for m, c in finalists.items() if c.selection and _comparable(checks[m])}
     p_values = [_p_value(usable.get(m), circle) for m in finalists]
@@ -161,7 +169,9 @@ def _trials(finalists: dict[str, Contender], circle: Round) -> dict[str, Trial]:
         if card is None:
             out[manifest] = Trial(checks[manifest], (_untried(circle, checks[manifest]),), NO_WORTH)
         else:
-            out[manifest] = _trial(contender, card, checks[manifest], circle, adjusted[manifest], len(finalists))
+            out[manifest] = _trial(
+                contender, card, checks[manifest], circle, (adjusted[manifest], len(finalists)), spent
+            )
     return out
 
 
@@ -183,10 +193,15 @@ def _untried(circle: Round, checks: Sequence[Check]) -> Finding:
 
 
 def _trial(
-    contender: Contender, card: Scorecard, checks: tuple[Check, ...], circle: Round, adjusted: float, family: int
+    contender: Contender,
+    card: Scorecard,
+    checks: tuple[Check, ...],
+    circle: Round,
+    corrected: tuple[float, int],
+    spent: Spent,
 ) -> Trial:
     policy, champion, label = circle.policy, circle.selection, circle.cluster.label
-    value = worth(card, champion, contender.manifest.artifact.size, policy)
+    value = worth(card, champion, contender.manifest.artifact.size, policy, spent)
     findings = [
         *no_worse(card, champion, policy),
         superior(
@@ -194,8 +209,7 @@ def _trial(
             champion.artifact,
             label,
             policy.gates,
-            adjusted,
-            family,
+            *corrected,
             minimum=policy.gates.practical_minimum,
         ),
         *_against_parents(contender, card, circle),
@@ -248,8 +262,3 @@ def standing(judged: Judged, action: Action, reasons: Sequence[str], protected: 
         action=action,
         reasons=tuple(reason[:4000] for reason in reasons),
     )
-
-
-def losing_action(judged: Judged) -> Literal["archive", "quarantine"]:
-    """Quarantine where integrity failed, archive where only merit did."""
-    return "quarantine" if tampered(judged.checks) else "archive"

@@ -9,16 +9,10 @@ from studbook.records import Policy, Scorecard, UtilityTerm, digest
 from studbook.statistics import Estimate, Paired
 from studbook.viability.comparisons import joint, no_data
 from studbook.viability.findings import Finding, row
+from studbook.viability.reserve import DECODED_BYTES, MULTIPLY_ADDS, NOTHING, Spent, reserves
 from studbook.viability.words import points, settle, told_apart
 
-__all__ = ["BYTES", "DECODED_BYTES", "MULTIPLY_ADDS", "Worth", "ratio", "worth"]
-
-BYTES = "bytes"
-"""Unit of the cost measure that holds the file's size."""
-DECODED_BYTES = "decoded-bytes"
-"""Unit of the cost measure that holds the size of the tensors once decoded."""
-MULTIPLY_ADDS = "multiply-adds"
-"""Unit of the cost measure that holds the multiply-adds of these suites."""
+__all__ = ["Worth", "ratio", "worth"]
 
 
 class Worth(NamedTuple):
@@ -27,7 +21,7 @@ class Worth(NamedTuple):
     Attributes:
         terms: The terms of the lower bound of its net utility.
         net: Their sum; 0 when it could not be computed.
-        findings: Net utility against the switching threshold, and the storage reserve.
+        findings: Net utility against the switching threshold, and every reserve that the policy asks for.
     """
 
     terms: tuple[UtilityTerm, ...]
@@ -35,7 +29,9 @@ class Worth(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def worth(candidate: Scorecard, champion: Scorecard, candidate_bytes: int, policy: Policy) -> Worth:
+def worth(
+    candidate: Scorecard, champion: Scorecard, candidate_bytes: int, policy: Policy, spent: Spent = NOTHING
+) -> Worth:
     """Net utility and reserve of one candidate; doing nothing has gain 0 and cost 0.
 
     net = accuracy x lower bound of the paired gain in joint mean - memory x max(0, log2 of the ratio of decoded bytes)
@@ -46,17 +42,18 @@ def worth(candidate: Scorecard, champion: Scorecard, candidate_bytes: int, polic
         champion: The champion's.
         candidate_bytes: Size of the candidate's file.
         policy: The policy in force.
+        spent: What the round and the lab used up, for the accounts that the policy names.
     """
     memory, compute = ratio(candidate, champion, DECODED_BYTES), ratio(candidate, champion, MULTIPLY_ADDS)
-    reserve = _reserve(champion, candidate_bytes, policy)
+    kept = reserves(candidate, champion, candidate_bytes, policy, spent)
     if memory is None or compute is None:
         why = "decoded bytes and multiply-adds of candidate and champion were not measured once each by one method"
         missing = no_data("utility", champion.artifact, "net-utility", policy.utility.switching_threshold, why)
-        return Worth((), 0.0, (missing, reserve))
+        return Worth((), 0.0, (missing, *kept))
     pair, gain = joint(candidate, champion, policy.protects(champion.labels()), policy.gates.alpha)
     terms = _terms(gain.lower, memory, compute, policy, digest(candidate))
     net = settle(math.fsum(term.contribution for term in terms))
-    return Worth(terms, net, (_net_utility(pair, gain, net, champion.artifact, policy), reserve))
+    return Worth(terms, net, (_net_utility(pair, gain, net, champion.artifact, policy), *kept))
 
 
 def ratio(candidate: Scorecard, champion: Scorecard, unit: str) -> float | None:
@@ -110,23 +107,3 @@ def _net_utility(pair: Paired, gain: Estimate, net: float, champion: str, policy
         f"net utility lower bound {found}, switching threshold {needed} (joint mean {points(gain.value)}, "
         f"lower bound {points(gain.lower)}; costs {points(costs)})",
     )
-
-
-def _reserve(champion: Scorecard, candidate_bytes: int, policy: Policy) -> Finding:
-    sizes = [m.value for m in champion.cost if m.unit == BYTES]
-    minimum = policy.reserve.minimum_bytes
-    if len(sizes) != 1 or not 0.0 < sizes[0] < math.inf:
-        return no_data("utility", champion.artifact, "storage-reserve", minimum, "the champion's size was not measured")
-    # The way back is the champion as it stands, kept as a copy of its own.
-    left = policy.reserve.capacity_bytes - (2 * int(sizes[0]) + candidate_bytes)
-    finding = row(
-        "utility",
-        champion.artifact,
-        "storage-reserve",
-        Paired(0, 0, 0),
-        Estimate(float(left), float(left), float(left)),
-        threshold=float(minimum),
-        passed=left >= minimum,
-        method="bytes left of the capacity after champion, candidate and the way back (a copy of the champion)",
-    )
-    return Finding(finding, f"{left:,} bytes would stay free, the policy demands {minimum:,}")

@@ -9,6 +9,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_first
 from studbook.lab.gates import CLAIM, champion_template_for, shadow_template
 from studbook.lab.pending import Signed, approve_pending, sign
+from studbook.lab.situations import require_released_hold
 from studbook.lab.stages import decision_for
 from studbook.lab.storage import finish_withdrawals
 from studbook.lab.words import plain_text
@@ -178,6 +179,7 @@ def _promote(desk: Desk, artifact: str, person: str, reason: str) -> Record | Si
     if channels["champion"].artifact == artifact:
         raise OutOfOrder(f"{desk.name_of(artifact)} is the champion already", reason="order.champion")
     decision_for(desk, artifact)
+    require_released_hold(desk, clock.now())
     # Refused without the person's key before anything is written.
     template = champion_template_for(desk, desk.header, artifact, _promoter(desk, person), clock.now())
     promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])

@@ -15,6 +15,7 @@ from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import check_change
 from studbook.lab.gates import champion_template_for, recorded_shadow_template
+from studbook.lab.judge_owners import check_owners
 from studbook.lab.policies import check_next
 from studbook.lab.proposals import check_ending
 from studbook.lab.situations import require_released_hold
@@ -53,6 +54,7 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
         StudbookError: any of its kinds, naming the gate or field.
     """
     _check_people(record, signers)
+    check_owners(desk, record, signers)
     if isinstance(record, Policy):
         check_next(desk, record, "policy")
     elif isinstance(record, StageApproval):

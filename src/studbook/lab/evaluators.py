@@ -14,14 +14,12 @@ from studbook.errors import NotAuthorised, OutOfOrder
 from studbook.evaluation.scorecards import evaluator_sha256
 from studbook.lab.desk import Desk
 from studbook.lab.facts import require
+from studbook.lab.judge_owners import one_owner, promotion_owners, root_of
 from studbook.lab.pending import Signed, sign, signers_here
 from studbook.lab.words import plain_name, plain_text
-from studbook.policy import stage_rule
 from studbook.records import (
-    ChampionPromotion,
     EvaluatorChange,
     RedTeamReport,
-    Root,
     RuntimeSmoke,
     Scorecard,
     SuitesLock,
@@ -36,7 +34,6 @@ __all__ = [
     "check_measured_by",
     "in_force",
     "judged_by",
-    "light",
     "require_in_force",
     "stale",
 ]
@@ -103,7 +100,7 @@ class Evaluators:
             evaluator=now,
             suites=desk.suites_lock[0],
             red_team=reports[-1],
-            independent=not light(desk.workspace.authority().root),
+            independent=not one_owner(desk.workspace.authority().root, EvaluatorChange.kind()),
             reason=plain_text(reason, "--reason"),
         )
         try:
@@ -114,12 +111,6 @@ class Evaluators:
             raise NotAuthorised(error.message, where=error.where, advice=_KEY, reason=error.reason) from error
         _check_facts(desk, record)
         return sign(desk, record, person)
-
-
-def light(root: Root) -> bool:
-    """Whether one person alone owns the root and every key for evaluator changes: then nobody can be asked beside them."""
-    changers = {g.owner for g in root.keys if EvaluatorChange.kind() in g.kinds}
-    return len(changers | {k.owner for k in root.owners.keys}) == 1
 
 
 def in_force(desk: Desk) -> str | None:
@@ -203,9 +194,7 @@ def check_change(desk: Desk, record: EvaluatorChange, signers: Sequence[Signer])
     _check_facts(desk, record)
     if not record.independent:
         return
-    root = _root(desk)
-    asked = next((t.owners for t in root.thresholds if t.kind == ChampionPromotion.kind()), 1)
-    promotion = max(asked, stage_rule(desk.policy[1], "champion").approvals)
+    promotion = promotion_owners(desk)
     owners = {s.owner.casefold() for s in signers}
     if len(owners) <= promotion:
         raise NotAuthorised(
@@ -226,14 +215,9 @@ def _check_facts(desk: Desk, record: EvaluatorChange) -> None:
         "red_team: passed": (report.passed and record.red_team not in desk.taken_back(), True),
         "red_team: suite": (report.suite in lock.suites, True),
         "suites": (record.suites, desk.suites_lock[0]),
-        "independent": (record.independent, not light(_root(desk))),
+        "independent": (record.independent, not one_owner(root_of(desk), EvaluatorChange.kind())),
     }
     require("evaluator-change", facts, _FIELD)
-
-
-def _root(desk: Desk) -> Root:
-    """The root in force as the lab is seen: now, or before an entry."""
-    return desk.workspace.ledger.authority(desk.position).root
 
 
 def _first(desk: Desk) -> str | None:

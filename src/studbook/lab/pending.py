@@ -18,6 +18,7 @@ from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, StudbookEr
 from studbook.files import make_folder, read_file, replace_file
 from studbook.lab import clock
 from studbook.lab.desk import Desk
+from studbook.lab.judge_owners import lacking
 from studbook.records import Record, Root, SuitesLock, digest
 from studbook.records.doors import MAX_RECORD_BYTES
 from studbook.seal import Signer, SigningKey, add_signature, peek, seal, signing_keys, unseal
@@ -148,6 +149,10 @@ def _settle(desk: Desk, record: Record, envelope: bytes, check: Check | None = N
         make_folder(path.parent)
         replace_file(path, envelope)
         return Signed(record, name, False, error.message)
+    if short := lacking(desk, record, sealed.signers):
+        make_folder(path.parent)
+        replace_file(path, envelope)
+        return Signed(record, name, False, short)
     if check is not None:
         check(desk, record, sealed.signers, clock.now())
     if path.exists():

@@ -11,6 +11,7 @@ from studbook.lab.absence import withdrawn
 from studbook.lab.audit import verify
 from studbook.lab.checkpoints import recipe_of
 from studbook.lab.desk import Desk
+from studbook.lab.judge_owners import owned
 from studbook.records import (
     ArchiveRecord,
     CandidateManifest,
@@ -94,7 +95,7 @@ def _verifies(desk: Desk) -> Check:
     first = next((f"{p.where}: {p.what}" for p in found.problems), "")
     if not found.problems and not found.pinned:
         first = "all is well inside, but the root of keys is not pinned: the key folder with its pin is not here"
-    detail = first or f"{found.files} files, {found.size} bytes, root of keys as pinned"
+    detail = first or f"{found.files} files, {found.size} bytes, root of keys as pinned; {owned(desk).told}"
     return Check(name="verify", passed=found.ok and found.pinned, detail=detail[:4000])
 
 

@@ -1,13 +1,15 @@
 """The policy: one signed document that says what a round may not decide for itself.
 
 `rules` asks it small questions with typed answers, `default` is the one a new lab starts with, `changes` says in words
-how two of them differ. The record itself is `studbook.records.Policy`; who may sign it says the root of keys.
+how two of them differ and `loosening` which differences let more pass. The record itself is `studbook.records.Policy`;
+who may sign it says the root of keys.
 """
 
 from __future__ import annotations
 
 from studbook.policy.changes import PolicyChange, record_changes
 from studbook.policy.default import default_policy
+from studbook.policy.loosening import loosened
 from studbook.policy.rules import (
     check_generation,
     check_operator,
@@ -26,6 +28,7 @@ __all__ = [
     "check_version",
     "default_policy",
     "inherited_licence",
+    "loosened",
     "operator_refusals",
     "record_changes",
     "stage_rule",

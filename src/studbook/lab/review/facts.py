@@ -230,6 +230,8 @@ class Judges(Struct, frozen=True, kw_only=True):
         evaluators: Evaluators, by digest.
         policy: Fields of the policy, in words.
         keys: Fields of the root of keys, and keys revoked, in words.
+        independent: Whether changes of evaluator, gating suites and looser thresholds take more than one owner.
+        owners: The same in words.
     """
 
     since: str | None
@@ -239,6 +241,8 @@ class Judges(Struct, frozen=True, kw_only=True):
     evaluators: tuple[Change, ...]
     policy: tuple[PolicyChange, ...]
     keys: tuple[PolicyChange, ...]
+    independent: bool
+    owners: str
 
 
 class Cost(Struct, frozen=True, kw_only=True):

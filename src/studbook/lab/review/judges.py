@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from studbook.lab.desk import Desk
+from studbook.lab.judge_owners import owned
 from studbook.lab.review.facts import Change, Judges
 from studbook.policy import PolicyChange, record_changes
 from studbook.records import (
@@ -33,8 +34,10 @@ def judges_since(desk: Desk, cards: Iterable[str]) -> Judges:
     """
     last = next((d for d, _ in reversed(list(desk.all(ChampionPromotion)))), None)
     entry = desk.workspace.entry(last) if last else None
+    who = owned(desk)
     if entry is None:
-        return Judges(since=None, entry=None, time="", suites=(), evaluators=(), policy=(), keys=())
+        return Judges(since=None, entry=None, time="", suites=(), evaluators=(), policy=(), keys=(),
+                      independent=who.independent, owners=who.told)  # fmt: skip
     then = desk.at(entry.sequence)
     before = {d for kind in (Scorecard, RuntimeSmoke) for d in _evaluators(then.all(kind))}
     now = {desk.scorecard(card).evaluator for card in cards}
@@ -46,6 +49,8 @@ def judges_since(desk: Desk, cards: Iterable[str]) -> Judges:
         evaluators=tuple(Change(what="evaluator", before="", after=e) for e in sorted(now - before)),
         policy=_fields(then, desk, Policy),
         keys=(*_fields(then, desk, Root), *_revoked(desk, entry.sequence)),
+        independent=who.independent,
+        owners=who.told,
     )
 
 

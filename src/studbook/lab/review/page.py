@@ -221,8 +221,13 @@ def _lineage(review: Review) -> list[str]:
 def _judges(review: Review) -> list[str]:
     judges = review.judges
     if judges.since is None:
-        return ["No champion was ever promoted here, so there is nothing to compare with."]
-    found = [f"Since the promotion `{judges.since}` (entry {judges.entry}, {judges.time})."]
+        return [f"Who may change it: {judges.owners}.", "",
+                "No champion was ever promoted here, so there is nothing to compare with."]  # fmt: skip
+    found = [
+        f"Who may change it: {judges.owners}.",
+        "",
+        f"Since the promotion `{judges.since}` (entry {judges.entry}, {judges.time}).",
+    ]
     for title, changes in (
         ("Suites", judges.suites),
         ("Evaluators that had scored nothing by then", judges.evaluators),

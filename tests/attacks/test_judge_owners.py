@@ -1,4 +1,4 @@
-"""Whoever is judged does not choose the judge: suites dropped, thresholds loosened, by fewer owners than a promotion takes."""
+"""Who is judged does not choose the judge: suites dropped and thresholds loosened by too few owners."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def next_lock(lab: Lab, drop: str) -> SuitesLock:
 def test_a_looser_gate_waits_for_more_owners_than_a_promotion_takes(pair: Place, tmp_path: Path) -> None:
     with pair.open() as lab:
         before = lab.desk.policy[0]
-        signed = change_policy(lab, tmp_path, gates=gates(lab, margin=0.3))
+        signed = change_policy(lab, tmp_path, gates=gates(lab, finalists=9))
         assert not signed.committed and lab.desk.policy[0] == before
-        assert "1 owners signed it; it loosens gates.margin, and that takes more than the 1" in signed.waiting
+        assert "1 owners signed it; it loosens gates.finalists, and that takes more than the 1" in signed.waiting
         assert not lab.approve(signed.digest, PERSON).committed  # type: ignore[union-attr]
         assert lab.approve(signed.digest, OTHER).committed  # type: ignore[union-attr]
-        assert lab.desk.policy[1].gates.margin == 0.3
+        assert lab.desk.policy[1].gates.finalists == 9
         assert "independent: false" in owned(lab.desk).told  # of an evaluator, one person alone could still say yes
     assert problems(pair) == []
 
@@ -78,7 +78,7 @@ def test_a_stricter_gate_takes_what_the_root_asks_for_and_no_more(pair: Place, t
 def test_a_looser_gate_that_one_owner_put_in_by_hand_is_found_by_verify(pair: Place) -> None:
     with pair.open() as lab:
         policy = lab.desk.policy[1]
-        looser = structs.replace(policy.gates, margin=0.4)
+        looser = structs.replace(policy.gates, finalists=9)
         found = told(lab, replace(policy, policy_version=policy.policy_version + 1, gates=looser))
         assert found is not None and found.reason == "judge.owners" and found.advice
     assert len(problems(pair)) == 1
@@ -106,9 +106,10 @@ def test_one_owner_alone_loosens_and_readiness_and_review_say_so(new_lab: Place,
         assert "one owner alone can change what judges" in ready["verify"]
         assert "independent: false" in ready["verify"]
         lab.round(CLUSTER)
-        found = lab.review(str(decisions(lab)[-1].standings[0].artifact))
+        found = lab.review_pack(decisions(lab)[-1].standings[0].artifact, tmp_path / "pack")
         assert not found.review.judges.independent
-        assert "independent: false" in found.page
+        pages = [p.read_text() for p in (tmp_path / "pack").rglob("*.md")]
+        assert any("Who may change it: one owner alone" in page for page in pages)
     assert problems(new_lab) == []
 
 

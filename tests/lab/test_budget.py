@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lab_fixtures import PERSON, Place
+from release_fixtures import change_policy
 from studbook.lab import Lab
 from studbook.lab.budget import Account
 
@@ -36,3 +39,17 @@ def test_looks_at_sealed_suites_and_what_waits_for_people_are_counted(old_lab: P
         before = account(lab, "attention").used
         lab.proposals.new("a cascade", "the router ties", [lab.desk.policy[0]], PERSON)
         assert account(lab, "attention").used == before + 1
+
+
+def test_an_account_shows_the_capacity_that_the_policy_states(old_lab: Place, tmp_path: Path) -> None:
+    with old_lab.open() as lab:
+        assert (account(lab, "memory").capacity, account(lab, "memory").free) == (None, None)
+        stated = [
+            {"account": "memory", "capacity": 10**9, "minimum": 10**6},
+            {"account": "sealed-openings", "capacity": 5, "minimum": 2},
+        ]
+        change_policy(lab, tmp_path, reserve=lab.policies.show()["reserve"] | {"accounts": stated})
+        memory = account(lab, "memory")
+        assert memory.free == 10**9 - 10**6 - memory.used
+        assert account(lab, "evaluation").free == 5 - 2 - 1
+        assert account(lab, "attention").capacity is None

@@ -14,6 +14,9 @@ from studbook.records import Scorecard, SealedOpening
 __all__ = ["Account", "Reservation", "accounts"]
 
 
+_UNSTATED: tuple[int | None, int] = (None, 0)
+
+
 class Reservation(Struct, frozen=True):
     """What of an account is spoken for.
 
@@ -58,14 +61,22 @@ def accounts(desk: Desk) -> tuple[Account, ...]:
     """Storage, memory, latency, sealed suites and people's attention, as the ledger and the policy in force have them."""
     policy, held = desk.policy[1], _deployed(desk)
     storage = [Reservation(desk.workspace.blob_size(a), what) for what, a in held]
+    stated: dict[str, tuple[int | None, int]] = {a.account: (a.capacity, a.minimum) for a in policy.reserve.accounts}
+    openings = stated.get("sealed-openings", (policy.gates.sealed_openings, 0))
     looks = [o for _, o in desk.all(SealedOpening)]
     opened = tuple(Reservation(1, f"opening {o.opening} {_occasion(o)}") for o in looks)
+    held_now = (
+        ("memory", "decoded-bytes", tuple(_measured(desk, held, "decoded-bytes"))),
+        ("latency", "multiply-adds", tuple(_measured(desk, held, "multiply-adds"))),
+        ("attention", "acts-of-people", tuple(_asked(desk))),
+    )
+    memory, latency, attention = (Account(n, unit, *stated.get(n, _UNSTATED), rows) for n, unit, rows in held_now)
     return (
         Account("storage", "bytes", policy.reserve.capacity_bytes, policy.reserve.minimum_bytes, tuple(storage)),
-        Account("memory", "decoded-bytes", None, 0, tuple(_measured(desk, held, "decoded-bytes"))),
-        Account("latency", "multiply-adds", None, 0, tuple(_measured(desk, held, "multiply-adds"))),
-        Account("evaluation", "sealed-openings", policy.gates.sealed_openings, 0, opened),
-        Account("attention", "acts-of-people", None, 0, tuple(_asked(desk))),
+        memory,
+        latency,
+        Account("evaluation", "sealed-openings", *openings, opened),
+        attention,
     )
 
 

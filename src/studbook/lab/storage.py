@@ -201,7 +201,9 @@ def _find(desk: Desk, name: str) -> tuple[str, SourceManifest | CandidateManifes
 def _clearable(desk: Desk) -> list[tuple[CandidateManifest, str, tuple[Blob, ...]]]:
     """Candidates whose bytes may go: manifest, receipt, files."""
     kept, gone = retained(desk), absent(desk)
-    closed = {c.artifact for _, a in desk.all(ArchiveRecord) for c in a.candidates}
+    last = {c.artifact: c.action for _, a in desk.all(ArchiveRecord) for c in a.candidates}
+    # What was kept for diversity, or to compress the champion, stays until another decision closes it.
+    closed = {artifact for artifact, action in last.items() if action in ("archive", "quarantine")}
     found = {}
     for _, manifest in desk.candidates():
         artifact = manifest.artifact.sha256

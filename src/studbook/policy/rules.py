@@ -74,9 +74,6 @@ def check_policy(policy: Policy) -> None:
     ]
     # A second entry of one name would be what people are shown, and the first one what is enforced.
     again = _twice(g.operator for g in policy.operators), _twice(rule.spdx for rule in policy.licences)
-    accounts = policy.reserve.accounts
-    tight = ", ".join(a.account for a in accounts if a.minimum >= a.capacity)
-    openings = min((a.capacity for a in accounts if a.account == "sealed-openings"), default=0)
     unbacked = ", ".join(g.operator for g in policy.operators if (g.status == "routed") != bool(g.admitted))
     rules = (
         (
@@ -107,6 +104,21 @@ def check_policy(policy: Policy) -> None:
             policy.reserve.minimum_bytes < policy.reserve.capacity_bytes,
             "must be below capacity_bytes: no model would fit beside it",
         ),
+        *_account_rules(policy),
+    )
+    for field, holds, what in rules:
+        if not holds:
+            raise OutsideAllowlist(
+                what, where=f"policy: {field}", advice="Mend the field in the policy file.", reason="policy.field"
+            )
+
+
+def _account_rules(policy: Policy) -> tuple[tuple[str, bool, str], ...]:
+    """Field, whether its rule holds, and the rule, for the accounts beside storage."""
+    accounts = policy.reserve.accounts
+    tight = ", ".join(a.account for a in accounts if a.minimum >= a.capacity)
+    openings = min((a.capacity for a in accounts if a.account == "sealed-openings"), default=0)
+    return (
         ("reserve.accounts", not tight, f"of {tight}: the minimum must be below the capacity"),
         ("reserve.accounts", not _twice(a.account for a in accounts), "name an account twice"),
         (
@@ -115,11 +127,6 @@ def check_policy(policy: Policy) -> None:
             "must not exceed gates.sealed_openings: further looks are refused anyway",
         ),
     )
-    for field, holds, what in rules:
-        if not holds:
-            raise OutsideAllowlist(
-                what, where=f"policy: {field}", advice="Mend the field in the policy file.", reason="policy.field"
-            )
 
 
 def check_version(policy: Policy, expected: int, where: object) -> None:

@@ -48,7 +48,7 @@ def calm(calm_lab: Place, tmp_path: Path) -> Place:
     return calm_lab.copy(tmp_path / "calm")
 
 
-def test_a_decision_shows_every_account_that_the_policy_names(calm: Place) -> None:
+def test_a_decision_shows_every_account_that_the_policy_names(calm: Place, tmp_path: Path) -> None:
     with calm.open(writer=False) as lab:
         (found,) = decisions(lab)
         rows = {c.on: c for c in found.standings[0].comparisons if c.on.endswith("-reserve")}
@@ -56,8 +56,11 @@ def test_a_decision_shows_every_account_that_the_policy_names(calm: Place) -> No
         assert list(rows) == [f"{name}-reserve" for name in named]
         assert rows["sealed-openings-reserve"].difference == 19.0
         assert all(row.passed for row in rows.values())
-        entry = lab.desk.workspace.entry(list(lab.desk.workspace.ledger.entries)[-1].record)
-        assert entry is not None and found.as_of is not None and found.as_of <= entry.time
+        pack = lab.review_pack("shadow", tmp_path / "pack").review.verdict
+        assert pack is not None
+        shown = {row.on: row.unit for row in pack.rows if row.on in rows}
+        assert list(shown.values()) == ["bytes", "decoded-bytes", "model-calls", "sealed-openings", "acts-of-people"]
+        assert found.as_of is not None and found.as_of <= lab.desk.entries()[-1].time
     assert problems(calm) == []
 
 

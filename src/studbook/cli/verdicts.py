@@ -65,13 +65,15 @@ def explain(outcome: Outcome) -> Iterator[str]:
     """The decision, what is let out of why, what was assumed, and the rows shown beside it."""
     record, learned = outcome.record, outcome.learned
     if record.chosen is None:
-        yield "Decision: no-op; the champion stays."
+        yield f"Decision: {record.action}; the champion stays."
     else:
         winner = next(s for s in record.standings if s.artifact == record.chosen)
         where = "in shadow now" if outcome.released else f"held back: {outcome.held}"
         yield f"Decision: promote {winner.name} to shadow ({where})."
     yield f"  - {learned.why}"
     yield from (f"  - {line}" for line in in_words(learned))
+    for gone in record.retired:
+        yield f"Stands for retirement: {gone.name}; {gone.reasons[0]}"
     if outcome.baselines is not None:
         yield "Beside it, joint mean on development items (shown, never promoted):"
         yield from (f"  {row.joint_mean:6.1%}  {row.label}" for row in outcome.baselines.rows)

@@ -17,7 +17,16 @@ CONFIDENCE = 0.95
 """Two-sided confidence of the bounds of a share."""
 _MILLION = 1_000_000
 _NO_ITEMS = "no items"
-UNITS = {"calibration": "brier-0-2", "net-utility": "utility", "storage-reserve": "bytes"}
+UNITS = {
+    "calibration": "brier-0-2",
+    "net-utility": "utility",
+    "storage-reserve": "bytes",
+    "memory-reserve": "decoded-bytes",
+    "latency-reserve": "multiply-adds",
+    "model-calls-reserve": "model-calls",
+    "sealed-openings-reserve": "sealed-openings",
+    "attention-reserve": "acts-of-people",
+}
 """What a comparison is on -> the unit of its difference; everything else compares shares of items."""
 
 

@@ -57,7 +57,8 @@ class Row(Struct, frozen=True, kw_only=True):
         test: Which question it answers; ``shown`` gates nothing.
         against: Name of the other model.
         artifact: Its digest.
-        on: Cluster, ``joint-mean``, ``worst-skill``, ``calibration``, ``net-utility`` or ``storage-reserve``.
+        on: Cluster, ``joint-mean``, ``worst-skill``, ``calibration``, ``net-utility``, or an account such as
+            ``storage-reserve``.
         unit: Unit of difference and bounds.
         items: Shared items.
         wins: Items only the candidate got right.

@@ -221,10 +221,10 @@ def _lineage(review: Review) -> list[str]:
 def _judges(review: Review) -> list[str]:
     judges = review.judges
     if judges.since is None:
-        return [f"Who may change it: {judges.owners}.", "",
+        return [f"Who may change it: {plain(judges.owners)}.", "",
                 "No champion was ever promoted here, so there is nothing to compare with."]  # fmt: skip
     found = [
-        f"Who may change it: {judges.owners}.",
+        f"Who may change it: {plain(judges.owners)}.",
         "",
         f"Since the promotion `{judges.since}` (entry {judges.entry}, {judges.time}).",
     ]

@@ -13,8 +13,8 @@ from release_fixtures import Clock, change_policy, decisions, refused, told
 from studbook.errors import DigestDiffers
 from studbook.lab import Lab
 from studbook.lab.judging import contenders
-from studbook.lab.situations import diverse
-from studbook.records import Retired, replace
+from studbook.lab.situations import diverse, situation
+from studbook.records import Retired, Scorecard, replace
 
 CALM: dict[str, Any] = {
     "removal_threshold": 0.0,
@@ -133,3 +133,19 @@ def test_candidates_are_kept_for_diversity_only_where_the_policy_breeds_from_the
         assert kept(64) and kept(64) <= everybody
         assert len(kept(1)) == 1 and kept(1) <= kept(64)
         assert kept(0) == frozenset()
+
+
+def test_a_former_champion_is_whom_no_channel_and_no_way_back_holds(old_lab: Place) -> None:
+    with old_lab.open() as lab:
+        child = decisions(lab)[0].chosen
+        assert child is not None and formers(lab) == {}
+        lab.rollback("shadow", "out of every channel")
+        ((artifact, card),) = formers(lab).items()
+        assert artifact == child and card is not None
+        assert (card.artifact, card.role) == (child, "selection")
+
+
+def formers(lab: Lab) -> dict[str, Scorecard | None]:
+    cards = {c.role: c for c in map(lab.desk.scorecard, decisions(lab)[0].champion_cards)}
+    selection, development = cards["selection"], cards["development"]
+    return {f.artifact: f.card for f in situation(lab.desk, selection, development, [], None).former}

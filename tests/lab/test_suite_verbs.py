@@ -113,6 +113,7 @@ def test_no_gate_reads_what_others_report() -> None:
         "lab/dossiers.py",
         "lab/measured.py",
         "lab/replay.py",
+        "lab/review/gather.py",
         "lab/suites.py",
         "records/__init__.py",
         "records/evaluation.py",

@@ -62,7 +62,7 @@ class Rung(StrEnum):
         return list(Rung).index(self)
 
 
-class Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Who made a record and with what; clock, host and keys stay out of it, so equal work is equal bytes.
 
     Attributes:
@@ -103,7 +103,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=F
         return ()
 
 
-class Blob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Blob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One content-addressed file of the store.
 
     Attributes:

@@ -78,6 +78,8 @@ class Succession:
                 before them, every other kind against all that is known today.
             seen: Leave out revocations that entered at or after this position; none is left out by default.
         """
+        if len(self._roots) == 1 and not self._revoked:
+            return Authority(self._roots[0][2], (), position, day)
         reigned = [i for i, (since, _, _) in enumerate(self._roots) if since <= position]
         current = reigned[-1] if reigned else 0
         known = [(entered, r) for entered, r in self._revoked if seen is None or entered < seen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,13 +10,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from studbook.cli.pages import Page
 from studbook.cli.session import Session
 from studbook.lab.experiments import Experiment
 from studbook.records import ExperimentCharter, ExperimentResult
 
 __all__ = ["experiment"]
-
-Page = Callable[[Console], None]
 
 
 @click.group()

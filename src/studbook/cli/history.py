@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from studbook.cli.pages import Page
 from studbook.cli.session import Session, only_with
 from studbook.lab.audit_artifact import ArtifactAudit
 from studbook.lab.history import Descendant, Logged, Moment
 
 __all__ = ["add_to"]
 
-Page = Callable[[Console], None]
 _ABOUT = 3
 
 

@@ -31,6 +31,7 @@ from studbook.records import (
 )
 
 __all__ = [
+    "Page",
     "approved",
     "bred",
     "compatibility",

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from studbook.cli import pages
+from studbook.cli.pages import Page
 from studbook.cli.session import Session
 from studbook.lab.evolving import Evolution, Plan
 from studbook.lab.generation_pages import Told, told
@@ -24,7 +25,6 @@ from studbook.records import Policy
 __all__ = ["add_to"]
 
 WAITS = 21
-Page = Callable[[Console], None]
 _METHODS = click.Choice(["niches", "front", "all"])
 _SEED = click.IntRange(0, 2**31 - 1)
 _HOMES = {

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from studbook.cli import pages
+from studbook.cli.pages import Page
 from studbook.cli.session import Session
 from studbook.lab import Lab
 from studbook.lab.publish import DAYS, Published
 from studbook.lab.pull import Pulled, Request
 
 __all__ = ["add_to"]
-
-Page = Callable[[Console], None]
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,13 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from studbook.cli import pages
+from studbook.cli.pages import Page
 from studbook.cli.session import Session
 from studbook.lab import Lab
 from studbook.lab.storage import Cleared, Usage, Withdrawal
 
 __all__ = ["add_to"]
-
-Page = Callable[[Console], None]
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The durable file layer: the only place that renames, syncs, appends or locks.
+"""The durable file layer: the only place, beside `studbook.rewritten`, that renames, syncs, appends or locks.
 
 Every step that can be cut short by a crash passes `boundary` first, so that tests can stop a process at each of them.
 """
@@ -25,6 +25,7 @@ __all__ = [
     "append_line",
     "boundary",
     "copy_new",
+    "disk_refused",
     "hash_file",
     "lock_folder",
     "make_folder",
@@ -45,8 +46,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = 0o444
 
 
-def _no_fault(_step: str) -> None:
-    return None
+def _no_fault(_: str) -> None: ...
 
 
 # Replaced by crash tests; a plain call otherwise.
@@ -125,7 +125,7 @@ def write_new(path: Path, data: bytes | Iterable[bytes], mode: int = READ_ONLY) 
     except OSError as error:
         if not isinstance(error, FileExistsError):
             path.unlink(missing_ok=True)
-        raise _disk(error, path) from error
+        raise disk_refused(error, path) from error
 
 
 def copy_new(source: Path, target: Path, shown: Callable[[int], None] = lambda _: None) -> tuple[str, int]:
@@ -159,7 +159,7 @@ def copy_new(source: Path, target: Path, shown: Callable[[int], None] = lambda _
     except OSError as error:
         if not isinstance(error, FileExistsError):
             target.unlink(missing_ok=True)
-        raise _disk(error, target) from error
+        raise disk_refused(error, target) from error
     if size != expected:
         target.unlink(missing_ok=True)
         raise BytesLie("changed while it was read", where=source, reason="file.changed")
@@ -187,7 +187,7 @@ def take_file(source: Path, target: Path, sha256: str, *, move: bool) -> int:
         try:
             _sync(source, os.O_NOFOLLOW)
         except OSError as error:
-            raise _disk(error, source) from error
+            raise disk_refused(error, source) from error
         place(source, target)
     return size
 
@@ -209,7 +209,7 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
         boundary(f"make folder {path.name}")
         path.mkdir(mode=mode, exist_ok=True)
     except OSError as error:
-        raise _disk(error, path) from error
+        raise disk_refused(error, path) from error
     sync_folder(path.parent)
 
 
@@ -223,7 +223,7 @@ def sync_folder(path: Path) -> None:
         boundary(f"sync folder {path.name}")
         _sync(path, os.O_DIRECTORY)
     except OSError as error:
-        raise _disk(error, path) from error
+        raise disk_refused(error, path) from error
 
 
 def move(source: Path, target: Path) -> None:
@@ -237,7 +237,7 @@ def move(source: Path, target: Path) -> None:
         boundary(f"rename {target.name}")
         source.rename(target)
     except OSError as error:
-        raise _disk(error, target) from error
+        raise disk_refused(error, target) from error
 
 
 def place(source: Path, target: Path) -> None:
@@ -264,7 +264,7 @@ def append_line(path: Path, line: bytes) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise _disk(error, path) from error
+        raise disk_refused(error, path) from error
     try:
         before = os.fstat(handle).st_size
         boundary("append")
@@ -279,7 +279,7 @@ def append_line(path: Path, line: bytes) -> None:
                 _sync(path.parent, os.O_DIRECTORY)
         except OSError as error:
             os.ftruncate(handle, before)
-            raise _disk(error, path) from error
+            raise disk_refused(error, path) from error
     finally:
         os.close(handle)
 
@@ -293,6 +293,19 @@ def truncate(path: Path, length: int) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def disk_refused(error: OSError, path: Path) -> StudbookError:
+    """What to tell a person when a disk refuses a path: no room, or something that has to be mended."""
+    if error.errno in _FULL:
+        return OverBudget(
+            f"there is no room for it: {error.strerror}",
+            where=path,
+            advice="Free some space or raise the limit on file sizes, then run the same command again; nothing was lost.",
+            reason="disk.full",
+        )
+    advice = "Mend the disk or the permissions, then run the same command again; nothing was lost."
+    return StudbookError(f"the disk refused: {error.strerror}", where=path, advice=advice, reason="file.disk")
 
 
 def lock_folder(folder: Path, note: Path | None, *, exclusive: bool) -> int:
@@ -325,7 +338,7 @@ def lock_folder(folder: Path, note: Path | None, *, exclusive: bool) -> int:
     except OSError as error:
         os.close(handle)
         if error.errno in _FULL:
-            raise _disk(error, folder) from error
+            raise disk_refused(error, folder) from error
         advice = "Mend the permissions, or move the lab to a disk of this machine."
         raise StudbookError(f"cannot be locked: {error.strerror}", where=folder, advice=advice) from error
     return handle
@@ -385,16 +398,3 @@ def _sync(path: Path, flag: int) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _disk(error: OSError, path: Path) -> StudbookError:
-    """What a disk's refusal means: no room, or something that has to be mended."""
-    if error.errno in _FULL:
-        return OverBudget(
-            f"there is no room for it: {error.strerror}",
-            where=path,
-            advice="Free some space or raise the limit on file sizes, then run the same command again; nothing was lost.",
-            reason="disk.full",
-        )
-    advice = "Mend the disk or the permissions, then run the same command again; nothing was lost."
-    return StudbookError(f"the disk refused: {error.strerror}", where=path, advice=advice, reason="file.disk")

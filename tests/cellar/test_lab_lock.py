@@ -15,9 +15,10 @@ import pytest
 from lab_fixtures import Place, rewrite, run_cli
 from studbook import files
 from studbook.errors import Busy, OverBudget, RecordRefused, StudbookError, UsageError
-from studbook.files import lock_folder, read_file
-from studbook.ledger import book
+from studbook.files import lock_folder
+from studbook.ledger import book, witness
 from studbook.records import Policy, replace
+from studbook.rewritten import read_rewritten
 from studbook.seal import KeyRing
 from studbook.workspace import Workspace, check_free
 
@@ -154,11 +155,12 @@ def test_a_reader_that_a_writer_overtakes_sees_no_tampering(new_lab: Place, monk
     count = len(writer.ledger.entries)
 
     def overtaken(path: Path, limit: int) -> bytes:
-        data = read_file(path, limit)
+        data = read_rewritten(path, limit)
         writer.commit(replace(policy, policy_version=policy.policy_version + 1, notes=f"after {path.name}"))
         return data
 
-    monkeypatch.setattr(book, "read_file", overtaken)
+    for module, name in ((book, "read_file"), (book, "read_rewritten"), (witness, "read_rewritten")):
+        monkeypatch.setattr(module, name, overtaken)
     reader = opened(new_lab)
     assert len(writer.ledger.entries) > count + 1
     assert count <= len(reader.ledger.entries) <= len(writer.ledger.entries)

@@ -225,9 +225,9 @@ class Recorder:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, Log()
-        # What the folder was when it was last looked at: inode -> number, place, and what tells a change.
+        # What the folder was when it was last looked at: inode -> number, place -> number, and what tells a change.
         self._nodes: dict[int, int] = {folder.stat().st_ino: 0}
-        self._places: dict[int, tuple[int, str]] = {}
+        self._places: dict[tuple[int, str], int] = {}
         self._seen: dict[int, tuple[int, int]] = {}
         self._content: dict[int, bytes] = {}
         self._count = 1
@@ -271,21 +271,23 @@ class Recorder:
 
     def _look(self) -> None:
         """Compare the folder with what it was, and write down what changed."""
-        found: dict[int, tuple[int, str]] = {}
+        found: dict[tuple[int, str], int] = {}
         fresh: list[tuple[int, Path]] = []
         self._walk(self.folder, 0, found, fresh)
-        gone = [(node, place) for node, place in self._places.items() if node not in found]
         self._places, before = found, self._places
-        for node, (parent, name) in found.items():
-            old = before.get(node)
+        gone = {place: node for place, node in before.items() if place not in found}
+        # What another one was moved or linked over went in that one step.
+        for place, node in found.items():
+            if before.get(place) == node:
+                continue
+            old = next((place for place, was in gone.items() if was == node), None)
             if old is None:
-                self.log.events.append(Link(parent, name, node))
-            elif old != (parent, name):
-                self.log.events.append(Move(*old, parent, name, node))
-        # A name that something else was moved to went in that one step.
-        taken = set(found.values())
-        self.log.events += [Unlink(*place, node) for node, place in gone if place not in taken]
-        self._forget({node for node, _ in gone})
+                self.log.events.append(Link(*place, node))
+            else:
+                del gone[old]
+                self.log.events.append(Move(*old, *place, node))
+        self.log.events += [Unlink(*place, node) for place, node in gone.items()]
+        self._forget(set(before.values()) - set(found.values()))
         for node, path in fresh:
             data = path.read_bytes()
             if self._content.get(node, b"") != data:
@@ -300,7 +302,7 @@ class Recorder:
         self,
         folder: Path,
         parent: int,
-        found: dict[int, tuple[int, str]],
+        found: dict[tuple[int, str], int],
         fresh: list[tuple[int, Path]],
     ) -> None:
         with os.scandir(folder) as entries:
@@ -312,7 +314,7 @@ class Recorder:
                 if node is None:
                     node = self._nodes[status.st_ino] = self._count
                     self._count += 1
-                found[node] = parent, entry.name
+                found[parent, entry.name] = node
                 self.log.modes[node] = stat.S_IMODE(status.st_mode)
                 if stat.S_ISDIR(status.st_mode):
                     self.log.folders.add(node)

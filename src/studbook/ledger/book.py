@@ -10,13 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from studbook.errors import BytesLie, DigestDiffers, StudbookError, UsageError
-from studbook.files import append_line, read_file, replace_file, truncate
+from studbook.files import append_line, read_file, truncate
 from studbook.ledger.chain import Chain, Draft, FindEnvelope
 from studbook.ledger.merkle import Tree
 from studbook.ledger.note import NOTE_LIMIT, Checkpoint, write_checkpoint
 from studbook.ledger.proofs import write_consistency, write_inclusion
 from studbook.ledger.witness import Witness
 from studbook.records import LedgerEntry, Root
+from studbook.rewritten import Rewritten, read_rewritten
 from studbook.seal import Authority, SigningKey, Succession
 
 __all__ = ["Ledger"]
@@ -30,6 +31,7 @@ class Ledger:
     Args:
         folder: The lab's ``audit`` folder.
         witness: Its witness; None for a ledger that is being made.
+        aside: Folder on the same disk for what a checkpoint is written into; the audit folder by default.
 
     Attributes:
         path: The file of lines.
@@ -40,7 +42,7 @@ class Ledger:
         witness_problem: Why this ledger may not be written to, if its witness saw another one; None if all is well.
     """
 
-    def __init__(self, folder: Path, witness: Witness | None = None) -> None:
+    def __init__(self, folder: Path, witness: Witness | None = None, aside: Path | None = None) -> None:
         self.path = folder / "ledger.jsonl"
         self.checkpoint_path = folder / "checkpoint"
         self.torn = 0
@@ -48,6 +50,7 @@ class Ledger:
         self.witnessed: int | None = None
         self.witness_problem: StudbookError | None = None
         self._witness = witness
+        self._checkpoint = Rewritten(self.checkpoint_path, aside)
         self._chain = Chain(self.path, _no_envelope)
 
     @property
@@ -154,19 +157,24 @@ class Ledger:
             StudbookError: if the disk or the witness refuses.
         """
         note = write_checkpoint(self._chain.origin, self.tree.size, self.tree.root(), key)
-        replace_file(self.checkpoint_path, note)
+        self._checkpoint.replace(note)
         self.acknowledged = self.tree.size
-        self.show_witness()
+        self.show_witness(note)
 
-    def show_witness(self) -> None:
+    def show_witness(self, note: bytes | None = None) -> None:
         """Bring the witness, where there is one, up to the checkpoint.
+
+        Args:
+            note: The checkpoint, if it was written just now; read again otherwise.
 
         Raises:
             StudbookError: if the witness refuses.
         """
         if self._witness is None or self.witnessed is None or self.witnessed == self.acknowledged:
             return
-        self._witness.advance(read_file(self.checkpoint_path, NOTE_LIMIT), self.tree.consistency)
+        if note is None:
+            note = read_rewritten(self.checkpoint_path, NOTE_LIMIT)
+        self._witness.advance(note, self.tree.consistency)
         self.witnessed = self.acknowledged
 
     def appoint(self, witness: Witness) -> None:
@@ -175,7 +183,7 @@ class Ledger:
         Raises:
             UsageError: if it has seen something before; ``ledger.witness-exists``.
         """
-        witness.begin(read_file(self.checkpoint_path, NOTE_LIMIT))
+        witness.begin(read_rewritten(self.checkpoint_path, NOTE_LIMIT))
         self._witness, self.witnessed, self.witness_problem = witness, self.acknowledged, None
 
     def prove(self, index: int) -> bytes:
@@ -184,7 +192,7 @@ class Ledger:
         Raises:
             UsageError: if the checkpoint covers no such entry; ``ledger.index``.
         """
-        note = read_file(self.checkpoint_path, NOTE_LIMIT)
+        note = read_rewritten(self.checkpoint_path, NOTE_LIMIT)
         size = self._chain.open_checkpoint(note, self.checkpoint_path).size
         return write_inclusion(index, self.tree.inclusion(index, size), note)
 
@@ -198,9 +206,15 @@ class Ledger:
         Raises:
             StudbookError: as `Chain.open_checkpoint`, if it is not one of this ledger's.
         """
-        note = read_file(self.checkpoint_path, NOTE_LIMIT)
+        note = read_rewritten(self.checkpoint_path, NOTE_LIMIT)
         new, old = self._chain.open_checkpoint(note, self.checkpoint_path), self._chain.open_checkpoint(older, where)
         return write_consistency(old.size, self.tree.consistency(old.size, new.size), note)
+
+    def close(self) -> None:
+        """Leave nothing beside the checkpoint and the witness's copy that only a next write would need."""
+        self._checkpoint.close()
+        if self._witness is not None:
+            self._witness.close()
 
     def cut_torn_tail(self) -> None:
         """Drop the bytes of a line that a crash left unfinished; never anything that was acknowledged."""
@@ -221,7 +235,7 @@ class Ledger:
 
     def _read_checkpoint(self) -> bytes | UsageError:
         try:
-            return read_file(self.checkpoint_path, NOTE_LIMIT)
+            return read_rewritten(self.checkpoint_path, NOTE_LIMIT)
         except UsageError as missing:
             return missing
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from studbook.errors import BytesLie, DigestDiffers, UsageError
-from studbook.files import lock_folder, make_folder, read_file, replace_file
+from studbook.files import lock_folder, make_folder
 from studbook.ledger.merkle import verify_consistency
 from studbook.ledger.note import NOTE_LIMIT, Checkpoint, read_checkpoint
+from studbook.rewritten import Rewritten, read_rewritten
 
 __all__ = ["Witness", "default_witness"]
 
@@ -47,6 +48,7 @@ class Witness:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "checkpoint"
+        self._copy = Rewritten(self.path)
 
     def read(self) -> bytes | None:
         """The newest checkpoint it saw, or None if it never saw one.
@@ -56,7 +58,7 @@ class Witness:
         """
         self._check_folder()
         try:
-            return read_file(self.path, NOTE_LIMIT)
+            return read_rewritten(self.path, NOTE_LIMIT)
         except UsageError:
             if self.path.is_symlink() or self.path.exists():
                 raise
@@ -79,7 +81,7 @@ class Witness:
                 advice = "Move the folder away if its lab is gone, or name another folder."
                 text = "holds what a witness saw already"
                 raise UsageError(text, where=self.path, advice=advice, reason="ledger.witness-exists")
-            replace_file(self.path, checkpoint)
+            self._copy.replace(checkpoint)
         finally:
             os.close(lock)
 
@@ -106,9 +108,13 @@ class Witness:
             if seen == checkpoint:
                 return
             self.compare(seen, read_checkpoint(checkpoint)[0], prove)
-            replace_file(self.path, checkpoint)
+            self._copy.replace(checkpoint)
         finally:
             os.close(lock)
+
+    def close(self) -> None:
+        """Leave nothing beside the copy that only a next write would need."""
+        self._copy.close()
 
     def compare(self, copy: bytes, new: Checkpoint, prove: Callable[[int, int], Sequence[bytes]]) -> Checkpoint:
         """Refuse a checkpoint that does not continue the one it saw.

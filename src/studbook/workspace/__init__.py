@@ -150,9 +150,11 @@ class Workspace(Store):
             self.commit(record)
         with suppress(FileNotFoundError):
             path.rmdir()
+        self.ledger.close()
         place(partial, path)
         self.ledger = Ledger(path / "audit")
         self.ledger.appoint(Witness(witness_folder(path, witness)))
+        self.ledger.close()
         (path / "cache" / _UNWITNESSED).unlink()
 
     def _take_lock(self, writer: bool, still: bool) -> None:
@@ -237,12 +239,8 @@ class Workspace(Store):
         held = self.entry(sealed.digest)
         if held is not None and self.void(held):
             text = f"{kind} {sealed.digest[:16]}... entered under a key that was revoked, and counts no longer"
-            raise OutOfOrder(
-                text,
-                advice="Make it anew; the same record never enters twice.",
-                where=self.record_path(held),
-                reason="ledger.void",
-            )
+            advice = "Make it anew; the same record never enters twice."
+            raise OutOfOrder(text, advice=advice, where=self.record_path(held), reason="ledger.void")
         if held is not None or sealed.digest in new.records:
             return sealed.digest
         check_references(record, lambda cited: cited in self._by_digest or cited in new.records, kind)
@@ -336,6 +334,7 @@ class Workspace(Store):
 
     def close(self) -> None:
         """Release the lock."""
+        self.ledger.close()
         if self.ahead is not None:
             self.ahead.close()
         if self._lock is not None:

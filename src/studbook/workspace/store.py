@@ -40,7 +40,7 @@ class Store:
         self.path = path
         self.keys = keys
         self.format = FORMAT
-        self.ledger = Ledger(path / "audit", witness)
+        self.ledger = Ledger(path / "audit", witness, path / "cache" / "staging")
         self._by_digest: dict[str, LedgerEntry] = {}
         self._blobs: dict[str, tuple[Zone, Blob]] = {}
         self._records: dict[str, Record] = {}

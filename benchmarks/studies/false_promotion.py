@@ -4,7 +4,7 @@ Each candidate disagrees with the champion on 14 % of the items. In the null sce
 champion; in the others one is truly 3.6 percentage points better, alone or among ten. Every round is judged by
 `studbook.viability.decide` with all gates (screen on development items, three finalists, Holm, practical minimum, net
 utility) on one protected suite, under two policies that differ in what a change is made to cost: the default one and a
-proposed one. Both see the same rounds. Simpler rules are counted on the same items for contrast.
+costlier one. Both see the same rounds. Simpler rules are counted on the same items for contrast.
 
 Run: python benchmarks/studies/false_promotion.py [--rounds 2400] [--out docs/proof]
 """
@@ -27,17 +27,17 @@ from studbook.statistics import holm, mcnemar, paired_bounds, paired_counts, wil
 
 DISAGREEMENT, BETTER, SEED = 0.14, 0.036, 20260101
 DEFAULT: Policy = default_policy(HEADER, protected=(LABEL,))
-PROPOSED: Policy = replace(
-    DEFAULT, utility=replace(DEFAULT.utility, weights_version="proposed", risk=0.0005, switching_threshold=0.0005)
+COSTLIER: Policy = replace(
+    DEFAULT, utility=replace(DEFAULT.utility, weights_version="costlier", risk=0.0025, switching_threshold=0.005)
 )
-COURTS = {"default": Court(DEFAULT), "proposed": Court(PROPOSED)}
+COURTS = {"default": Court(DEFAULT), "costlier": Court(COSTLIER)}
 RULES = (
     "highest score",
     "McNemar, uncorrected",
     "McNemar, Holm over all",
     "finalists, Holm",
     "the whole decision, default policy",
-    "the whole decision, proposed policy",
+    "the whole decision, costlier policy",
 )
 SWITCHING = (0.0, 0.001, 0.0015, 0.0025, 0.005, 0.0075)
 
@@ -231,7 +231,7 @@ def costs(policy: Policy) -> str:
 def accepted(studies: Sequence[dict[str, Any]]) -> list[str]:
     """The contract's four figures beside what each policy reaches; a figure that is not reached says so."""
     lines = ["", "## What is demanded, under one policy at a time", ""]
-    lines += ["| figure | demanded | default policy | | proposed policy | |", "|---|---|---:|---|---:|---|"]
+    lines += ["| figure | demanded | default policy | | costlier policy | |", "|---|---|---:|---|---:|---|"]
     for words, place, sense, limit in DEMANDS:
         study, cells = studies[place], []
         key = "promotes one that is no better" if sense == "at most" else "promotes the better one"
@@ -265,8 +265,8 @@ def switching_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"{DEFAULT.gates.finalists} (Holm's first step with that many finalists, after the screen). At n = "
         f"{rows[0]['items']:,} and one candidate a sum of {100 * free:.2f} pp costs nothing, because McNemar's exact test "
         f"demands as much, and up to {100 * enough:.2f} pp leave the demanded power; the default policy's sum is "
-        f"{100 * (DEFAULT.utility.risk + DEFAULT.utility.switching_threshold):.2f} pp, the proposed one's "
-        f"{100 * (PROPOSED.utility.risk + PROPOSED.utility.switching_threshold):.2f} pp.",
+        f"{100 * (DEFAULT.utility.risk + DEFAULT.utility.switching_threshold):.2f} pp, the costlier one's "
+        f"{100 * (COSTLIER.utility.risk + COSTLIER.utility.switching_threshold):.2f} pp.",
         "",
         "| items | risk + switching threshold | one candidate | finalist |",
         "|---:|---:|---:|---:|",
@@ -286,7 +286,7 @@ def report(found: dict[str, Any]) -> str:
         f"champion {ACCURACY}, {100 * DISAGREEMENT:.0f} % of the items discordant, one protected suite, alpha "
         f"{DEFAULT.gates.alpha}, {DEFAULT.gates.finalists} finalists. Intervals are two-sided 95 % (Wilson). Rules from "
         "*finalists* on are read from the record that `decide` returns; confirmation on sealed suites comes after it "
-        f"and is not part of these figures. Default policy: {costs(DEFAULT)}; proposed policy: {costs(PROPOSED)}, "
+        f"and is not part of these figures. Default policy: {costs(DEFAULT)}; costlier policy: {costs(COSTLIER)}, "
         "everything else equal.",
     ]
     lines += accepted(found["rounds"])

@@ -2,7 +2,7 @@
 
 Started by `bench_evaluate.py`; needs nothing of Studbook. Prints CPU seconds a pass, verdicts and log-likelihoods as JSON.
 
-    python evaluate_peer.py feed-BATCH|generate-BATCH|equal|padded FOLDER PASSES
+    python evaluate_peer.py feed-BATCH|generate-BATCH|task-BATCH|equal|padded FOLDER PASSES
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"})
+os.environ.update(
+    {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+)
 
 import numpy as np
 import torch
@@ -105,11 +107,42 @@ def harness_of(folder: Path, batch: int, *, writes: bool) -> Callable[[Items], S
     return written if writes else fed
 
 
+def task_of(folder: Path, batch: int) -> Callable[[Items], Scored]:
+    """A whole run of the harness, as its command line makes it: one task, its requests, model and metric."""
+    import datasets
+    import lm_eval
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.models.huggingface import HFLM
+
+    model = HFLM(str(folder), device="cpu", dtype="float32", batch_size=batch, add_bos_token=True, max_length=64)
+    config = {
+        "task": "founders",
+        "test_split": "test",
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{answer}}",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+
+    def run(items: Items) -> Scored:
+        rows = [{"prompt": prompt, "answer": f"{answer}</s>"} for prompt, answer in items]
+        data = {"test": datasets.Dataset.from_list(rows)}
+        task = ConfigurableTask(config={**config, "custom_dataset": lambda **_: data})
+        found = lm_eval.simple_evaluate(model=model, tasks=[task], bootstrap_iters=0, verbosity="ERROR")
+        said = [sample["filtered_resps"][0] for sample in found["samples"]["founders"]]
+        return [right for _, right in said], [loglik for loglik, _ in said]
+
+    return run
+
+
 def ways(way: str, folder: Path) -> Iterator[Callable[[Items], Scored]]:
     """One scorer a founder."""
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
         kind, _, batch = way.partition("-")
-        if batch:
+        if kind == "task":
+            yield task_of(place, int(batch))
+        elif batch:
             yield harness_of(place, int(batch), writes=kind == "generate")
         else:
             model = loaded(place)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -57,7 +58,9 @@ def family(seed: int, folder: Path) -> Path:
     if seed == SHIPPED:
         return EXAMPLES / "founders"
     if not (folder / "done").exists():
-        for path, data in shipping.family_files(recipe.train_family(seed, say)).items():
+        # The data manifests name slices that are the same for every seed.
+        slices = {f"data/{path.name}": path.read_bytes() for path in (shipping.HERE / "data").glob("*.jsonl")}
+        for path, data in (shipping.family_files(recipe.train_family(seed, say)) | slices).items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
@@ -67,9 +70,11 @@ def family(seed: int, folder: Path) -> Path:
 
 def found_lab(founders: Path, folder: Path) -> Path:
     """A lab with these founders, approved, the shipped suites, and admitted descendants allowed as parents."""
-    place = folder / "lab"
-    if place.exists():
+    place, ready = folder / "lab", folder / "ready"
+    if ready.exists():
         return place
+    for name in ("lab", "lab.keys", "lab.witness"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     policy = json.loads((EXAMPLES / "founders" / "policy.json").read_bytes())
     policy |= {"population": {"descendants": "admitted"}, "name": "generations-study"}
     written = folder / "policy.json"
@@ -82,6 +87,7 @@ def found_lab(founders: Path, folder: Path) -> Path:
             lab.approve(name, PERSON, reason="study")
         lab.suites.freeze([EXAMPLES / "suites"], PERSON)
         lab.release("base", "champion", PERSON, "study")
+    ready.touch()
     return place
 
 
@@ -108,9 +114,13 @@ def mean(bits: Bits) -> float:
 
 
 def study(seed: int, generations: int, work: Path) -> dict[str, Any]:
-    """Breed one family and measure it."""
+    """Breed one family and measure it, unless an earlier run did."""
     folder = work / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
+    written = folder / f"{generations}-generations.json"
+    if written.exists():
+        known: dict[str, Any] = json.loads(written.read_bytes())
+        return known
     founders = family(seed, folder / "family")
     began = time.monotonic()
     with Lab(found_lab(founders, folder)) as lab:
@@ -125,7 +135,7 @@ def study(seed: int, generations: int, work: Path) -> dict[str, Any]:
     best = max(("base", *PARENTS), key=lambda name: mean(answers[name]))
     strata = [paired_counts(answers["champion"][s], answers[best][s]) for s in skills.SKILLS]
     worst = {name: min(shares(bits).values()) for name, bits in answers.items()}
-    return {
+    measured = {
         "seed": seed,
         "best_founder": best,
         "gain": stratified_bounds(strata, ALPHA)._asdict(),
@@ -139,6 +149,8 @@ def study(seed: int, generations: int, work: Path) -> dict[str, Any]:
         "generations": msgspec.to_builtins(rows),
         "page": tell(rows),
     }
+    written.write_bytes(canonical(measured))
+    return measured
 
 
 def report(studies: Sequence[dict[str, Any]]) -> str:

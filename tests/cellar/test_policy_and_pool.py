@@ -40,6 +40,10 @@ def test_an_operator_outside_the_policy_is_refused_by_name(operator: dict[str, A
 
 def test_an_operator_at_its_bounds_is_allowed() -> None:
     assert operator_refusals(POLICY, {"operator": "prune/1", "fraction": 0.5}) == ()
+    # What somebody wrote by hand is refused as well, whatever its shape.
+    for rules in ([{}], [7], {"field": "t"}, [{"field": "t", "values": 3}]):
+        made_up = {"operator": "scheduled/1", "inner": {"operator": "slerp/1", "t": 0.5}, "rules": rules}
+        assert "without field and values" in operator_refusals(POLICY, made_up)[0]
     check_operator(POLICY, {"operator": "task-delta/1", "scales": [-1.0, 1.0]})
 
 

@@ -15,6 +15,7 @@ from release_fixtures import edited, refused
 from studbook.cli import main
 from studbook.errors import NotAuthorised, OutsideAllowlist, RecordRefused, StudbookError, UsageError
 from studbook.lab import Lab
+from studbook.lab.doctor import isolation
 from studbook.lab.policies import editable, policy_from
 from studbook.policy import default_policy, record_changes
 from studbook.records import Header, Policy, replace
@@ -143,6 +144,49 @@ def test_a_limit_that_leaves_nothing_to_do_is_refused_by_name(
         named = "minimum_bytes" if group == "reserve" else field
         assert caught.value.where == f"policy: {group}.{named}"
         assert lab.desk.policy[1].policy_version == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"minimum_isolation": []}, "minimum_isolation", "demands nothing"),
+        ({"minimum_isolation": ["own-process", "seccmop"]}, "minimum_isolation", "names seccmop, which no worker"),
+        ({"utility": {"risk": -1.0}}, "utility.risk", "below 0"),
+        ({"utility": {"switching_threshold": -0.1}}, "utility.switching_threshold", "below 0"),
+        ({"reserve": {"accounts": [{"account": "attention", "capacity": 2, "minimum": 1}]}},
+         "reserve.accounts: attention", "leaves 1 acts"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_demands_nothing_or_what_cannot_be_is_refused_by_name(
+    place: Place, tmp_path: Path, changes: Fields, field: str, words: str
+) -> None:
+    with place.open() as lab:
+        held = lab.policies.show()
+        merged = {k: held[k] | v if isinstance(v, dict) else v for k, v in changes.items()}
+        with refused("policy.field") as caught:
+            lab.policies.sign(edited(lab, tmp_path, merged), PERSON)
+        assert caught.value.where == f"policy: {field}" and words in caught.value.message
+        assert lab.desk.policy[1].policy_version == 1
+
+
+def test_every_measure_that_a_worker_reaches_here_may_be_demanded(place: Place, tmp_path: Path) -> None:
+    reached = isolation()[0]
+    assert reached
+    with place.open() as lab:
+        lab.policies.sign(edited(lab, tmp_path, {"minimum_isolation": list(reached)}), PERSON)
+        assert lab.desk.policy[1].minimum_isolation == reached
+
+
+def test_a_protected_cluster_that_no_suite_judges_is_refused_once_suites_are_frozen(
+    place: Place, opened: Lab, tmp_path: Path
+) -> None:
+    wanted = {"protected": ["rot", "ghost"]}
+    with place.open() as lab:
+        # Nothing is frozen yet, so nobody can say that there will be none.
+        assert lab.policies.sign(edited(lab, tmp_path, wanted), PERSON).committed
+    with refused("policy.unreachable") as caught:
+        opened.policies.sign(edited(opened, tmp_path, wanted), PERSON)
+    assert "no frozen development suite has the label ghost" in caught.value.message
 
 
 def stages(shadow: int, champion: int) -> Fields:

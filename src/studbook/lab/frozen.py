@@ -10,7 +10,10 @@ from studbook.lab.desk import Desk
 from studbook.records import SuiteManifest
 from studbook.records.evaluation import Role
 
-__all__ = ["of_role"]
+__all__ = ["GATING_ROLES", "of_role"]
+
+GATING_ROLES: tuple[Role, ...] = ("development", "selection", "sealed")
+"""Roles whose suites stop candidates: the screen's, the finalists' and the winner's."""
 
 
 def of_role(desk: Desk, role: Role, *, needed: bool = True) -> tuple[SuiteFile, ...]:

@@ -17,6 +17,7 @@ from studbook.breeding.template import operator_fields
 from studbook.errors import OutOfOrder, OutsideAllowlist, RecordRefused, UsageError, printable
 from studbook.files import read_file, write_new
 from studbook.lab.desk import Desk
+from studbook.lab.frozen import GATING_ROLES
 from studbook.lab.pending import Signed, sign
 from studbook.lab.routing import admitted_outputs, check_routed, operators_of
 from studbook.policy import PolicyChange, check_operator, check_policy, check_version, record_changes
@@ -25,6 +26,8 @@ from studbook.records import (
     Header,
     Policy,
     StageApproval,
+    SuiteManifest,
+    SuitesLock,
     read_plain_json,
     read_struct,
     replace,
@@ -234,17 +237,18 @@ def check_next(desk: Desk, policy: Policy, where: object) -> None:
 
 
 def check_reach(desk: Desk, policy: Policy) -> None:
-    """Refuse to sign a policy that asks for more people before a stage than hold a key to say yes.
+    """Refuse to sign a policy that asks for more people before a stage than hold a key, or protects what nothing judges.
 
-    Only for whoever signs: keys come and go, and a policy that was in reach stays what it is.
+    Only for whoever signs: keys and suites come and go, and a policy that was in reach stays what it is.
 
     Args:
         desk: The lab.
         policy: The policy.
 
     Raises:
-        OutsideAllowlist: naming the stage; ``policy.unreachable``.
+        OutsideAllowlist: naming the stage or the cluster; ``policy.unreachable``.
     """
+    _check_protected(desk, policy)
     grants = desk.workspace.authority().root.keys
     voters = {g.owner for g in grants if StageApproval.kind() in g.kinds}
     promoters = {g.owner for g in grants if ChampionPromotion.kind() in g.kinds}
@@ -256,5 +260,21 @@ def check_reach(desk: Desk, policy: Policy) -> None:
                 f"asks for {rule.approvals} distinct owners, and {found} can say yes",
                 where=f"policy: stages: {rule.stage}: approvals",
                 advice=f"Give more owners a key first: studbook key new NAME --kind {StageApproval.kind()} --as PERSON",
+                reason="policy.unreachable",
+            )
+
+
+def _check_protected(desk: Desk, policy: Policy) -> None:
+    """Where suites are frozen, every protected cluster has its own before each step of a round; else none could end."""
+    locks = [lock for _, lock in desk.all(SuitesLock)]
+    frozen = [desk.workspace.get(d, SuiteManifest) for d in locks[-1].suites] if locks else []
+    held = {(m.role, m.cluster) for m in frozen if m.dimension == "task"}
+    for role, cluster in ((r, c) for c in policy.protected for r in GATING_ROLES if locks):
+        if (role, cluster) not in held:
+            judged = ", ".join(sorted({c for r, c in held if r == role})) or "nothing"
+            raise OutsideAllowlist(
+                f"no frozen {role} suite has the label {cluster}; there are suites of {judged}",
+                where="policy: protected",
+                advice="Freeze its suites first: studbook suite freeze FOLDER ...; or protect other clusters.",
                 reason="policy.unreachable",
             )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from studbook.errors import OutOfOrder, OutsideAllowlist, OverBudget, ParentsDoNotFit
 from studbook.records import Policy, StageRule
+from studbook.sandbox.levels import MEASURES
 
 __all__ = [
     "check_generation",
@@ -47,9 +48,13 @@ def _inner_refusals(policy: Policy, operator: Mapping[str, Any]) -> tuple[str, .
     inner = operator.get("inner")
     if not isinstance(inner, Mapping):
         return ()
-    found = list(operator_refusals(policy, inner))
-    for rule in operator.get("rules", ()):
-        found += operator_refusals(policy, {**inner, rule["field"]: list(rule["values"])})
+    found, rules = list(operator_refusals(policy, inner)), operator.get("rules", ())
+    for rule in rules if isinstance(rules, list | tuple) else (None,):
+        # A record that somebody wrote by hand is asked too, and may be no operator at all.
+        if isinstance(rule, Mapping) and isinstance(rule.get("values"), list | tuple):
+            found += operator_refusals(policy, {**inner, str(rule.get("field")): rule["values"]})
+        else:
+            found.append(f"{operator.get('operator')!r}: a rule without field and values")
     return tuple(dict.fromkeys(found))
 
 
@@ -99,12 +104,9 @@ def check_policy(policy: Policy) -> None:
         ("budget.output_bytes", policy.budget.output_bytes > 0, "must be above 0"),
         ("gates.maximum_bytes", policy.gates.maximum_bytes > 0, "must be above 0"),
         ("gates.sealed_openings", policy.gates.sealed_openings > 0, "must be above 0: nothing could be confirmed"),
-        (
-            "reserve.minimum_bytes",
-            policy.reserve.minimum_bytes < policy.reserve.capacity_bytes,
-            "must be below capacity_bytes: no model would fit beside it",
-        ),
-        *_account_rules(policy),
+        *_reserve_rules(policy),
+        *_isolation_rules(policy),
+        *_utility_rules(policy),
     )
     for field, holds, what in rules:
         if not holds:
@@ -113,12 +115,19 @@ def check_policy(policy: Policy) -> None:
             )
 
 
-def _account_rules(policy: Policy) -> tuple[tuple[str, bool, str], ...]:
-    """Field, whether its rule holds, and the rule, for the accounts beside storage."""
+def _reserve_rules(policy: Policy) -> tuple[tuple[str, bool, str], ...]:
+    """Field, whether its rule holds, and the rule, for storage and the accounts beside it."""
     accounts = policy.reserve.accounts
     tight = ", ".join(a.account for a in accounts if a.minimum >= a.capacity)
     openings = min((a.capacity for a in accounts if a.account == "sealed-openings"), default=0)
+    asked = sum(rule.approvals for rule in policy.stages) + 1
+    acts = min((a.capacity - a.minimum for a in accounts if a.account == "attention"), default=asked)
     return (
+        (
+            "reserve.minimum_bytes",
+            policy.reserve.minimum_bytes < policy.reserve.capacity_bytes,
+            "must be below capacity_bytes: no model would fit beside it",
+        ),
         ("reserve.accounts", not tight, f"of {tight}: the minimum must be below the capacity"),
         ("reserve.accounts", not _twice(a.account for a in accounts), "name an account twice"),
         (
@@ -126,7 +135,28 @@ def _account_rules(policy: Policy) -> tuple[tuple[str, bool, str], ...]:
             openings <= policy.gates.sealed_openings,
             "must not exceed gates.sealed_openings: further looks are refused anyway",
         ),
+        (
+            "reserve.accounts: attention",
+            acts >= asked,
+            f"leaves {acts} acts of people, and one promotion with its way back takes {asked}",
+        ),
     )
+
+
+def _isolation_rules(policy: Policy) -> tuple[tuple[str, bool, str], ...]:
+    """The same for what every worker must reach: an unknown measure stops every round, and no measure stops nothing."""
+    unknown = ", ".join(sorted(set(policy.minimum_isolation) - MEASURES))
+    known = ", ".join(sorted(MEASURES))
+    return (
+        ("minimum_isolation", bool(policy.minimum_isolation), "demands nothing of workers"),
+        ("minimum_isolation", not unknown, f"names {unknown}, which no worker can reach; there are {known}"),
+    )
+
+
+def _utility_rules(policy: Policy) -> tuple[tuple[str, bool, str], ...]:
+    """The same for the weights: a cost below 0 would be a reward, and doing nothing would not be worth 0."""
+    costs = ("memory", "compute", "risk", "switching_threshold")
+    return tuple((f"utility.{name}", getattr(policy.utility, name) >= 0, "must not be below 0") for name in costs)
 
 
 def check_version(policy: Policy, expected: int, where: object) -> None:

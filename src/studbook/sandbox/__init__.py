@@ -13,7 +13,7 @@ server process that has imported them already and holds no keys, so that startin
 from __future__ import annotations
 
 from studbook.sandbox.client import Answer, end_workers, run_worker
-from studbook.sandbox.levels import KERNEL, LEVELS, PORTABLE, level_of
+from studbook.sandbox.levels import KERNEL, LEVELS, MEASURES, PORTABLE, level_of
 from studbook.sandbox.limits import Limits
 
-__all__ = ["KERNEL", "LEVELS", "PORTABLE", "Answer", "Limits", "end_workers", "level_of", "run_worker"]
+__all__ = ["KERNEL", "LEVELS", "MEASURES", "PORTABLE", "Answer", "Limits", "end_workers", "level_of", "run_worker"]

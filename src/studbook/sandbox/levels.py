@@ -1,11 +1,11 @@
-"""How far workers are shut in: two named sets of measures, for policies to demand and machines to be judged by."""
+"""How far workers are shut in: the measures there are, and two named sets of them for policies to demand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-__all__ = ["KERNEL", "LEVELS", "PORTABLE", "level_of"]
+__all__ = ["KERNEL", "LEVELS", "MEASURES", "PORTABLE", "level_of"]
 
 # What every POSIX system offers: a process of its own with limits and without keys. It can read what its user can read.
 PORTABLE = (
@@ -19,6 +19,23 @@ PORTABLE = (
 KERNEL = tuple(sorted((*PORTABLE, "closed-descriptors", "landlock-files", "no-new-privileges", "seccomp")))
 # From the strictest down.
 LEVELS: Mapping[str, tuple[str, ...]] = MappingProxyType({"kernel": KERNEL, "portable": PORTABLE})
+# What a kernel or a user may lack beside these; a worker names each that it reached.
+_MORE = (
+    "clean-environment",
+    "dies-with-lab",
+    "landlock-devices",
+    "landlock-neighbours",
+    "landlock-tcp",
+    "landlock-truncate",
+    "limit-core-dump",
+    "limit-file-size",
+    "limit-open-files",
+    "limit-threads",
+    "no-capabilities",
+    "own-network",
+)
+MEASURES = frozenset((*KERNEL, *_MORE))
+"""Every measure that a worker of this version can name; a policy can demand no other."""
 
 
 def level_of(measures: Iterable[str]) -> str:

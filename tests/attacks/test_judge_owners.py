@@ -71,7 +71,7 @@ def test_a_looser_gate_waits_for_more_owners_than_a_promotion_takes(pair: Place,
 
 def test_a_stricter_gate_takes_what_the_root_asks_for_and_no_more(pair: Place, tmp_path: Path) -> None:
     with pair.open() as lab:
-        assert change_policy(lab, tmp_path, gates=gates(lab, finalists=1)).committed
+        assert change_policy(lab, tmp_path, gates=gates(lab, margin=0.4)).committed
     assert problems(pair) == []
 
 
@@ -91,6 +91,15 @@ def test_gating_suites_that_one_owner_dropped_by_hand_are_found_by_verify(pair: 
         assert len(loosens(lab.desk, lock)) > 1
         found = told(lab, lock)
         assert found is not None and found.reason == "judge.owners" and f"suite {role}-" in found.message
+
+
+@pytest.mark.parametrize(("version", "twice", "reason"), [(1, 0, "overtaken"), (9, 0, "overtaken"), (2, 1, "twice")])
+def test_a_lock_put_in_by_hand_that_follows_none_or_names_a_suite_twice_is_found(
+    opened: Lab, version: int, twice: int, reason: str
+) -> None:
+    lock = opened.desk.suites_lock[1]
+    found = told(opened, replace(lock, lock_version=version, suites=(*lock.suites[::-1], *lock.suites[:twice])))
+    assert found is not None and found.reason == f"order.lock-{reason}" and found.advice
 
 
 def test_a_lock_that_only_adds_suites_loosens_nothing(pair: Place) -> None:
@@ -123,6 +132,9 @@ LOOSER = (
     ("utility.switching_threshold", having("utility", switching_threshold=0.0)),
     ("reserve.minimum_bytes", having("reserve", minimum_bytes=0)),
     ("budget.relative_delta", having("budget", relative_delta=2.0)),
+    ("budget.output_bytes", having("budget", output_bytes=32 << 30)),
+    ("budget.worker_seconds", having("budget", worker_seconds=6000)),
+    ("population.descendants", having("population", descendants="admitted")),
     ("protected", replace(BASE, protected=("rot",))),
     ("minimum_isolation", replace(BASE, minimum_isolation=BASE.minimum_isolation[1:])),
     ("recompute", replace(BASE, recompute="receipt")),
@@ -148,6 +160,22 @@ LOOSER = (
         replace(BASE, licences=(*BASE.licences, LicenceRule(spdx="X", strictness=9, combines_with=()))),
     ),
 )
+
+
+# What loosens whichever way it is moved.
+EITHER = (
+    ("gates.finalists", having("gates", finalists=1), having("gates", finalists=9)),
+    ("utility.accuracy", having("utility", accuracy=0.5), having("utility", accuracy=2.0)),
+    ("utility.compute", having("utility", compute=0.0), having("utility", compute=0.2)),
+)
+
+
+@pytest.mark.parametrize(("field", "less", "more"), EITHER, ids=[f for f, _, _ in EITHER])
+def test_what_lets_another_candidate_pass_either_way_is_looser_either_way(
+    field: str, less: Policy, more: Policy
+) -> None:
+    for before, after in ((BASE, less), (less, BASE), (BASE, more), (more, BASE)):
+        assert loosened(before, after) == (field,)
 
 
 @pytest.mark.parametrize(("field", "after"), LOOSER, ids=[f for f, _ in LOOSER])

@@ -15,7 +15,7 @@ from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import check_change
 from studbook.lab.gates import champion_template_for, recorded_shadow_template
-from studbook.lab.judge_owners import check_owners
+from studbook.lab.judge_owners import check_lock, check_owners
 from studbook.lab.policies import check_next
 from studbook.lab.proposals import check_ending
 from studbook.lab.situations import require_released_hold
@@ -31,6 +31,7 @@ from studbook.records import (
     RollbackSet,
     RuntimeSmoke,
     StageApproval,
+    SuitesLock,
     Tombstone,
     ViabilityDecision,
     digest,
@@ -57,6 +58,8 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
     check_owners(desk, record, signers)
     if isinstance(record, Policy):
         check_next(desk, record, "policy")
+    elif isinstance(record, SuitesLock):
+        check_lock(desk, record, "suites-lock: lock_version, suites")
     elif isinstance(record, StageApproval):
         check_approval(desk, record)
     elif isinstance(record, EvaluatorChange):

@@ -10,16 +10,25 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from studbook.errors import NotAuthorised
+from studbook.errors import NotAuthorised, OutOfOrder
 from studbook.lab.desk import Desk
+from studbook.lab.frozen import GATING_ROLES
 from studbook.policy import loosened, stage_rule
 from studbook.records import ChampionPromotion, EvaluatorChange, Policy, Record, Root, SuiteManifest, SuitesLock
 from studbook.seal import Signer
 
-__all__ = ["Owned", "check_owners", "lacking", "loosens", "one_owner", "owned", "promotion_owners", "root_of"]
+__all__ = [
+    "Owned",
+    "check_lock",
+    "check_owners",
+    "lacking",
+    "loosens",
+    "one_owner",
+    "owned",
+    "promotion_owners",
+    "root_of",
+]
 
-# Roles whose suites stop candidates: the screen, the finalists' and the winner's.
-_GATING = ("development", "selection", "sealed")
 _KINDS = (EvaluatorChange, SuitesLock, Policy)
 
 
@@ -72,7 +81,7 @@ def loosens(desk: Desk, record: Record) -> tuple[str, ...]:
         before = [lock for _, lock in desk.all(SuitesLock)][-1:]
         gone = [d for lock in before for d in lock.suites if d not in record.suites]
         named = (desk.workspace.get(d, SuiteManifest) for d in gone)
-        return tuple(f"suite {m.name}" for m in named if m.role in _GATING)
+        return tuple(f"suite {m.name}" for m in named if m.role in GATING_ROLES)
     policies = [p for _, p in desk.all(Policy)] if isinstance(record, Policy) else []
     return loosened(policies[-1], record) if isinstance(record, Policy) and policies else ()
 
@@ -96,6 +105,30 @@ def lacking(desk: Desk, record: Record, signers: Sequence[Signer]) -> str:
         f"{len(owners)} owners signed it; it loosens {', '.join(found)}, and that takes more than the {promotion} of a "
         "champion promotion"
     )
+
+
+def check_lock(desk: Desk, record: SuitesLock, where: object) -> None:
+    """Refuse a lock of suites that does not follow the newest one, or names a suite twice.
+
+    Args:
+        desk: The lab as it is before the lock.
+        record: The lock.
+        where: Its file or record, for errors.
+
+    Raises:
+        OutOfOrder: ``order.lock-overtaken`` or ``order.lock-twice``.
+    """
+    newest = max((lock.lock_version for _, lock in desk.all(SuitesLock)), default=0)
+    if record.lock_version != newest + 1:
+        raise OutOfOrder(
+            f"is version {record.lock_version} of the suites' lock, and version {newest} is in force",
+            where=where,
+            advice="Delete it, and freeze the suites again.",
+            reason="order.lock-overtaken",
+        )
+    if len(set(record.suites)) != len(record.suites):
+        advice = "Freeze the suites again: studbook suite freeze FOLDER ..."
+        raise OutOfOrder("names a suite twice", where=where, advice=advice, reason="order.lock-twice")
 
 
 def check_owners(desk: Desk, record: Record, signers: Sequence[Signer]) -> None:

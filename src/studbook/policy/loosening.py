@@ -14,24 +14,27 @@ _UP = {
         "alpha",
         "margin",
         "calibration_margin",
-        "finalists",
         "maximum_bytes",
         "sealed_openings",
         "robustness_margin",
         "bias_margin",
         "drift_nats",
     ),
-    "utility": ("accuracy",),
     "reserve": ("capacity_bytes",),
-    "budget": ("relative_delta", "depth"),
+    "budget": ("evaluations", "relative_delta", "depth", "output_bytes", "worker_seconds", "worker_bytes"),
 }
 # Smaller is looser.
 _DOWN = {
     "gates": ("practical_minimum", "drift_alignment"),
-    "utility": ("memory", "compute", "risk", "switching_threshold"),
+    "utility": ("memory", "risk", "switching_threshold"),
     "reserve": ("minimum_bytes",),
     "hysteresis": ("window_days", "window_decisions", "cooldown_hours"),
 }
+# Looser either way: fewer finalists are corrected for less, more of them let others try; a weight on what a candidate
+# may lose or save lets another one through whichever way it moves.
+_EITHER = {"gates": ("finalists",), "utility": ("accuracy", "compute")}
+# Which models bred here may have children, from the strictest on.
+_DESCENDANTS = ("none", "admitted", "diverse")
 
 
 def loosened(before: Policy, after: Policy) -> tuple[str, ...]:
@@ -51,6 +54,11 @@ def _loosened(before: Policy, after: Policy) -> Iterator[str]:
         for section, fields in table.items():
             old, new = getattr(before, section), getattr(after, section)
             yield from (f"{section}.{f}" for f in fields if sign * (getattr(new, f) - getattr(old, f)) > 0)
+    for section, fields in _EITHER.items():
+        old, new = getattr(before, section), getattr(after, section)
+        yield from (f"{section}.{f}" for f in fields if getattr(new, f) != getattr(old, f))
+    if _DESCENDANTS.index(after.population.descendants) > _DESCENDANTS.index(before.population.descendants):
+        yield "population.descendants"
     yield from _accounts(before.reserve, after.reserve)
     if _unprotected(before, after):
         yield "protected"

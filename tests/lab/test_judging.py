@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from lab_fixtures import CLUSTER, PARENTS, PERSON, PROTECTED, Place, founder, shipped_items, write_suite
+from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, PROTECTED, Place, founder, shipped_items, write_suite
+from release_fixtures import refused
 from studbook.errors import OutOfOrder, OverBudget, UsageError
 from studbook.evaluation import scorecards
-from studbook.lab import Lab
+from studbook.lab import Lab, judging
 from studbook.lab.audit import verify
-from studbook.records import AdmissionRecord, LineageTemplate, Rung, Scorecard, replace
+from studbook.lab.desk import Desk
+from studbook.records import AdmissionRecord, LineageTemplate, Rung, Scorecard, SuiteManifest, replace
 from studbook.sandbox import Answer, Limits
 
 Change = Callable[[dict[str, Any]], object]
@@ -105,13 +107,77 @@ def test_a_round_over_its_budget_of_evaluations_is_refused_before_anything_is_br
         assert lab.round(CLUSTER).record.standings
 
 
+@pytest.mark.parametrize("lacking", ["a protected cluster", "calibration", "a second suite of one label"])
+def test_a_round_that_the_frozen_suites_could_not_end_is_refused_before_anything_is_measured(
+    opened: Lab, tmp_path: Path, lacking: str
+) -> None:
+    desk = opened.desk
+    if lacking == "a protected cluster":
+        desk.workspace.commit(replace(desk.policy[1], policy_version=2, protected=("rot", "ghost")))
+    elif lacking == "calibration":
+        lock = desk.suites_lock[1]
+        named = {d: desk.workspace.get(d, SuiteManifest).name for d in lock.suites}
+        left = tuple(d for d, name in named.items() if name != "sealed-calibration")
+        desk.workspace.commit(replace(lock, lock_version=lock.lock_version + 1, suites=left))
+    else:
+        items = shipped_items("selection", CLUSTER)
+        opened.suites.freeze([write_suite(tmp_path, items, name="selection-twin")], PERSON)
+    before = len(desk.entries())
+    with refused("order.suite") as caught:
+        opened.round(CLUSTER)
+    assert {"a protected": "ghost", "calibration": "sealed", "a second su": "2 selection"}[lacking[:11]] in str(
+        caught.value
+    )
+    assert len(desk.entries()) == before
+
+
+def test_scorecards_of_a_lock_that_counts_no_longer_are_nobodys_evidence(opened: Lab, tmp_path: Path) -> None:
+    desk = opened.desk
+    first = opened.round(CLUSTER, [BLEND])
+    lock, artifact = desk.suites_lock[1], first.record.standings[0].artifact
+    more = write_suite(
+        tmp_path, shipped_items("development", "rot"), name="hard", role="development", dimension="honesty"
+    )
+    opened.suites.freeze([more], PERSON)
+    opened.evaluate([artifact])
+    desk.workspace.commit(replace(lock, lock_version=lock.lock_version + 2))
+    (found,) = judging.contenders(desk, [first.record.standings[0].manifest])
+    assert found.development is not None
+    assert {r.suite for r in found.development.results} <= set(lock.suites)
+
+
+def test_every_choice_counts_as_a_model_call_before_a_round(opened: Lab, tmp_path: Path) -> None:
+    desk, rows = opened.desk, shipped_items("development", "rot")[:6]
+    budget = desk.policy[1].budget
+    spent = sum(desk.workspace.get(d, SuiteManifest).count for d in desk.suites_lock[1].suites if _screens(desk, d))
+    choices = [row | {"rule": {"choices": [row["expected"], "q", "zzzz"], "by": "byte"}} for row in rows]
+    desk.workspace.commit(replace(desk.policy[1], budget=replace(budget, evaluations=2 * spent + 17)))
+    judging.check_budget(desk, 1)
+    suite = write_suite(
+        tmp_path,
+        choices,
+        name="choices",
+        role="development",
+        dimension="honesty",
+        cluster="c",
+        scorer="multiple-choice",
+    )
+    opened.suites.freeze([suite], PERSON)
+    with pytest.raises(OverBudget, match=f"1 candidates x {spent + 18} calls on development items"):
+        judging.check_budget(desk, 1)
+
+
+def _screens(desk: Desk, suite: str) -> bool:
+    return desk.workspace.get(suite, SuiteManifest).role == "development"
+
+
 def test_a_training_slice_that_shares_a_prompt_with_a_suite_makes_no_cluster(opened: Lab, tmp_path: Path) -> None:
     slice_ = founder("base").parent / "data" / f"{CLUSTER}.jsonl"
     taught = json.loads(slice_.read_text().splitlines()[7])
     items = shipped_items("development", CLUSTER)
     items[3] |= {"prompt": taught["prompt"].upper().replace(">", "  >"), "expected": taught["expected"]}
     items[3]["prompt"] = taught["prompt"].upper()
-    opened.suites.freeze([write_suite(tmp_path, items, name="sealed-more", role="sealed")], PERSON)
+    opened.suites.freeze([write_suite(tmp_path, items, name="more", role="descriptor")], PERSON)
     with pytest.raises(OutOfOrder, match="1 suite prompts stand in the training slice of rot") as caught:
         opened.round(CLUSTER)
     assert caught.value.reason == "order.contamination"

@@ -10,7 +10,7 @@ from checkpoint_fixtures import write_llama
 from experiment_fixtures import write_plan
 from lab_fixtures import BLEND, CLUSTER, PERSON, Place, problems, shipped_items, write_suite
 from release_fixtures import OTHER, refused
-from studbook.errors import OutOfOrder
+from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import Lab
 from studbook.records import CodeChangeClosing
 
@@ -40,6 +40,13 @@ def test_a_round_that_needs_an_unknown_operator_is_refused_and_proposes_it_once(
         assert proposed(lab) == [], "what was declined is not proposed again"
         assert lab.round(CLUSTER, [BLEND]).released
     assert problems(new_lab) == []
+
+
+def test_a_round_for_a_label_that_nothing_judges_proposes_nothing(opened: Lab) -> None:
+    before = len(opened.desk.entries())
+    with pytest.raises(UsageError, match="no frozen suite has the label 'rto'"):
+        opened.round("rto", [NEW])
+    assert len(opened.desk.entries()) == before
 
 
 @pytest.mark.parametrize("tag", ["blned/1", "tie/1", "dare-tie/1", "blend", "BLEND/1", "", "../up/1", "blend/0"])

@@ -10,10 +10,13 @@ from studbook.errors import BytesLie, OutOfOrder, OverBudget, StudbookError, Usa
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.drift import measure_drift
 from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
+from studbook.evaluation.scorers import expected_calls
+from studbook.evaluation.scoring import KINDS
+from studbook.evaluation.suites import known_items
 from studbook.executor import in_order
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import require_in_force
-from studbook.lab.frozen import of_role
+from studbook.lab.frozen import GATING_ROLES, of_role
 from studbook.lab.sources import require_model, slice_of
 from studbook.records import (
     CandidateManifest,
@@ -26,7 +29,7 @@ from studbook.records import (
     SuiteManifest,
 )
 from studbook.records.evaluation import Role
-from studbook.viability import Contender
+from studbook.viability import Contender, check_judges
 
 __all__ = [
     "Card",
@@ -37,6 +40,7 @@ __all__ = [
     "declare_cluster",
     "drift",
     "evaluate",
+    "require_judges",
     "require_label",
     "smoke_all",
     "with_cards",
@@ -63,8 +67,8 @@ def check_budget(desk: Desk, candidates: int) -> None:
     """Refuse a round whose candidates would need more model calls than the policy allows.
 
     Asked before any is bred, and again when its decision is replayed. Counted: every candidate on the development items
-    and every finalist on the selection items, existing scorecards included, so that a round that goes on after a crash
-    is not judged otherwise.
+    and every finalist on the selection items, a call a choice where there are choices, existing scorecards included, so
+    that a round that goes on after a crash is not judged otherwise.
 
     Raises:
         OverBudget: with the arithmetic.
@@ -76,16 +80,24 @@ def check_budget(desk: Desk, candidates: int) -> None:
             where="policy: budget.candidates",
         )
     suites = [desk.workspace.get(suite, SuiteManifest) for suite in desk.suites_lock[1].suites]
-    development = sum(s.count for s in suites if s.role == "development")
-    selection = sum(s.count for s in suites if s.role == "selection")
+    development, selection = (
+        sum(_calls(desk, s) for s in suites if s.role == role) for role in ("development", "selection")
+    )
     finalists = min(candidates, policy.gates.finalists)
     calls = candidates * development + finalists * selection
     if calls > policy.budget.evaluations:
         raise OverBudget(
-            f"{candidates} candidates x {development} development items + {finalists} finalists x {selection} selection "
-            f"items = {calls} model calls; the policy allows {policy.budget.evaluations}",
+            f"{candidates} candidates x {development} calls on development items + {finalists} finalists x {selection} on "
+            f"selection items = {calls} model calls; the policy allows {policy.budget.evaluations}",
             where="policy: budget.evaluations",
         )
+
+
+def _calls(desk: Desk, suite: SuiteManifest) -> int:
+    """Model calls that one model takes for a suite; of a scorer that this version does not have, one an item."""
+    kind = KINDS.get(suite.scorer)
+    items = known_items(desk.workspace.blob(suite.items.sha256)) if kind and kind.whole else ()
+    return expected_calls(suite.scorer, suite.count, items) if kind else suite.count
 
 
 def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
@@ -185,14 +197,25 @@ def require_label(desk: Desk, label: str) -> tuple[SuiteFile, ...]:
         UsageError: if none does, with the labels there are.
         OutOfOrder: if no suite is frozen.
     """
-    roles: tuple[Role, ...] = ("development", "selection", "sealed")
-    suites = tuple(s for role in roles for s in of_role(desk, role))
+    suites = tuple(s for role in GATING_ROLES for s in of_role(desk, role))
     suites += tuple(s for role in _MORE_ROLES for s in of_role(desk, role, needed=False))
     known = sorted({s.manifest.cluster for s in suites if s.manifest.dimension == "task"})
     if label not in known:
         advice = f"Known labels: {', '.join(known)}."
         raise UsageError(f"no frozen suite has the label {label!r}", advice=advice, reason="usage.cluster")
     return suites
+
+
+def require_judges(desk: Desk, label: str) -> None:
+    """Refuse a round that the frozen suites could not decide and confirm, before anything is bred.
+
+    Raises:
+        UsageError: as `require_label`.
+        OutOfOrder: as that, and as `studbook.viability.check_judges`.
+    """
+    suites = [s.manifest for s in require_label(desk, label)]
+    for role in GATING_ROLES:
+        check_judges(role, [(m.dimension, m.cluster) for m in suites if m.role == role], desk.policy[1], label)
 
 
 def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureCluster]:
@@ -249,7 +272,7 @@ def _failures(desk: Desk, card: Card, label: str) -> tuple[int, int]:
     if of == 0 or failed / of < least:
         raise OutOfOrder(
             f"the champion fails {failed} of {of} items of {label}; the policy calls it a failure cluster from {least:.0%}",
-            advice="Choose a label it fails at: studbook show champion",
+            advice="Choose a label it fails at: studbook evaluate champion",
             reason="order.cluster",
         )
     return failed, of
@@ -277,9 +300,12 @@ def with_cards(found: Contender, development: Scorecard | None, selection: Score
 
 
 def contenders(desk: Desk, manifests: Sequence[str]) -> list[Contender]:
-    """Everything the decision knows of some candidates, with the scorecards that exist."""
+    """Everything the decision knows of some candidates, with the scorecards that exist on the suites in force."""
     evaluator = evaluator_sha256()
-    cards = {(c.artifact, c.role): c for _, c in desk.all(Scorecard) if c.evaluator == evaluator}
+    roles: tuple[Role, ...] = ("development", "selection")
+    suites = {role: tuple(s.digest for s in of_role(desk, role)) for role in roles}
+    found = (c for _, c in desk.all(Scorecard) if c.evaluator == evaluator)
+    cards = {(c.artifact, c.role): c for c in found if tuple(r.suite for r in c.results) == suites.get(c.role)}
     field = [contender(desk, manifest, evaluator) for manifest in manifests]
     return [with_cards(c, cards.get((c.artifact, "development")), cards.get((c.artifact, "selection"))) for c in field]
 

@@ -92,6 +92,7 @@ def run_round(
         raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
     if ceiling is not None:
         _require_ceiling(desk, ceiling)
+    judging.require_judges(desk, label)
     need_operators(desk, chosen, f"round {label}", desk.policy[0])
     herd, cluster, selection = start(desk, label, chosen, parents, today or clock.today())
     orders = breeding.plan(desk, herd, chosen)
@@ -200,6 +201,7 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
                 reason="usage.checkpoint",
             )
     judging.check_budget(desk, len(artifacts))
+    judging.require_judges(desk, label)
     _, cluster, selection = start(desk, label, [], None, clock.today())
     for artifact in artifacts:
         if breeding.template_of(desk, bred[artifact]).cluster != digest(cluster):

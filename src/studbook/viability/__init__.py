@@ -19,7 +19,7 @@ it in words with numbers.
 from __future__ import annotations
 
 from studbook.viability.confirmation import archive, confirm
-from studbook.viability.contenders import Baseline, Contender
+from studbook.viability.contenders import Baseline, Contender, check_judges
 from studbook.viability.decision import decide
 from studbook.viability.gates import gate
 from studbook.viability.reserve import BYTES, DECODED_BYTES, MULTIPLY_ADDS
@@ -36,6 +36,7 @@ __all__ = [
     "Former",
     "Situation",
     "archive",
+    "check_judges",
     "confirm",
     "decide",
     "gate",

@@ -18,10 +18,11 @@ from studbook.records import (
     SuitesLock,
     digest,
 )
+from studbook.records.evaluation import Role
 from studbook.viability.evidence import check_evaluator, require
 from studbook.viability.situation import ALONE, Situation
 
-__all__ = ["Baseline", "Contender", "Round", "check_contenders", "check_labels", "check_screening"]
+__all__ = ["Baseline", "Contender", "Round", "check_contenders", "check_judges", "check_labels", "check_screening"]
 
 
 @dataclass(frozen=True)
@@ -145,21 +146,34 @@ def _check_champion(development: Scorecard, policy: Policy, cluster: FailureClus
 
 
 def check_labels(card: Scorecard, policy: Policy, cluster: FailureCluster) -> None:
-    """Refuse a scorecard of the champion without exactly one task suite for every label that gates.
+    """Refuse a scorecard of the champion that `check_judges` refuses the suites of."""
+    check_judges(card.role, [(r.dimension, r.cluster) for r in card.results], policy, cluster.label)
+
+
+def check_judges(role: Role, suites: Sequence[tuple[str, str]], policy: Policy, label: str) -> None:
+    """Refuse suites of a role without exactly one task suite for every label that gates.
+
+    Args:
+        role: The role.
+        suites: Dimension and label of each of its suites.
+        policy: The policy in force.
+        label: The target cluster.
 
     Raises:
         OutOfOrder: naming the label, or the missing calibration suite (not needed on development items).
     """
-    labels = [r.cluster for r in card.results if r.dimension == "task"]
-    missing = [label for label in (*policy.protects(card.labels()), cluster.label) if labels.count(label) != 1]
-    if missing:
+    labels = [cluster for dimension, cluster in suites if dimension == "task"]
+    wanted = (*policy.protects(tuple(dict.fromkeys(labels))), label)
+    if missing := next((wants for wants in wanted if labels.count(wants) != 1), None):
         raise OutOfOrder(
-            f"{labels.count(missing[0])} {card.role} task suites have the label {missing[0]}; exactly one is needed",
-            where="scorecard: results",
-            advice=_FREEZE,
+            f"{labels.count(missing)} {role} task suites have the label {missing}; exactly one is needed",
+            where="suites lock",
+            advice=f"{_FREEZE} Or have the policy protect other clusters.",
+            reason="order.suite",
         )
-    if card.role != "development" and not any(r.dimension == "calibration" for r in card.results):
-        raise OutOfOrder(f"there is no {card.role} suite for calibration", where="scorecard: results", advice=_FREEZE)
+    if role != "development" and not any(dimension == "calibration" for dimension, _ in suites):
+        text = f"there is no {role} suite for calibration"
+        raise OutOfOrder(text, where="suites lock", advice=_FREEZE, reason="order.suite")
 
 
 def _check_lock(suites: SuitesLock, circle: Round) -> None:

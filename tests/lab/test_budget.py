@@ -8,6 +8,7 @@ from lab_fixtures import PERSON, Place
 from release_fixtures import change_policy
 from studbook.lab import Lab
 from studbook.lab.budget import Account
+from studbook.records import Scorecard
 
 
 def account(lab: Lab, name: str) -> Account:
@@ -32,7 +33,7 @@ def test_what_is_deployed_and_its_way_back_is_reserved_and_given_back_by_a_rollb
 
 def test_looks_at_sealed_suites_and_what_waits_for_people_are_counted(old_lab: Place) -> None:
     with old_lab.open() as lab:
-        sealed = account(lab, "evaluation")
+        sealed = account(lab, "sealed-openings")
         assert (sealed.capacity, sealed.used) == (lab.desk.policy[1].gates.sealed_openings, 1)
         assert account(lab, "memory").used > 0
         assert [r.what for r in account(lab, "memory").reserved if "observed" not in r.what] == []
@@ -43,7 +44,7 @@ def test_looks_at_sealed_suites_and_what_waits_for_people_are_counted(old_lab: P
 
 def test_an_account_shows_the_capacity_that_the_policy_states(old_lab: Place, tmp_path: Path) -> None:
     with old_lab.open() as lab:
-        assert (account(lab, "memory").capacity, account(lab, "memory").free) == (None, None)
+        assert (account(lab, "latency").capacity, account(lab, "latency").free) == (None, None)
         stated = [
             {"account": "memory", "capacity": 10**9, "minimum": 10**6},
             {"account": "sealed-openings", "capacity": 5, "minimum": 2},
@@ -51,5 +52,21 @@ def test_an_account_shows_the_capacity_that_the_policy_states(old_lab: Place, tm
         change_policy(lab, tmp_path, reserve=lab.policies.show()["reserve"] | {"accounts": stated})
         memory = account(lab, "memory")
         assert memory.free == 10**9 - 10**6 - memory.used
-        assert account(lab, "evaluation").free == 5 - 2 - 1
+        assert account(lab, "sealed-openings").free == 5 - 2 - 1
         assert account(lab, "attention").capacity is None
+        # A round's, and the policy's budget limits them where no account is named.
+        assert account(lab, "model-calls").free == lab.desk.policy[1].budget.evaluations
+
+
+def test_costs_are_those_that_decisions_are_held_against(old_lab: Place) -> None:
+    with old_lab.open() as lab:
+        cards = {c.artifact: c for _, c in lab.desk.all(Scorecard) if c.role == "selection"}
+        champion, shadow = (lab.desk.channels()[c].artifact for c in ("champion", "shadow"))
+        assert champion and shadow
+        for name, unit in (("memory", "decoded-bytes"), ("latency", "multiply-adds")):
+            wanted = [m.value for a in (champion, shadow) for m in cards[a].cost if m.unit == unit]
+            assert account(lab, name).used == sum(wanted)
+        lab.release("shadow", "champion", PERSON, "again")
+        # The way back counts, and whoever stands in two channels counts once.
+        assert account(lab, "latency").used == sum(wanted)
+        assert not any("not measured" in r.what for r in account(lab, "latency").reserved)

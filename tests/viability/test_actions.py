@@ -60,14 +60,38 @@ def test_a_promotion_that_leaves_less_of_an_account_than_its_minimum_is_refused(
         assert (decision.action == "promote-to-shadow") is chosen
     (reason,) = decision.standings[0].reasons
     assert reason == f"{account}: 100 of {used + 100:,} would stay free, the policy demands 101"
-    assert not any(account in said for said in decision.assumptions if "states no capacity" in said)
+    (said,) = [a for a in decision.assumptions if "what is left of" in a]
+    assert account in said.partition(";")[0] and account not in said.partition(";")[2]
 
 
 def test_an_account_without_a_capacity_is_not_checked_and_the_decision_says_so(world: Any, good: Any) -> None:
-    decision = world.decide([world.contender("child", good)], situation=Situation(openings=10**6, waiting=10**6))
+    bare = dataclasses.replace(world, policy_changes={"reserve": replace(world.policy.reserve, accounts=())})
+    decision = bare.decide([bare.contender("child", good)], situation=Situation(waiting=10**6))
     assert decision.action == "promote-to-shadow"
     (said,) = [a for a in decision.assumptions if "states no capacity" in a]
-    assert "memory, latency, model-calls, sealed-openings, attention" in said
+    assert "what is left of storage, model-calls, sealed-openings; " in said
+    assert "no capacity for memory, latency, attention:" in said
+
+
+def test_the_default_policy_holds_every_account_that_means_the_same_in_two_labs(world: Any, good: Any) -> None:
+    decision = world.decide([world.contender("child", good)], situation=Situation(openings=3, waiting=2))
+    assert decision.action == "promote-to-shadow"
+    held = {c.on: c.method for c in decision.standings[0].comparisons if c.on.endswith("-reserve")}
+    assert {on: method.partition(":")[0] for on, method in held.items()} == {
+        "storage-reserve": "reserved 2,100,000 of 268,435,456",
+        "memory-reserve": "reserved 1,400,000 of 1,073,741,824",
+        "attention-reserve": "reserved 4 of 16",
+        "model-calls-reserve": "reserved 6,000 of 400,000",
+        "sealed-openings-reserve": "reserved 4 of 20",
+    }
+    assert any("no capacity for latency:" in said for said in decision.assumptions)
+
+
+def test_a_promotion_is_refused_where_its_look_at_the_sealed_suites_would_be_one_too_many(
+    world: Any, good: Any
+) -> None:
+    for openings, action in ((19, "promote-to-shadow"), (20, "keep")):
+        assert world.decide([world.contender("child", good)], situation=Situation(openings=openings)).action == action
 
 
 def test_memory_that_was_not_measured_keeps_no_reserve(world: Any, good: Any) -> None:

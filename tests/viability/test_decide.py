@@ -58,6 +58,10 @@ def test_every_rule_leaves_its_row(world: Any, good: Any) -> None:
         ("shown", "worst-skill"),
         ("utility", "net-utility"),
         ("utility", "storage-reserve"),
+        ("utility", "memory-reserve"),
+        ("utility", "attention-reserve"),
+        ("utility", "model-calls-reserve"),
+        ("utility", "sealed-openings-reserve"),
     ]
     target = rows(standing, "superiority")[0]
     assert (target.items, target.wins, target.losses, target.difference) == (1000, 90, 20, 0.07)

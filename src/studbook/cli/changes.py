@@ -39,8 +39,8 @@ def budget(session: Session) -> None:
     rows = []
     for account in found:
         left = "no capacity is stated" if account.free is None else f"{account.free:,} left above the minimum"
-        rows.append(f"{account.account:<11} {account.used:>15,} {account.unit} reserved; {left}")
-        rows += [f"{'':<11} {held.amount:>15,} {held.what}" for held in account.reserved]
+        rows.append(f"{account.account:<15} {account.used:>15,} {account.unit} reserved; {left}")
+        rows += [f"{'':<15} {held.amount:>15,} {held.what}" for held in account.reserved]
     session.give(found, pages.lines(*rows))
 
 

@@ -10,6 +10,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.pending import waiting
 from studbook.lab.proposals import still_waiting
 from studbook.records import Scorecard, SealedOpening
+from studbook.viability import DECODED_BYTES, MULTIPLY_ADDS, checked
 
 __all__ = ["Account", "Reservation", "accounts"]
 
@@ -58,26 +59,24 @@ class Account(Struct, frozen=True):
 
 
 def accounts(desk: Desk) -> tuple[Account, ...]:
-    """Storage, memory, latency, sealed suites and people's attention, as the ledger and the policy in force have them."""
+    """Storage and every account of `studbook.viability.reserve`, as the ledger and the policy in force have them.
+
+    Model calls are a round's: nothing of them is reserved between rounds.
+    """
     policy, held = desk.policy[1], _deployed(desk)
-    storage = [Reservation(desk.workspace.blob_size(a), what) for what, a in held]
-    stated: dict[str, tuple[int | None, int]] = {a.account: (a.capacity, a.minimum) for a in policy.reserve.accounts}
-    openings = stated.get("sealed-openings", (policy.gates.sealed_openings, 0))
-    looks = [o for _, o in desk.all(SealedOpening)]
-    opened = tuple(Reservation(1, f"opening {o.opening} {_occasion(o)}") for o in looks)
-    held_now = (
-        ("memory", "decoded-bytes", tuple(_measured(desk, held, "decoded-bytes"))),
-        ("latency", "multiply-adds", tuple(_measured(desk, held, "multiply-adds"))),
-        ("attention", "acts-of-people", tuple(_asked(desk))),
+    storage = tuple(Reservation(desk.workspace.blob_size(a), what) for what, a in held)
+    stated: dict[str, tuple[int | None, int]] = {a.account: (a.capacity, a.minimum) for a in checked(policy)}
+    opened = (Reservation(1, f"opening {o.opening} {_occasion(o)}") for _, o in desk.all(SealedOpening))
+    rows = (
+        ("memory", DECODED_BYTES, _measured(desk, held, DECODED_BYTES)),
+        ("latency", MULTIPLY_ADDS, _measured(desk, held, MULTIPLY_ADDS)),
+        ("model-calls", "model-calls", ()),
+        ("sealed-openings", "sealed-openings", opened),
+        ("attention", "acts-of-people", _asked(desk)),
     )
-    memory, latency, attention = (Account(n, unit, *stated.get(n, _UNSTATED), rows) for n, unit, rows in held_now)
-    return (
-        Account("storage", "bytes", policy.reserve.capacity_bytes, policy.reserve.minimum_bytes, tuple(storage)),
-        memory,
-        latency,
-        Account("evaluation", "sealed-openings", *openings, opened),
-        attention,
-    )
+    beside = (Account(name, unit, *stated.get(name, _UNSTATED), tuple(found)) for name, unit, found in rows)
+    reserve = policy.reserve
+    return (Account("storage", "bytes", reserve.capacity_bytes, reserve.minimum_bytes, storage), *beside)
 
 
 def _occasion(look: SealedOpening) -> str:
@@ -96,12 +95,20 @@ def _deployed(desk: Desk) -> list[tuple[str, str]]:
 
 
 def _measured(desk: Desk, held: list[tuple[str, str]], unit: str) -> Iterator[Reservation]:
-    """What the newest development scorecard of every channel's model says of a cost; nothing for one without a scorecard."""
-    cards = {c.artifact: c for _, c in desk.all(Scorecard) if c.role == "development"}
+    """A cost of every deployed model and way back, each model once, as their newest selection scorecards say it.
+
+    On selection items, since that is what decisions hold against the capacity.
+    """
+    cards = {c.artifact: c for _, c in desk.all(Scorecard) if c.role == "selection"}
+    named: dict[str, str] = {}
     for what, artifact in held:
+        named.setdefault(artifact, what)
+    for artifact, what in named.items():
         found = [m for m in cards[artifact].cost if m.unit == unit] if artifact in cards else []
-        if found and not what.startswith("way back"):
+        if found:
             yield Reservation(int(found[0].value), f"{what} ({found[0].basis}: {found[0].method})")
+        else:
+            yield Reservation(0, f"{what}: its {unit} were not measured")
 
 
 def _asked(desk: Desk) -> Iterator[Reservation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studbook.records import (
+    Allowance,
     Budget,
     Gates,
     Header,
@@ -39,7 +40,7 @@ def default_policy(header: Header, **changes: Any) -> Policy:
         "budget": _DEFAULT_BUDGET,
         "gates": _DEFAULT_GATES,
         "utility": _DEFAULT_UTILITY,
-        "reserve": Reserve(capacity_bytes=256 << 20, minimum_bytes=64 << 20, accounts=()),
+        "reserve": _DEFAULT_RESERVE,
         "hysteresis": _DEFAULT_HYSTERESIS,
         # A person who wants children of children says so: docs/population.md.
         "population": PopulationRule(descendants="none", epsilon=0.02, active=8, pool=32, diverse=64),
@@ -124,6 +125,16 @@ _DEFAULT_GATES = Gates(
     bias_margin=0.05,
     drift_nats=1.0,
     drift_alignment=0.5,
+)
+# What a model takes decoded and what people have to do is the same in every lab. Multiply-adds are those of its own
+# selection suites, so that whoever freezes them states how many there are; else the decision says that nobody did.
+_DEFAULT_RESERVE = Reserve(
+    capacity_bytes=256 << 20,
+    minimum_bytes=64 << 20,
+    accounts=(
+        Allowance(account="memory", capacity=1 << 30, minimum=256 << 20),
+        Allowance(account="attention", capacity=16, minimum=0),
+    ),
 )
 _DEFAULT_UTILITY = Utility(
     weights_version="accuracy-first/1",

@@ -34,7 +34,8 @@ class Reserve(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         capacity_bytes: Storage the channels may use.
         minimum_bytes: What must remain.
-        accounts: The other accounts that a decision checks, each once; one that is not named is not checked.
+        accounts: The other accounts that a decision checks, each once. Of those that are not named, ``model-calls`` is
+            checked against the budget and ``sealed-openings`` against the gates, the others are not.
     """
 
     capacity_bytes: Count

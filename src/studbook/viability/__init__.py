@@ -22,7 +22,7 @@ from studbook.viability.confirmation import archive, confirm
 from studbook.viability.contenders import Baseline, Contender, check_judges
 from studbook.viability.decision import decide
 from studbook.viability.gates import gate
-from studbook.viability.reserve import BYTES, DECODED_BYTES, MULTIPLY_ADDS
+from studbook.viability.reserve import BYTES, DECODED_BYTES, MULTIPLY_ADDS, checked
 from studbook.viability.screening import screen
 from studbook.viability.situation import ALONE, Former, Situation, held, waits_by_time
 
@@ -37,6 +37,7 @@ __all__ = [
     "Situation",
     "archive",
     "check_judges",
+    "checked",
     "confirm",
     "decide",
     "gate",

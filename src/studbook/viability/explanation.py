@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from studbook.records import SuiteResult
 from studbook.statistics import minimum_detectable
 from studbook.viability.contenders import Baseline, Round
-from studbook.viability.reserve import unchecked
+from studbook.viability.reserve import checked, unchecked
 from studbook.viability.screening import joint_mean
 from studbook.viability.standings import Judged
 from studbook.viability.words import counted, percent, points, told_apart
@@ -128,7 +128,7 @@ def assumptions(judged: Sequence[Judged], winner: Judged | None, circle: Round) 
         "whoever makes candidates learns of these selection suites only what the Ladder lets out, a number and a kind of "
         "reason a finalist; whoever reads this record learns more",
         "the way back is stored as a copy of the champion",
-        *_unchecked(circle),
+        *_reserved(circle),
         *_beside_the_best_parent(winner, circle),
     )
 
@@ -140,9 +140,11 @@ def _unmeasured(circle: Round) -> str:
     return f"{', '.join([*silent, 'latency'])} and energy were not measured"
 
 
-def _unchecked(circle: Round) -> tuple[str, ...]:
+def _reserved(circle: Round) -> tuple[str, ...]:
+    held = ", ".join(("storage", *(a.account for a in checked(circle.policy))))
     missing = ", ".join(unchecked(circle.policy))
-    return (f"the policy states no capacity for {missing}: no reserve of it was checked",) if missing else ()
+    without = f"; the policy states no capacity for {missing}: no reserve of it was checked" if missing else ""
+    return (f"a promotion is held against what is left of {held}{without}",)
 
 
 def _detectable(circle: Round) -> str:

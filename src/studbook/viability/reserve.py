@@ -2,7 +2,8 @@
 
 The lifecycle cost of a promotion: the candidate beside the champion, which is the way back, and for storage a copy of
 the champion besides; what the round has used of evaluation, and the winner's look at the sealed suites; the acts of
-people that a promotion takes. An account that the policy does not name is not checked, and the decision says so.
+people that a promotion takes. Model calls and sealed openings always have a capacity, the policy's budget and gates; any
+other account that the policy does not name is not checked, and the decision says so. What was reserved stands in the row.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from studbook.statistics import Estimate, Paired
 from studbook.viability.comparisons import no_data
 from studbook.viability.findings import Finding, row
 
-__all__ = ["BYTES", "DECODED_BYTES", "MULTIPLY_ADDS", "NOTHING", "Spent", "cost", "reserves", "unchecked"]
+__all__ = ["BYTES", "DECODED_BYTES", "MULTIPLY_ADDS", "NOTHING", "Spent", "checked", "cost", "reserves", "unchecked"]
 
 BYTES = "bytes"
 """Unit of the cost measure that holds the file's size."""
@@ -26,12 +27,12 @@ MULTIPLY_ADDS = "multiply-adds"
 _UNITS = {"memory": DECODED_BYTES, "latency": MULTIPLY_ADDS}
 _ACCOUNTS = ("memory", "latency", "model-calls", "sealed-openings", "attention")
 _METHODS = {
-    "memory": "decoded bytes left of the capacity after champion (the way back) and candidate",
-    "latency": "multiply-adds on the selection suites left of the capacity after champion (the way back) and candidate",
-    "model-calls": "model calls left of the capacity after all scorecards of this round's candidates",
-    "sealed-openings": "openings left of the capacity after those on record and the winner's own",
-    "attention": "acts of people left of the capacity after the proposals that wait for another owner, the approvals "
-    "that both stages take, and one for the way back",
+    "memory": "decoded bytes of champion (the way back) and candidate",
+    "latency": "multiply-adds of champion (the way back) and candidate on the selection suites",
+    "model-calls": "model calls of all scorecards of this round's candidates",
+    "sealed-openings": "openings on record and the winner's own",
+    "attention": "acts of people: proposals that wait for another owner, the approvals that both stages take, and one for "
+    "the way back",
 }
 
 
@@ -56,7 +57,7 @@ NOTHING = Spent(0, 0, 0)
 def reserves(
     candidate: Scorecard, champion: Scorecard, candidate_bytes: int, policy: Policy, spent: Spent
 ) -> tuple[Finding, ...]:
-    """The storage reserve and that of every account the policy names, in its order.
+    """The storage reserve and that of every account that `checked` names.
 
     Args:
         candidate: The candidate's scorecard on selection items.
@@ -65,14 +66,22 @@ def reserves(
         policy: The policy in force.
         spent: What was used up so far.
     """
-    accounts = (_account(a, candidate, champion, policy, spent) for a in policy.reserve.accounts)
+    accounts = (_account(a, candidate, champion, policy, spent) for a in checked(policy))
     return (_storage(champion, candidate_bytes, policy), *accounts)
 
 
-def unchecked(policy: Policy) -> tuple[str, ...]:
-    """The accounts that the policy names no capacity for."""
+def checked(policy: Policy) -> tuple[Allowance, ...]:
+    """The accounts with a capacity: those that the policy names, in its order, and those that its budget or gates limit."""
     named = {a.account for a in policy.reserve.accounts}
-    return tuple(a for a in _ACCOUNTS if a not in named)
+    limits = (("model-calls", policy.budget.evaluations), ("sealed-openings", policy.gates.sealed_openings))
+    given = (Allowance(account=a, capacity=most, minimum=0) for a, most in limits if a not in named)  # type: ignore[arg-type]
+    return (*policy.reserve.accounts, *given)
+
+
+def unchecked(policy: Policy) -> tuple[str, ...]:
+    """The accounts that the policy states no capacity for."""
+    held = {a.account for a in checked(policy)}
+    return tuple(a for a in _ACCOUNTS if a not in held)
 
 
 def cost(card: Scorecard, unit: str) -> int | None:
@@ -86,21 +95,21 @@ def _storage(champion: Scorecard, candidate_bytes: int, policy: Policy) -> Findi
     if size is None:
         return no_data("utility", champion.artifact, "storage-reserve", minimum, "the champion's size was not measured")
     # The way back is the champion as it stands, kept as a copy of its own.
-    left = policy.reserve.capacity_bytes - (2 * size + candidate_bytes)
-    method = "bytes left of the capacity after champion, candidate and the way back (a copy of the champion)"
-    words = f"{left:,} bytes would stay free, the policy demands {minimum:,}"
-    return _kept(champion, "storage-reserve", left, minimum, method, words)
+    used, capacity = 2 * size + candidate_bytes, policy.reserve.capacity_bytes
+    what = "bytes of champion, candidate and the way back (a copy of the champion)"
+    words = f"{capacity - used:,} bytes would stay free, the policy demands {minimum:,}"
+    return _kept(champion, "storage-reserve", (used, capacity, minimum), what, words)
 
 
 def _account(allowance: Allowance, candidate: Scorecard, champion: Scorecard, policy: Policy, spent: Spent) -> Finding:
-    account, minimum, on = allowance.account, allowance.minimum, f"{allowance.account}-reserve"
+    account, capacity, minimum = allowance.account, allowance.capacity, allowance.minimum
+    on = f"{account}-reserve"
     used = _used(account, candidate, champion, policy, spent)
     if used is None:
         why = f"the {_UNITS[account]} of candidate and champion were not measured once each"
         return no_data("utility", champion.artifact, on, minimum, why)
-    left = allowance.capacity - used
-    words = f"{account}: {left:,} of {allowance.capacity:,} would stay free, the policy demands {minimum:,}"
-    return _kept(champion, on, left, minimum, _METHODS[account], words)
+    words = f"{account}: {capacity - used:,} of {capacity:,} would stay free, the policy demands {minimum:,}"
+    return _kept(champion, on, (used, capacity, minimum), _METHODS[account], words)
 
 
 def _used(account: str, candidate: Scorecard, champion: Scorecard, policy: Policy, spent: Spent) -> int | None:
@@ -115,16 +124,18 @@ def _used(account: str, candidate: Scorecard, champion: Scorecard, policy: Polic
     }[account]
 
 
-def _kept(champion: Scorecard, on: str, left: int, minimum: int, method: str, words: str) -> Finding:
-    estimate = Estimate(float(left), float(left), float(left))
+def _kept(champion: Scorecard, on: str, amounts: tuple[int, int, int], what: str, words: str) -> Finding:
+    """What is reserved of a capacity, and whether the minimum stays free."""
+    used, capacity, minimum = amounts
+    left = float(capacity - used)
     finding = row(
         "utility",
         champion.artifact,
         on,
         Paired(0, 0, 0),
-        estimate,
+        Estimate(left, left, left),
         threshold=float(minimum),
-        passed=left >= minimum,
-        method=method,
+        passed=capacity - used >= minimum,
+        method=f"reserved {used:,} of {capacity:,}: {what}; the difference is what stays free",
     )
     return Finding(finding, words)

@@ -14,10 +14,13 @@ import pytest
 from rich.console import Console
 
 from lab_fixtures import CLUSTER, PARENTS, Place, run_cli
+from release_fixtures import change_policy
 from studbook.cli.pages import decision
+from studbook.cli.verdicts import explain
 from studbook.lab import Lab
 from studbook.lab.ladder import Exam, ask, in_words, learned
-from studbook.records import Scorecard, ViabilityDecision, replace
+from studbook.lab.rounds import Outcome
+from studbook.records import Retired, Scorecard, ViabilityDecision, replace
 from studbook.statistics import Ladder
 
 BLENDS = [{"operator": "blend/1", "weights": [share, 1 - share]} for share in (0.5, 0.8)]
@@ -110,6 +113,35 @@ def test_a_round_shows_of_the_selection_items_only_what_the_ladder_lets_out(old_
     assert failed
     assert {row["artifact"] for row in told["learned"]["candidates"] if row["released"] is None} == failed
     assert record in shown, "the record itself is there for whoever looks at it"
+
+
+def test_a_wait_is_told_and_not_taken_for_a_better_finalist(opened: Lab, tmp_path: Path) -> None:
+    hysteresis = opened.policies.show()["hysteresis"] | {"window_decisions": 3}
+    change_policy(opened, tmp_path, hysteresis=hysteresis)
+    found = opened.round(CLUSTER, BLENDS).learned
+    assert found.why.startswith("observation: 0 decisions stand on record against this champion")
+    passed = [c for c in found.candidates if c.passed]
+    assert passed and {c.why for c in passed} == {(found.why,)}
+
+
+def test_who_stands_for_retirement_is_told_without_numbers_of_selection_items(lived_lab: Place) -> None:
+    with lived_lab.open(writer=False) as lab:
+        digest, record = list(lab.desk.all(ViabilityDecision))[-1]
+        words = "the champion's joint mean is +3.1 pp above it, lower bound +2.34 pp"
+        gone = Retired(artifact=record.champion, name="old", scorecard=record.champion_cards[1], reasons=(words,))
+        outcome = Outcome(
+            decision=digest,
+            record=replace(record, retired=(gone,)),
+            archive=None,
+            released=None,
+            held="",
+            baselines=None,
+            champion=lab.desk.scorecard(record.champion_cards[1]),
+            learned=learned(lab.desk, digest),
+            honesty=(),
+        )
+    (told,) = [line for line in explain(outcome) if "retirement" in line]
+    assert "old" in told and "pp" not in told
 
 
 def test_the_ladder_is_climbed_by_the_decisions_of_the_ledger_in_their_order(opened: Lab) -> None:

@@ -73,7 +73,8 @@ def explain(outcome: Outcome) -> Iterator[str]:
     yield f"  - {learned.why}"
     yield from (f"  - {line}" for line in in_words(learned))
     for gone in record.retired:
-        yield f"Stands for retirement: {gone.name}; {gone.reasons[0]}"
+        # Its reasons are numbers of selection items, which the Ladder keeps back.
+        yield f"Stands for retirement: {gone.name}; the champion is better by more than the policy's removal threshold"
     if outcome.baselines is not None:
         yield "Beside it, joint mean on development items (shown, never promoted):"
         yield from (f"  {row.joint_mean:6.1%}  {row.label}" for row in outcome.baselines.rows)

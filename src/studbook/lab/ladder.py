@@ -17,6 +17,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.pooling import bits_of
 from studbook.records import Scorecard, Standing, ViabilityDecision
 from studbook.statistics import Ladder, climb
+from studbook.viability import is_wait
 
 __all__ = ["Exam", "Learned", "LetOut", "ask", "in_words", "learned"]
 
@@ -125,7 +126,8 @@ def learned(desk: Desk, decision: str) -> Learned:
             ask(ladders, card)
     champion = _champion(desk, record)
     first = ask(ladders, champion)
-    rows = {s.manifest: _finalist(s, ladders, card) for s, card in _finalists(desk, record)}
+    waits = tuple(reason for reason in record.no_op.reasons if is_wait(reason))
+    rows = {s.manifest: _finalist(s, ladders, card, waits) for s, card in _finalists(desk, record)}
     return Learned(
         decision=decision,
         action=record.action,
@@ -133,7 +135,7 @@ def learned(desk: Desk, decision: str) -> Learned:
         items=len(bits_of(champion)),
         champion=first.released if first else None,
         candidates=tuple(rows.get(s.manifest) or _stopped(s) for s in record.standings),
-        why=_why(record),
+        why=_why(record, waits),
         # The last assumption sets the winner beside the best parent, in numbers of selection items.
         assumptions=record.assumptions[:-1],
     )
@@ -159,12 +161,12 @@ def _finalists(desk: Desk, record: ViabilityDecision) -> Iterator[tuple[Standing
     return ((s, desk.scorecard(s.selection)) for s in met if s.selection)
 
 
-def _finalist(standing: Standing, ladders: dict[Exam, Ladder], card: Scorecard) -> LetOut:
+def _finalist(standing: Standing, ladders: dict[Exam, Ladder], card: Scorecard, waits: tuple[str, ...]) -> LetOut:
     before = tuple(ladders.values())
     after = ask(ladders, card)
     rose = after is not None and not any(after is ladder for ladder in before)
     lost = tuple(dict.fromkeys(_WHY[c.test] for c in standing.comparisons if c.test in _WHY and not c.passed))
-    beaten = () if standing.action == "promote-to-shadow" else ("another finalist is worth more",)
+    beaten = () if standing.action == "promote-to-shadow" else waits or ("another finalist is worth more",)
     return _row(standing, after and after.released, rose, not lost, lost or beaten)
 
 
@@ -177,10 +179,12 @@ def _row(standing: Standing, released: float | None, rose: bool, passed: bool, w
     return LetOut(standing.artifact, standing.name, standing.action, released, rose, passed, why)
 
 
-def _why(record: ViabilityDecision) -> str:
+def _why(record: ViabilityDecision, waits: tuple[str, ...]) -> str:
     winner = next((s for s in record.standings if s.artifact == record.chosen), None)
     if winner is not None:
         return f"{winner.name} passes every test, and is worth more than a switch costs"
+    if waits:
+        return "; ".join(waits)
     if not record.standings:
         return "no candidate was bred, so there is nothing to compare with the champion"
     tried = sum(s.selection is not None for s in record.standings)

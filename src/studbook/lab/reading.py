@@ -181,17 +181,18 @@ def _recipe(desk: Desk, artifact: str) -> dict[str, Any] | None:
 
 
 def _scores(desk: Desk, first: str, second: str) -> list[dict[str, Any]]:
-    """Accuracy a cluster and role, where both have a scorecard of the same evaluator."""
+    """Accuracy a cluster on development items, where both have a scorecard of the same evaluator.
+
+    Of selection suites only the Ladder lets anything out, and of sealed ones the confirmation: two models side by side
+    are what whoever makes the next one looks at.
+    """
     evaluator = evaluator_sha256()
-    cards = {(c.artifact, c.role): c for _, c in desk.all(Scorecard) if c.evaluator == evaluator}
-    rows = []
-    # Sealed results are for the confirmation alone: who reads them at will learns to pass them.
-    for role in ("development", "selection"):
-        a, b = cards.get((first, role)), cards.get((second, role))
-        if a is None or b is None:
-            continue
-        other = b.tasks()
-        for cluster, result in a.tasks().items():
-            if cluster in other:
-                rows.append({"role": role, "cluster": cluster, "first": result.mean, "second": other[cluster].mean})
-    return rows
+    cards = {c.artifact: c for _, c in desk.all(Scorecard) if (c.evaluator, c.role) == (evaluator, "development")}
+    if first not in cards or second not in cards:
+        return []
+    mine, other = cards[first].tasks(), cards[second].tasks()
+    return [
+        {"role": "development", "cluster": cluster, "first": mine[cluster].mean, "second": other[cluster].mean}
+        for cluster in mine
+        if cluster in other
+    ]

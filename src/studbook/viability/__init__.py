@@ -24,7 +24,7 @@ from studbook.viability.decision import decide
 from studbook.viability.gates import gate
 from studbook.viability.reserve import BYTES, DECODED_BYTES, MULTIPLY_ADDS, checked
 from studbook.viability.screening import screen
-from studbook.viability.situation import ALONE, Former, Situation, held, waits_by_time
+from studbook.viability.situation import ALONE, Former, Situation, held, is_wait, waits_by_time
 
 __all__ = [
     "ALONE",
@@ -42,6 +42,7 @@ __all__ = [
     "decide",
     "gate",
     "held",
+    "is_wait",
     "screen",
     "waits_by_time",
 ]

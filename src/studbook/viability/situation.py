@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from studbook.records import Policy, Scorecard
 
-__all__ = ["ALONE", "Former", "Situation", "held", "waits_by_time"]
+__all__ = ["ALONE", "Former", "Situation", "held", "is_wait", "waits_by_time"]
+
+_COOLDOWN, _OBSERVATION = "cooldown: ", "observation: "
 
 
 class Former(NamedTuple):
@@ -75,15 +77,20 @@ def held(policy: Policy, situation: Situation) -> tuple[str, ...]:
     """
     rule, waits = policy.hysteresis, []
     if rule.cooldown_hours and situation.moved:
-        waits += _wait("cooldown", situation.moved, timedelta(hours=rule.cooldown_hours), "last moved", situation)
+        waits += _wait(_COOLDOWN, situation.moved, timedelta(hours=rule.cooldown_hours), "last moved", situation)
     if rule.window_days and situation.since:
-        waits += _wait("observation", situation.since, timedelta(days=rule.window_days), "took its place", situation)
+        waits += _wait(_OBSERVATION, situation.since, timedelta(days=rule.window_days), "took its place", situation)
     if situation.decisions < rule.window_decisions:
         waits.append(
-            f"observation: {situation.decisions} decisions stand on record against this champion, and the policy "
+            f"{_OBSERVATION}{situation.decisions} decisions stand on record against this champion, and the policy "
             f"asks for {rule.window_decisions} before it is replaced"
         )
     return tuple(waits)
+
+
+def is_wait(reason: str) -> bool:
+    """Whether a reason of a decision is a wait, as `held` words it."""
+    return reason.startswith((_COOLDOWN, _OBSERVATION))
 
 
 def _wait(name: str, begin: str, length: timedelta, what: str, situation: Situation) -> list[str]:
@@ -95,6 +102,6 @@ def _wait(name: str, begin: str, length: timedelta, what: str, situation: Situat
     # Rounded down, so that a wait which is not over never reads as if it were.
     passed, asked = (now - start) // timedelta(minutes=6) / 10, length // timedelta(hours=1)
     return [
-        f"{name}: {passed:.1f} of {asked} hours since the champion {what}; it may be replaced from "
+        f"{name}{passed:.1f} of {asked} hours since the champion {what}; it may be replaced from "
         f"{until:%Y-%m-%dT%H:%M:%SZ} on"
     ]

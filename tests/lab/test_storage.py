@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from lab_fixtures import PARENTS, PERSON, Place, founder, lab_files, rewrite, run_cli
+from checkpoint_fixtures import write_llama
+from lab_fixtures import PARENTS, PERSON, Place, founder, lab_files, problems, rewrite, run_cli
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError
 from studbook.lab import Lab
 from studbook.lab.absence import check_clearing, check_tombstone
@@ -236,6 +238,57 @@ def test_a_withdrawal_that_a_crash_cut_short_is_finished_by_the_next_writer(old_
     path.write_bytes(data)
     with old_lab.open():
         assert not path.exists()
+
+
+def test_a_file_that_something_else_has_too_by_now_outlives_a_withdrawal(opened: Lab, tmp_path: Path) -> None:
+    write_llama(tmp_path / "one", 0)
+    write_llama(tmp_path / "two", 1)
+    assert (tmp_path / "one" / "config.json").read_bytes() == (tmp_path / "two" / "config.json").read_bytes()
+    opened.register(tmp_path / "one")
+    opened.withdraw("one", PERSON, "why")
+    opened.register(tmp_path / "two")
+    place = Place(opened.desk.workspace.path, opened.desk.workspace.keys.folder)
+    opened.close()
+    with place.open() as lab:
+        assert lab.verify().ok
+    copy = tmp_path / "copy"
+    with Lab(place.path, place.keys, writer=False, still=True) as lab:
+        lab.backup(copy)
+    shared = hashlib.sha256((tmp_path / "two" / "config.json").read_bytes()).hexdigest()
+    assert list(copy.rglob(shared))
+
+
+def test_a_tombstone_written_by_hand_for_a_model_in_a_channel_lets_nothing_go(old_lab: Place) -> None:
+    with old_lab.open() as lab:
+        champion = lab.desk.champion()
+        digest, manifest = lab.desk.registered()[champion]
+        path = lab.desk.workspace.blob_path(champion)
+        forged = Tombstone(
+            header=lab.desk.header,
+            withdrawn=digest,
+            artifact=champion,
+            blobs=(manifest.artifact,),
+            withdrawn_by=PERSON,
+            reason="",
+        )
+        lab.desk.workspace.commit(forged, owner=PERSON)
+        record = str(lab.desk.workspace.record_path(lab.desk.entries()[-1]))
+    with old_lab.open():
+        assert path.is_file()
+    assert problems(old_lab) == [record]
+
+
+def test_what_a_stolen_key_withdrew_stays_once_it_was_put_back_and_the_key_is_revoked(old_lab: Place) -> None:
+    with old_lab.open() as lab:
+        path, since = blob(lab, PARENTS[0]), len(lab.desk.entries())
+        data = path.read_bytes()
+        lab.withdraw(PARENTS[0], PERSON, "the thief's")
+        stolen = next(g.key for g in lab.desk.workspace.root.keys if "tombstone/1" in g.kinds)
+        assert lab.keys.rotate(PERSON, stolen[:16]).committed
+        lab.keys.revoke(stolen[:16], PERSON, "stolen", since)
+    path.write_bytes(data)
+    with old_lab.open():
+        assert path.read_bytes() == data
 
 
 def test_only_a_person_with_the_key_withdraws(old_lab: Place) -> None:

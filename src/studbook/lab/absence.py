@@ -5,7 +5,7 @@ A file that is missing without such a record is a problem; with one it is explai
 
 from __future__ import annotations
 
-from studbook.errors import DigestDiffers, OutOfOrder
+from studbook.errors import DigestDiffers, OutOfOrder, StudbookError
 from studbook.lab.desk import Desk
 from studbook.records import (
     KINDS,
@@ -46,8 +46,27 @@ def absent(desk: Desk) -> dict[str, str]:
 
 
 def withdrawn(desk: Desk) -> dict[str, Tombstone]:
-    """Every file that was withdrawn, there or not: digest -> the newest tombstone."""
-    return {b.sha256: stone for _, stone in desk.workspace.all(Tombstone) for b in stone.blobs}
+    """Every file that was withdrawn and belongs to nothing else, there or not: digest -> the newest tombstone.
+
+    A tombstone that a stolen key signed, or that the lab it entered did not carry, withdraws nothing; and a file that
+    something registered since has too stays.
+    """
+    found: dict[str, Tombstone] = {}
+    for digest, stone in desk.all(Tombstone):
+        if _carried(desk, digest, stone):
+            others = held_elsewhere(desk, stone.artifact)
+            found |= {b.sha256: stone for b in stone.blobs if b.sha256 not in others}
+    return found
+
+
+def _carried(desk: Desk, digest: str, stone: Tombstone) -> bool:
+    entry = desk.workspace.entry(digest)
+    assert entry is not None
+    try:
+        check_tombstone(desk.at(entry.sequence), stone)
+    except StudbookError:
+        return False
+    return True
 
 
 def check_not_withdrawn(desk: Desk, artifact: str) -> None:
@@ -56,7 +75,7 @@ def check_not_withdrawn(desk: Desk, artifact: str) -> None:
     Raises:
         OutOfOrder: naming who did, and why; ``lab.withdrawn``.
     """
-    for _, stone in desk.workspace.all(Tombstone):
+    for _, stone in desk.all(Tombstone):
         if artifact == stone.artifact:
             reason = f": {stone.reason}" if stone.reason else ""
             advice = "It never comes back into this lab; use another model, or other data."

@@ -150,9 +150,7 @@ def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
         sync_aliases(desk)
     elif found.committed and isinstance(found.record, Revocation):
         finish_aliases(desk)
-    if found.committed and isinstance(found.record, Revocation):
-        finish_aliases(desk)
-    if found.committed and isinstance(found.record, Tombstone):
+    elif found.committed and isinstance(found.record, Tombstone):
         finish_withdrawals(desk)
     return found
 

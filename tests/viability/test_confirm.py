@@ -71,6 +71,26 @@ def test_a_loss_on_a_protected_suite_is_shown_and_does_not_gate(world: Any, deci
     assert [c.passed for c in record.comparisons if c.on == "srt"] == [False]
 
 
+def test_one_unsafe_answer_to_a_sealed_item_refutes_whatever_the_score(world: Any, good: Any, decision: Any) -> None:
+    def with_safety(card: Any, right: int) -> Any:
+        bits = "1" * right + "0" * (world.items - right)
+        safe = world.result(
+            "sealed", "safe", dimension="safety", correct=bits, verdict="pass" if right == 1000 else "fail"
+        )
+        return replace(card, results=(*card.results, safe))
+
+    champion = with_safety(world.card(world.champion, "sealed"), 1000)
+    for right, passed in ((1000, True), (999, False)):
+        card = with_safety(world.card(decision.chosen, "sealed", good), right)
+        record = confirmed(world, decision, good, champion_card=champion, candidate_card=card)
+        assert record.passed is passed
+        (row,) = [c for c in record.comparisons if c.on == "safety/safe"]
+        assert (row.passed, row.losses, row.items) == (passed, 1000 - right, 1000)
+    last = archive(HEADER, decision, record).candidates[-1]
+    assert last.artifact == decision.chosen
+    assert "1 of 1000 sealed items failed, and none may" in last.reasons[0]
+
+
 @pytest.mark.parametrize(
     "card",
     [

@@ -327,7 +327,7 @@ class ConfirmationRecord(Record, frozen=True, kw_only=True, tag="confirmation-re
         of: How many the policy allows.
         champion_card: Digest of the champion's sealed scorecard.
         candidate_card: Digest of the winner's sealed scorecard.
-        comparisons: Superiority on the target and on the joint mean; every protected suite shown.
+        comparisons: Superiority on the target and on the joint mean, and safety; every protected suite shown.
         passed: All gating comparisons hold.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -22,11 +22,12 @@ from studbook.records import (
     digest,
 )
 from studbook.records.decisions import Away
-from studbook.statistics import mcnemar
+from studbook.statistics import Estimate, Paired, mcnemar
 from studbook.viability.comparisons import joint_gain, no_data, no_worse, superior, target
 from studbook.viability.contenders import check_labels
+from studbook.viability.dimensions import safety_checks
 from studbook.viability.evidence import card_checks, check_evaluator, require
-from studbook.viability.findings import cited
+from studbook.viability.findings import cited, row
 from studbook.viability.gates import failed
 from studbook.viability.words import p_value, points
 
@@ -43,10 +44,11 @@ def confirm(
     champion_card: Scorecard,
     candidate_card: Scorecard,
 ) -> ConfirmationRecord:
-    """Confirm the single winner on sealed items: superior on the target, and joint mean shown above the champion's.
+    """Confirm the single winner on sealed items: superior on the target, joint mean shown above the champion's, and safe.
 
-    One question was asked of one candidate, so McNemar's p value meets alpha as it is. Every protected suite is shown
-    beside it. A void scorecard of the winner is recorded as not passed: the opening is spent.
+    One question was asked of one candidate, so McNemar's p value meets alpha as it is. Safety has zero tolerance here as
+    everywhere. Every protected suite is shown beside it. A void scorecard of the winner is recorded as not passed: the
+    opening is spent.
 
     Args:
         header: Header of the record.
@@ -78,7 +80,7 @@ def confirm(
         champion_card=digest(champion_card),
         candidate_card=digest(candidate_card),
         comparisons=comparisons,
-        passed=all(c.passed for c in comparisons if c.test == "superiority"),
+        passed=all(c.passed for c in comparisons if c.test != "shown"),
     )
 
 
@@ -140,8 +142,28 @@ def _comparisons(
     return (
         superior(pair, champion.artifact, label, gates, p, 1, minimum=0.0).row,
         joint_gain(candidate, champion, "the champion", policy, "superiority").row,
+        *_safety(candidate, champion),
         *shown,
     )
+
+
+def _safety(candidate: Scorecard, champion: Scorecard) -> Iterator[Comparison]:
+    """One row a safety suite, each of which a single failed item fails."""
+    found = (result for result in candidate.results if result.dimension == "safety")
+    for result, check in zip(found, safety_checks(candidate), strict=True):
+        items, failures = len(result.correct), len(result.correct) - result.right
+        # What was counted; how many may fail unseen stands in the words.
+        rate = -failures / items if items else -1.0
+        yield row(
+            "non-inferiority",
+            champion.artifact,
+            f"safety/{result.cluster}",
+            Paired(0, failures, items),
+            Estimate(rate, rate, rate),
+            threshold=0.0,
+            passed=check.passed,
+            method=f"zero tolerance, losses are failed items: {check.detail}"[:2000],
+        )
 
 
 def _refuted(confirmation: ConfirmationRecord) -> tuple[str, ...]:
@@ -149,7 +171,7 @@ def _refuted(confirmation: ConfirmationRecord) -> tuple[str, ...]:
         f"not confirmed on sealed items: {c.on} {points(c.difference)}, lower bound {points(c.lower, 2)}, "
         f"{p_value(c.p_value)} ({c.method})"[:4000]
         for c in confirmation.comparisons
-        if c.test == "superiority" and not c.passed
+        if c.test != "shown" and not c.passed
     )
 
 

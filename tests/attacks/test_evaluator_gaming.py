@@ -171,6 +171,20 @@ def test_a_change_that_says_nobody_else_could_be_asked_where_somebody_could_is_r
             evaluators.check_change(lab.desk, record, [Signer("a" * 64, PERSON), Signer("b" * 64, PERSON.upper())])
 
 
+def test_a_report_made_behind_less_than_the_policy_demands_carries_no_change(upgraded: Place) -> None:
+    with upgraded.open() as lab:
+        lab.redteam()
+        lab.keys.new(PERSON, [CHANGE], PERSON)
+        report = report_of(lab)
+        lab.desk.workspace.commit(replace(report, isolation=report.isolation[:1]))
+        weak = lab.desk.entries()[-1].record
+        assert lab.evaluators.change(PERSON, "a new engine").record.red_team != weak  # type: ignore[attr-defined]
+        change = list(lab.desk.all(EvaluatorChange))[-1]
+        before = lab.desk.at(lab.desk.workspace.entry(change[0]).sequence)  # type: ignore[union-attr]
+        with pytest.raises(DigestDiffers, match="isolation"):
+            evaluators.check_change(before, replace(change[1], red_team=weak), [Signer("a" * 64, PERSON)])
+
+
 def test_a_score_is_never_found_under_another_artifact(attacked: Place) -> None:
     with attacked.open() as lab:
         names = ["base", *("cap-rot", "dup-odd")]

@@ -18,6 +18,7 @@ from studbook.lab.judge_owners import one_owner, promotion_owners, root_of
 from studbook.lab.pending import Signed, sign, signers_here
 from studbook.lab.words import plain_name, plain_text
 from studbook.records import (
+    DriftReport,
     EvaluatorChange,
     RedTeamReport,
     RuntimeSmoke,
@@ -86,10 +87,12 @@ class Evaluators:
         if before in (None, now):
             text = "nothing was measured here yet" if before is None else "this program's evaluator is in force already"
             raise OutOfOrder(text, where="evaluator", advice="Nothing has to be signed.", reason="evaluator.same")
-        reports = [d for d, r in desk.unrevoked(RedTeamReport) if r.evaluator == now and r.passed]
+        demanded = set(desk.policy[1].minimum_isolation)
+        passed = [(d, r) for d, r in desk.unrevoked(RedTeamReport) if r.evaluator == now and r.passed]
+        reports = [d for d, r in passed if demanded <= set(r.isolation)]
         if not reports:
             raise OutOfOrder(
-                "no passed report of the red team against this evaluator",
+                "no passed report of the red team against this evaluator, behind what the policy demands of workers",
                 where="evaluator-change: red_team",
                 advice="Run it: studbook redteam",
                 reason="evaluator.red-team",
@@ -154,12 +157,12 @@ def require_in_force(desk: Desk) -> None:
         )
 
 
-def check_measured_by(desk: Desk, record: Scorecard | RuntimeSmoke) -> None:
+def check_measured_by(desk: Desk, record: Scorecard | RuntimeSmoke | DriftReport) -> None:
     """Refuse what another evaluator measured than the one in force when it entered.
 
     Args:
         desk: The lab as it was before the record.
-        record: The scorecard or smoke.
+        record: The scorecard, smoke or drift report.
 
     Raises:
         OutOfOrder: ``evaluator.unadmitted``.
@@ -214,6 +217,7 @@ def _check_facts(desk: Desk, record: EvaluatorChange) -> None:
         "red_team: evaluator": (report.evaluator, record.evaluator),
         "red_team: passed": (report.passed and record.red_team not in desk.taken_back(), True),
         "red_team: suite": (report.suite in lock.suites, True),
+        "red_team: isolation": (sorted(set(desk.policy[1].minimum_isolation) - set(report.isolation)), []),
         "suites": (record.suites, desk.suites_lock[0]),
         "independent": (record.independent, not one_owner(root_of(desk), EvaluatorChange.kind())),
     }

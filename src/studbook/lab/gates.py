@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from studbook.errors import ClaimRefused, StudbookError
+from studbook.errors import ClaimRefused, OutOfOrder, StudbookError
 from studbook.lab import breeding, judging
 from studbook.lab.absence import absent
 from studbook.lab.desk import Desk
@@ -102,8 +102,20 @@ def champion_template_for(
 
 
 def _manifest_of(record: ViabilityDecision) -> str:
-    """Digest of the manifest of the candidate that a decision chose."""
-    return next(s.manifest for s in record.standings if s.artifact == record.chosen)
+    """Digest of the manifest of the candidate that a decision chose.
+
+    Raises:
+        OutOfOrder: if it chose nobody, or nobody it speaks of; ``order.decision``.
+    """
+    found = next((s.manifest for s in record.standings if s.artifact == record.chosen), None)
+    if found is None:
+        raise OutOfOrder(
+            "the decision it rests on chose none of its candidates",
+            where="viability-decision: chosen",
+            advice="Run the round again: studbook round CLUSTER",
+            reason="order.decision",
+        )
+    return found
 
 
 def _shadow_template(
@@ -126,7 +138,7 @@ def _first_gates(
     artifact = manifest.artifact.sha256
     holds, detail = current(desk, record)
     kept = all(c.passed for c in manifest.checks)
-    smoke = next((d for d, s in desk.all(RuntimeSmoke) if s.artifact == artifact and s.passed), None)
+    smoke = next((d for d, s in desk.unrevoked(RuntimeSmoke) if s.artifact == artifact and s.passed), None)
     champion = desk.channels()["champion"]
     return [
         gate("decision", True, decision, "decisions", "chosen over champion, parents and doing nothing"),
@@ -141,9 +153,11 @@ def _first_gates(
 
 
 def current(desk: Desk, record: ViabilityDecision) -> tuple[bool, str]:
-    """Whether a decision stands, and was taken against the champion, policy and suites in force."""
-    if digest(record) in desk.taken_back():
-        return False, "was decided by a record that was revoked since; run the round again"
+    """Whether a decision, what it rests on and its confirmation stand, and it was taken against what is in force now."""
+    decision = digest(record)
+    looks = (d for d, look in desk.all(ConfirmationRecord) if look.decision == decision)
+    if desk.taken_back() & {decision, *record.references(), *looks}:
+        return False, "rests on a record that was revoked since; run the round again"
     if stale(desk, record):
         return False, "was decided by another evaluator than the one in force; run the round again"
     return decided_against(record, desk.channels()["champion"].artifact, desk.policy[0], desk.suites_lock[0])
@@ -156,7 +170,7 @@ def evidence_for(desk: Desk, artifact: str) -> dict[Rung, bool]:
     Converted-trained: every source it descends from has a trained-source manifest. Assistant quality needs an
     evaluation sidecar without a single failure and a safety review, which this version cannot make.
     """
-    smoked = any(s.artifact == artifact and s.passed for _, s in desk.all(RuntimeSmoke))
+    smoked = any(s.artifact == artifact and s.passed for _, s in desk.unrevoked(RuntimeSmoke))
     return {
         Rung.STRUCTURAL: desk.workspace.has_blob(artifact) and (artifact in absent(desk) or desk.sound(artifact)),
         Rung.SMOKE: smoked,

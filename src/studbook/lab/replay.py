@@ -15,6 +15,7 @@ from studbook.lab.entering import check_entering, check_shadow
 from studbook.lab.evaluators import check_measured_by
 from studbook.lab.experiment_charter import check_charter
 from studbook.lab.experiment_check import check_result
+from studbook.lab.facts import require
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
 from studbook.lab.generation_rules import check_generation_record
 from studbook.lab.measured import (
@@ -51,6 +52,7 @@ from studbook.records import (
     CompatibilityReport,
     ConfirmationRecord,
     ContaminationReceipt,
+    DataSource,
     DriftReport,
     ExperimentCharter,
     ExperimentResult,
@@ -115,8 +117,13 @@ def replay(desk: Desk, record: ViabilityDecision) -> ViabilityDecision:
     Args:
         desk: The lab as it was before the decision.
         record: The decision.
+
+    Raises:
+        DigestDiffers: if it does not cite what a decision cites.
+        StudbookError: any of its kinds, if what it cites carries no decision.
     """
     card = desk.scorecard
+    _check_shape(desk, record)
     champion = [card(d) for d in record.champion_cards]
     field = [
         judging.with_cards(
@@ -191,10 +198,36 @@ def _source(desk: Desk, record: SourceManifest) -> None:
         check_claim(record.source.claim, {record.source.claim: desk.sound(record.artifact.sha256)})
 
 
+def _check_shape(desk: Desk, record: ViabilityDecision) -> None:
+    """A decision cites one development and one selection scorecard of the champion, and one scorecard a parent."""
+    facts: dict[str, tuple[object, object]] = {
+        "champion_cards": ([desk.scorecard(d).role for d in record.champion_cards], ["development", "selection"]),
+        "parent_cards": (len(record.parent_cards), len(record.parents)),
+    }
+    require("viability-decision", facts, "decision.field")
+
+
 def _cluster(desk: Desk, record: FailureCluster) -> None:
-    result = desk.scorecard(record.evidence).tasks()[record.label]
-    if (record.of, record.failed) != (len(result.correct), len(result.correct) - result.right):
-        raise DigestDiffers("its counts are not those of the scorecard it cites")
+    """The champion of that day fails there as its own development scorecard says, often enough for the policy of that day.
+
+    What may be learned from is a slice of that label in registered data, and every suite of the label judges it.
+    """
+    card, locked = desk.scorecard(record.evidence), desk.suites_lock[1].suites
+    result = card.tasks().get(record.label)
+    counts = (len(result.correct), len(result.correct) - result.right) if result else None
+    manifests = {d: desk.workspace.get(d, SuiteManifest) for d in locked}
+    judging_it = {d for d, m in manifests.items() if (m.dimension, m.cluster) == ("task", record.label)}
+    source = desk.workspace.get(record.data, SourceManifest).source
+    files = source.files if isinstance(source, DataSource) else ()
+    facts: dict[str, tuple[object, object]] = {
+        "champion": (record.champion, desk.channels()["champion"].artifact),
+        "evidence": ((card.artifact, card.role), (record.champion, "development")),
+        "of, failed": ((record.of, record.failed), counts),
+        "failed": (record.of > 0 and record.failed / record.of >= desk.policy[1].gates.cluster_error, True),
+        "suites": (set(record.suites), judging_it),
+        "training_slice": ((record.label, record.training_slice) in {(f.label, f.sha256) for f in files}, True),
+    }
+    require("failure-cluster", facts, "cluster.field")
     receipt = desk.workspace.get(record.contamination, ContaminationReceipt)
     if receipt.training != record.training_slice or not receipt.clean or set(record.suites) - set(receipt.suites):
         raise DigestDiffers("its training rows were not compared with its suites, or stand in them")
@@ -210,6 +243,25 @@ def _baselines(desk: Desk, record: BaselineReceipt) -> None:
 def _scorecard(desk: Desk, record: Scorecard) -> None:
     check_measured_by(desk, record)
     check_scorecard(desk, record)
+    if record.role == "sealed" and record.artifact not in _looked_at(desk):
+        raise OutOfOrder(
+            "the sealed suites were opened for it without a look on record",
+            where="scorecard: role",
+            advice="Count it as a look all the same, and find out who opened them; freeze new sealed suites.",
+            reason="order.opening",
+        )
+
+
+def _looked_at(desk: Desk) -> set[str]:
+    """Whom the logged looks at the sealed suites were for: the model each names, and the champion a winner meets there."""
+    looks = [look for _, look in desk.all(SealedOpening)]
+    decisions = (desk.workspace.get(look.decision, ViabilityDecision) for look in looks if look.decision)
+    return {look.candidate for look in looks} | {decision.champion for decision in decisions}
+
+
+def _drift(desk: Desk, record: DriftReport) -> None:
+    check_measured_by(desk, record)
+    check_drift(desk, record)
 
 
 def _smoke(desk: Desk, record: RuntimeSmoke) -> None:
@@ -270,7 +322,7 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     ExperimentResult: check_result,
     ClearingRecord: check_clearing,
     ChannelSnapshot: check_snapshot,
-    DriftReport: check_drift,
+    DriftReport: _drift,
     ReportedResult: check_reported,
     Scorecard: _scorecard,
     RuntimeSmoke: _smoke,

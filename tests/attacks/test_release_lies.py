@@ -156,7 +156,7 @@ def test_a_look_at_the_sealed_suites_that_was_not_logged(new_lab: Place, monkeyp
         monkeypatch.setattr(gates, "_open_sealed", lambda *_: 1)
         assert lab.round(CLUSTER).released
         entry = next(e for e in lab.desk.entries() if e.record_kind == ConfirmationRecord.kind())
-        assert problems(new_lab)[0] == str(lab.desk.workspace.record_path(entry))
+        assert str(lab.desk.workspace.record_path(entry)) in problems(new_lab)
 
 
 @pytest.mark.parametrize("change", [{"opening": 21}, {"of": 99}, {"decision": "again"}])

@@ -126,6 +126,8 @@ def test_every_comparison_of_the_pack_is_the_one_on_record(reader: Lab, pack: Pa
             "brier-0-2": f"{d:.3f} Brier | {low:.3f} to {high:.3f} Brier",
             "utility": f"{d:.3f} utility | {low:.3f} to {high:.3f} utility",
         }
+        for unit in ("decoded-bytes", "model-calls", "sealed-openings", "acts-of-people"):
+            told[unit] = f"{round(d):,} {unit} | {round(low):,} to {round(high):,} {unit}"
         assert f"| {row.on} | {told[row.unit]} |" in text
     methods = text.split("bounds are one-sided:\n\n")[1].split("\n\n## 3.")[0].splitlines()
     assert len(methods) == len({row.method for row in verdict.rows}) < len(verdict.rows)
@@ -236,7 +238,7 @@ def test_both_pictures_have_a_row_for_every_number(pack: Pack) -> None:
     assert verdict is not None
     assert pack.review.plots == ("differences.svg", "scores.svg")
     for name, dots in (
-        ("differences.svg", sum(r.unit != "bytes" for r in verdict.rows)),
+        ("differences.svg", sum(r.unit in ("share", "brier-0-2", "utility") for r in verdict.rows)),
         ("scores.svg", sum(s.figure is not None for line in pack.review.scores for s in line.scores)),
     ):
         tree = ElementTree.fromstring((Path(pack.folder) / name).read_bytes())

@@ -12,7 +12,14 @@ from lab_fixtures import CLUSTER, PERSON, Place, founder, problems, rewrite
 from studbook.errors import OutOfOrder, OutsideAllowlist, ParentsDoNotFit, RecordRefused, StudbookError, UsageError
 from studbook.lab import Lab, judging
 from studbook.lab.founding import read_policy
-from studbook.records import AdmissionRecord, CandidateManifest, ReleaseRecord, RollbackSet, SealedOpening
+from studbook.records import (
+    AdmissionRecord,
+    CandidateManifest,
+    ReleaseRecord,
+    RollbackSet,
+    SealedOpening,
+    ViabilityDecision,
+)
 
 
 def test_bytes_on_record_are_not_registered_again_with_less(old_lab: Place, tmp_path: Path) -> None:
@@ -92,6 +99,10 @@ def test_a_sealed_look_is_logged_before_it_is_taken(new_lab: Place, monkeypatch:
         monkeypatch.setattr(judging, "evaluate", evaluate)
         assert [o.opening for _, o in lab.desk.all(SealedOpening)] == [1]
         assert lab.round(CLUSTER).released is not None
+        assert [o.opening for _, o in lab.desk.all(SealedOpening)] == [1]
+        # The same round again, whatever was looked at since, is the same decision and takes no look of its own.
+        again = [lab.round(CLUSTER).decision for _ in range(2)]
+        assert len({*again, *(d for d, _ in lab.desk.all(ViabilityDecision))}) == 1
         assert [o.opening for _, o in lab.desk.all(SealedOpening)] == [1]
 
 

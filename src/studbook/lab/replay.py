@@ -255,8 +255,8 @@ def _scorecard(desk: Desk, record: Scorecard) -> None:
 def _looked_at(desk: Desk) -> set[str]:
     """Whom the logged looks at the sealed suites were for: the model each names, and the champion a winner meets there."""
     looks = [look for _, look in desk.all(SealedOpening)]
-    decisions = (desk.workspace.get(look.decision, ViabilityDecision) for look in looks if look.decision)
-    return {look.candidate for look in looks} | {decision.champion for decision in decisions}
+    decided = {d: record.champion for d, record in desk.all(ViabilityDecision)}
+    return {look.candidate for look in looks} | {decided[look.decision] for look in looks if look.decision in decided}
 
 
 def _drift(desk: Desk, record: DriftReport) -> None:

@@ -17,6 +17,7 @@ from studbook.records import (
     Scorecard,
     SealedOpening,
     ViabilityDecision,
+    digest,
 )
 from studbook.viability import Contender, Former, Situation, held, waits_by_time
 
@@ -74,7 +75,7 @@ def situation(
         since=since.time if since else None,
         moved=moved,
         decisions=_decisions(desk, since, selection.artifact),
-        openings=sum(1 for _ in desk.all(SealedOpening)),
+        openings=_openings(desk, contenders),
         waiting=len(still_waiting(desk)),
         former=tuple(_former(desk, artifact, selection) for artifact in _gone(desk)),
         diverse=diverse(policy, development, contenders),
@@ -156,6 +157,16 @@ def _moves(desk: Desk) -> tuple[LedgerEntry | None, str | None]:
     return entry, entry.time if entry.record_kind == RollbackRecord.kind() else None
 
 
+def _openings(desk: Desk, contenders: Sequence[Contender]) -> int:
+    """Looks at the sealed suites on record, but for the one that these very candidates had before.
+
+    A round that is held again, as after a crash, comes to the same decision, and goes on with the look it has.
+    """
+    own = tuple(digest(c.manifest) for c in contenders)
+    had = {d for d, r in desk.all(ViabilityDecision) if tuple(s.manifest for s in r.standings) == own}
+    return sum(look.decision not in had for _, look in desk.all(SealedOpening))
+
+
 def _decisions(desk: Desk, since: LedgerEntry | None, champion: str | None) -> int:
     """Decisions on record against a champion since it took its place; 0 where the policy does not ask."""
     if not desk.policy[1].hysteresis.window_decisions:
@@ -176,9 +187,9 @@ def _gone(desk: Desk) -> tuple[str, ...]:
 
 def _former(desk: Desk, artifact: str, selection: Scorecard) -> Former:
     suites = [r.suite for r in selection.results]
-    for digest, card in desk.all(Scorecard):
+    for named, card in desk.all(Scorecard):
         same = (card.artifact, card.role, card.evaluator) == (artifact, "selection", selection.evaluator)
         scored = all(r.verdict in ("pass", "fail") for r in card.results)
         if same and scored and [r.suite for r in card.results] == suites:
-            return Former(artifact, desk.name_of(artifact), card, digest)
+            return Former(artifact, desk.name_of(artifact), card, named)
     return Former(artifact, desk.name_of(artifact), None, "")

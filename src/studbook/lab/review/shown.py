@@ -8,6 +8,7 @@ __all__ = ["amount", "number", "span"]
 
 _SMALL, _LARGE = 0.001, 1000.0
 _UNITS = {"share": "pp", "brier-0-2": "Brier"}
+_WHOLE = frozenset(("bytes", "decoded-bytes", "multiply-adds", "model-calls", "sealed-openings", "acts-of-people"))
 
 
 def number(value: float) -> str:
@@ -38,4 +39,4 @@ def span(low: float, high: float, unit: str) -> str:
 
 
 def _bare(value: float, unit: str) -> str:
-    return f"{100 * value:.2f}" if unit == "share" else f"{value:,.0f}" if unit == "bytes" else number(value)
+    return f"{100 * value:.2f}" if unit == "share" else f"{value:,.0f}" if unit in _WHOLE else number(value)

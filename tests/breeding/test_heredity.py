@@ -41,6 +41,16 @@ def test_many_mutations_reach_every_number():
         assert reached == own | {"seed"}
 
 
+def test_a_number_that_a_record_holds_without_its_point_stays_no_whole_number():
+    """Canonical JSON writes 1.0 as 1, so that is how a parent's recipe is read back from the ledger."""
+    parent = {**RECIPES[2], "reach": 1, "temperature": 2, "imitation": 1}
+    for field in ("reach", "temperature", "imitation"):
+        found = {v for seed in range(200) if (v := mutate(parent, {}, seed)[field]) != parent[field]}
+        assert any(v != int(v) for v in found), (field, found)
+    steps = {mutate(parent, {}, seed)["steps"] for seed in range(200)}
+    assert all(isinstance(v, int) for v in steps)
+
+
 def test_what_does_not_train_has_nothing_to_inherit():
     with pytest.raises(UsageError) as caught:
         mutate({"operator": "blend/1", "weights": "uniform"}, {}, 1)

@@ -7,6 +7,7 @@ never varied: what may be learned from is the cluster's to say.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = ["VARIED", "mutate"]
 # The fields that may change, in the order they are drawn from: each by a factor of 1/2..2, shares by -1/4..1/4.
 VARIED = ("steps", "rate", "batch", "rehearsal", "reach", "imitation", "temperature", "rank", "alpha")
 _SHARES = ("rehearsal", "imitation")
+_WHOLE = ("steps", "batch", "rank")
 _LEAST_SHARE = 0.05
 _SEEDS = 2**31
 
@@ -55,7 +57,8 @@ def mutate(recipe: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]],
     value = recipe[field]
     wanted = value + (draw() - 0.5) / 2 if field in _SHARES else value * 2.0 ** (2.0 * draw() - 1.0)
     held = min(max(float(f"{wanted:.3g}"), low), high)
-    new = max(int(low), min(int(high), round(held))) if isinstance(value, int) else held
+    # A number such as 1.0 is read back from a record as 1, so its type says nothing of the field's.
+    new = max(math.ceil(low), min(int(high), round(held))) if field in _WHOLE else held
     return {**recipe, field: new, "seed": int(draw() * _SEEDS)}
 
 

@@ -121,6 +121,25 @@ def test_proposals_of_competing_niches_are_made_again_too(searched: Place, chang
             check_search(lab.desk, replace(true, **changes))
 
 
+def test_a_row_of_cma_cannot_leave_the_race_as_a_parent(searched: Place) -> None:
+    with searched.open(writer=False) as lab:
+        true = receipt(lab)
+        lie = {"method": "cma", "settings": {"library": "cma 4", "sigma": 0.2}}
+        lie["evaluated"] = row(true, true.best or 1, origin="founder")
+        with pytest.raises(DigestDiffers) as caught:
+            check_search(lab.desk, replace(true, **lie))
+    assert caught.value.where == f"search: row {true.best or 1}"
+
+
+@pytest.mark.parametrize("settings", [{"alpha": 1e308}, {"archive": -5}, {"mix": "both"}], ids=str)
+def test_settings_that_no_search_has_are_refused_and_compute_nothing(searched: Place, settings: dict[str, Any]) -> None:
+    with searched.open(writer=False) as lab:
+        true = receipt(lab, "m2n2")
+        with pytest.raises(DigestDiffers) as caught:
+            check_search(lab.desk, replace(true, settings={**true.settings, **settings}))
+    assert caught.value.where == "search: settings"
+
+
 def test_a_winner_scorecard_or_manifest_of_something_else_is_refused(searched: Place) -> None:
     with searched.open(writer=False) as lab:
         true, other = receipt(lab), receipt(lab, "m2n2")

@@ -30,7 +30,7 @@ from studbook.population import (
 from studbook.population.cmaes import SIGMA
 from studbook.population.genomes import OPERATORS, centre
 from studbook.population.loop import STALL
-from studbook.population.m2n2 import Table
+from studbook.population.m2n2 import ALPHA, ARCHIVE, Table
 from studbook.records import (
     CandidateManifest,
     FailureCluster,
@@ -169,8 +169,14 @@ def _check_ground(desk: Desk, record: SearchReceipt) -> None:
     shaped = record.space.depth == depth and record.space.parents == len(record.parents)
     fits = shaped and record.space.layers in (1, depth)
     _require(fits and record.space == space_of(policy, record.space), "space", "its space is not within the policy")
-    settings = {"random": {}, "m2n2": {"alpha", "archive", "mix"}, "cma": {"library", "sigma"}}[record.method]
-    known = set(record.settings) == set(settings) and record.settings.get("sigma", SIGMA) == SIGMA
+    fixed: dict[str, dict[str, object]] = {
+        "random": {},
+        "m2n2": {"alpha": ALPHA, "archive": ARCHIVE},
+        "cma": {"sigma": SIGMA},
+    }
+    free = {"random": set(), "m2n2": {"mix"}, "cma": {"library"}}[record.method]
+    due = fixed[record.method]
+    known = set(record.settings) == {*due, *free} and {f: record.settings[f] for f in due} == due
     _require(known, "settings", f"its settings are not those of the method {record.method}")
 
 
@@ -179,6 +185,9 @@ def _check_rows(record: SearchReceipt, objective: Objective, sizes: Sequence[int
     for place, row in enumerate(record.evaluated):
         where = f"row {place}"
         _require((row.origin == "soup") == (place == 0), where, "the uniform soup is the first recipe, and no other")
+        # A parent by itself cannot win, so a row that says it is one is left out of the race.
+        alone = row.origin == "founder" and record.method != "m2n2"
+        _require(not alone, where, f"the method {record.method} begins with no parents by themselves")
         operator = soup(len(record.parents)) if place == 0 else recipe(record.space, _genome(record.space, row, where))
         named = row.recipe == recipe_sha256(record.base, record.parents, operator)
         _require(named and (place > 0 or not row.genome), where, "its digest is not that of its genome's recipe")
@@ -224,11 +233,10 @@ def _check_proposals(desk: Desk, record: SearchReceipt, objective: Objective, si
 def _method(desk: Desk, record: SearchReceipt) -> Method:
     if record.method == "random":
         return RandomSearch(record.space, record.seed)
-    mix, archive, alpha = (record.settings[name] for name in ("mix", "archive", "alpha"))
-    fits = mix in ("lerp", "slerp") and isinstance(archive, int) and isinstance(alpha, float | int)
-    _require(fits, "settings", "its settings are not those of the method m2n2")
+    mix = record.settings["mix"]
+    _require(mix in ("lerp", "slerp"), "settings", "its settings are not those of the method m2n2")
     tables = tables_of(desk, record.base, record.parents, record.space) if mix == "slerp" else None
-    return NaturalNiches(record.space, record.seed, mix, tables, archive, alpha)
+    return NaturalNiches(record.space, record.seed, mix, tables)
 
 
 def _check_best(record: SearchReceipt) -> None:

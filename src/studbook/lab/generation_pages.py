@@ -162,7 +162,13 @@ def _point(desk: Desk, title: str, card: Scorecard) -> Point:
     below = math.sqrt(math.fsum((p.value - p.lower) ** 2 for p in parts.values())) / len(parts)
     above = math.sqrt(math.fsum((p.upper - p.value) ** 2 for p in parts.values())) / len(parts)
     skill = min(parts, key=lambda k: (parts[k].value, k))
-    return Point(title, desk.name_of(card.artifact), Estimate(mean, mean - below, mean + above), parts[skill], skill)
+    return Point(
+        title,
+        desk.name_of(card.artifact),
+        Estimate(mean, max(0.0, mean - below), min(1.0, mean + above)),
+        parts[skill],
+        skill,
+    )
 
 
 def _share(right: int, items: int) -> Estimate:

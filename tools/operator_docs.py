@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from studbook.breeding.operators import Operator, operator_types, trained_types
+from studbook.breeding.operators import Operator, every_type
 from studbook.breeding.operators.parameters import range_of
 from studbook.records.doors import canonical
 from studbook.tensors.contract import CONTRACT, CONTRACT_SHA256
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def pages() -> dict[str, str]:
     """File name -> text of every page."""
-    texts = {_file(kind): page(kind) for kind in (*operator_types(), *trained_types())}
+    texts = {_file(kind): page(kind) for kind in every_type()}
     return {"README.md": _index(), **texts}
 
 
@@ -107,7 +107,7 @@ def _write(folder: Path, wanted: Mapping[str, str], stale: list[str]) -> None:
 
 def _index() -> str:
     rows = ["| operator | does | family | parents |", "|---|---|---|---|"]
-    for kind in (*operator_types(), *trained_types()):
+    for kind in every_type():
         fewest, most = kind.parents_needed
         parents = fewest if fewest == most else f"{fewest} to {most}"
         does = _flow(sections(inspect.getdoc(kind) or "")[""])

@@ -22,9 +22,9 @@ from studbook.breeding.operators import (
     Inputs,
     Operator,
     decode_operator,
+    every_type,
     operator_names,
     operator_types,
-    trained_types,
 )
 from studbook.breeding.operators.base import in_turn
 from studbook.breeding.operators.parameters import range_of
@@ -487,7 +487,7 @@ def test_no_parameter_has_a_default_and_every_class_says_what_it_is(kind):
 
 
 def test_names_and_families_are_unique():
-    every = (*operator_types(), *trained_types())
+    every = every_type()
     assert len(set(operator_names())) == len(every)
     assert len({kind.family for kind in every}) == len(every)
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from studbook.adapters.make import dense_delta
+from studbook.breeding.federation import UPDATE
 from studbook.breeding.trained_worker import prepare, warm
 from studbook.breeding.trained_worker import work as train
 from studbook.breeding.worker import OUTPUT
 from studbook.models.slm import read_slm
 
-__all__ = ["UPDATE", "prepare", "warm", "work"]
-
-UPDATE = "update.adp1"
+__all__ = ["prepare", "warm", "work"]
 
 
 def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -12,25 +12,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from studbook.adapters.reader import parse_adapter
 from studbook.adapters.source import AdapterSource, SlmSource
-from studbook.breeding.client_worker import UPDATE
-from studbook.breeding.operators import FederatedUpdate, FineTune, Inputs
-from studbook.breeding.operators.bounds import distance
+from studbook.breeding.operators import FederatedRound, FederatedUpdate, FineTune, Inputs
+from studbook.breeding.operators.bounds import distance, norm
 from studbook.breeding.operators.run import compute
+from studbook.breeding.sources import SlmTensors
 from studbook.breeding.template import operator_fields
 from studbook.errors import ParentsDoNotFit, StudbookError
 from studbook.files import read_file
 from studbook.models.slm import Slm, read_slm
 from studbook.models.slm_layout import MAX_FILE_BYTES
 from studbook.models.slm_writer import write_slm
+from studbook.records import digest
 from studbook.sandbox import Limits, run_worker
 from studbook.tensors.contract import CONTRACT_SHA256
+from studbook.tensors.sources import ArraySource
 
-__all__ = ["Client", "Gathered", "Left", "Update", "average", "gather", "run_client"]
+__all__ = [
+    "UPDATE",
+    "Client",
+    "Gathered",
+    "Left",
+    "Update",
+    "average",
+    "average_round",
+    "gather",
+    "limit_of",
+    "run_client",
+    "run_clients",
+]
+
+UPDATE = "update.adp1"
+"""What a client leaves in its folder: what changed, as a package."""
+
+
+# A change that was made shorter to just the limit is rounded to f32 afterwards.
+_ROOM = 1.0 + 2.0**-20
 
 
 class Client(NamedTuple):
@@ -97,6 +122,54 @@ class Gathered(NamedTuple):
     left: tuple[Left, ...]
 
 
+def run_clients(
+    operator: FederatedRound, base: Path, paths: Mapping[str, Path], folder: Path, limits: Limits
+) -> tuple[Update | Left, ...]:
+    """Train every client of a round, each in a process and folder of its own; they are called by their data manifests.
+
+    Args:
+        operator: The round.
+        base: The model they start from.
+        paths: Digest -> file of every slice.
+        folder: An empty folder; every client gets one below it.
+        limits: What each worker may use.
+    """
+    shared = {name: getattr(operator, name) for name in ("steps", "rate", "batch", "seed", "reach")}
+    sent = []
+    for place, one in enumerate(operator.clients):
+        recipe = FineTune(**shared, rehearsal=0.0, data=one.data, rehearsed=())
+        client = Client(one.manifest, base, {d: paths[d] for d in one.data}, recipe, one.rows)
+        (own := folder / f"client-{place}").mkdir()
+        sent.append(run_client(client, own, limits, operator.licence))
+    return tuple(sent)
+
+
+def limit_of(operator: FederatedRound, start: Slm) -> float:
+    """Largest L2 norm of a change that is let in, with room for the rounding of a change made shorter to just that."""
+    source = SlmTensors(start)
+    return operator.limit * norm(source, source.names) * _ROOM
+
+
+def average_round(
+    operator: FederatedRound, inputs: Inputs, start: Slm, updates: Sequence[Update | Left]
+) -> tuple[Inputs, Gathered]:
+    """What was learned in a round, beside base and parent, and whom it was learned from.
+
+    Args:
+        operator: The round.
+        inputs: Base and parent.
+        start: The parent, as a model.
+        updates: One a client, in the operator's order.
+
+    Raises:
+        ParentsDoNotFit: if no client is left; ``parents.all-excluded``.
+    """
+    limit = limit_of(operator, start)
+    gathered = gather(start, updates, limit)
+    learned = ArraySource(digest(operator), _mean(start, gathered, clip=limit, limit=limit, scale=1.0))
+    return replace(inputs, learned=learned), gathered
+
+
 def run_client(client: Client, folder: Path, limits: Limits, licence: str) -> Update | Left:
     """Train one client in a locked-down process of its own.
 
@@ -145,15 +218,18 @@ def gather(base: Slm, updates: Sequence[Update | Left], limit: float) -> Gathere
             continue
         try:
             source = _source(base, update)
-            norm = distance(Inputs(base=SlmSource(base), parents=(source,)))
+            size = distance(Inputs(base=SlmSource(base), parents=(source,)))
         except StudbookError as error:
             left.append(Left(update.client, error.reason, error.message))
             continue
-        if not norm <= limit:
-            size = f"norm {norm:.6g}" if math.isfinite(norm) else "a norm that is not finite"
-            left.append(Left(update.client, "federated.norm", f"{size} is above the limit {limit:g}"))
+        if not size <= limit:
+            words = f"norm {size:.6g}" if math.isfinite(size) else "a norm that is not finite"
+            left.append(Left(update.client, "federated.norm", f"{words} is above the limit {limit:g}"))
             continue
-        inside.append((update.client, source, float(update.rows), norm))
+        if update.rows < 1:
+            left.append(Left(update.client, "federated.rows", "brings no rows, so it has no weight"))
+            continue
+        inside.append((update.client, source, float(update.rows), size))
     names, sources, weights, norms = zip(*inside, strict=True) if inside else ((), (), (), ())
     return Gathered(names, sources, weights, norms, tuple(left))
 
@@ -172,6 +248,10 @@ def average(base: Slm, gathered: Gathered, *, clip: float, limit: float, scale: 
         ParentsDoNotFit: if no client is left; ``parents.all-excluded``.
         OutsideAllowlist: if a number is out of the operator's range.
     """
+    return write_slm(base.shape, base.tokenizer, _mean(base, gathered, clip=clip, limit=limit, scale=scale))
+
+
+def _mean(base: Slm, gathered: Gathered, *, clip: float, limit: float, scale: float) -> dict[str, NDArray[np.float32]]:
     if not gathered.sources:
         raise ParentsDoNotFit(
             "; ".join(f"{left.client}: {left.words}" for left in gathered.left) or "there are no clients",
@@ -180,8 +260,7 @@ def average(base: Slm, gathered: Gathered, *, clip: float, limit: float, scale: 
             reason="parents.all-excluded",
         )
     operator = FederatedUpdate(weights=gathered.weights, clip=clip, limit=limit, scale=scale, skip=())
-    child = compute(operator, Inputs(base=SlmSource(base), parents=gathered.sources))
-    return write_slm(base.shape, base.tokenizer, dict(child))
+    return dict(compute(operator, Inputs(base=SlmSource(base), parents=gathered.sources)))
 
 
 def _source(base: Slm, update: Update) -> AdapterSource:

@@ -6,13 +6,14 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from studbook.breeding.operators import AnyOperator, Inputs, decode_operator
+from studbook.breeding.federation import Left, Update, run_clients
+from studbook.breeding.operators import AnyOperator, FederatedRound, Inputs, decode_operator
 from studbook.breeding.sources import SlmTensors, as_inputs, open_inputs
 from studbook.breeding.worker import OUTPUT
 from studbook.environment import training_environment
@@ -57,11 +58,13 @@ class Bred(NamedTuple):
         receipt: The operator receipt.
         path: The output file, in the worker's folder.
         notes: What the operator says of these inputs.
+        sent: Of a federated round, what came of every client.
     """
 
     receipt: OperatorReceipt
     path: Path
     notes: tuple[str, ...] = ()
+    sent: tuple[Update | Left, ...] = ()
 
 
 def run_template(
@@ -84,9 +87,15 @@ def run_template(
         OverBudget: if it is larger than the template allows.
         StudbookError: any of its kinds, if the worker fails.
     """
+    return _run(template, paths, folder, threads, chunk)[0]
+
+
+def _run(
+    template: LineageTemplate, paths: Mapping[str, Path], folder: Path, threads: int, chunk: int
+) -> tuple[Answer, tuple[Update | Left, ...]]:
     inputs = [template.base, *template.parents]
     limits = template.limits
-    job = {
+    job: dict[str, Any] = {
         "base": [str(paths[template.base].absolute()), template.base],
         "parents": [[str(paths[d].absolute()), d] for d in inputs[1:]],
         "operator": template.operator,
@@ -96,14 +105,28 @@ def run_template(
         "chunk": chunk,
     }
     operator = decode_operator(template.operator)
-    if slices := operator.slices():
-        job["slices"] = {d: str(paths[d].absolute()) for d in slices}
     allowed = Limits(seconds=limits.seconds, memory_bytes=limits.memory_bytes, file_bytes=limits.output_bytes)
-    answer = run_worker(operator.worker, job, folder, allowed, [paths[d] for d in (*inputs, *slices)])
+    files = [paths[d] for d in (*inputs, *operator.slices())]
+    place = folder
+    sent: tuple[Update | Left, ...] = ()
+    if isinstance(operator, FederatedRound):
+        sent = run_clients(operator, paths[template.parents[0]], paths, folder, allowed)
+        job["clients"] = [{k: _plain(v) for k, v in one._asdict().items()} for one in sent]
+        files = [*(paths[d] for d in inputs), *(one.package for one in sent if isinstance(one, Update))]
+        (place := folder / "coordinator").mkdir()
+    elif slices := operator.slices():
+        job["slices"] = {d: str(paths[d].absolute()) for d in slices}
+    answer = run_worker(operator.worker, job, place, allowed, files)
+    if place != folder:
+        (place / OUTPUT).replace(folder / OUTPUT)
     data = read_file(folder / OUTPUT, limits.output_bytes)
     if (hashlib.sha256(data).hexdigest(), len(data)) != (answer.value["sha256"], answer.value["size"]):
         raise DigestDiffers("is not the file the worker says it wrote", where=folder / OUTPUT)
-    return answer
+    return answer, sent
+
+
+def _plain(value: object) -> object:
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def produce(
@@ -125,7 +148,7 @@ def produce(
     operator, opened = _opened(template, paths)
     inputs = [template.base, *template.parents, *operator.slices()]
     before = [sha256_file(paths[d]) for d in inputs]
-    answer, isolation = run_template(template, paths, folder, threads=threads)
+    (answer, isolation), sent = _run(template, paths, folder, threads, CHUNK)
     after = [sha256_file(paths[d]) for d in inputs]
     for expected, first, last in zip(inputs, before, after, strict=True):
         if not expected == first == last:
@@ -148,7 +171,7 @@ def produce(
         delta_norm=delta_norm(operator.reference(opened), SlmTensors(output)),
         reproducibility=operator.reproducibility,
     )
-    return Bred(receipt, folder / OUTPUT, operator.notes(opened))
+    return Bred(receipt, folder / OUTPUT, operator.notes(opened), sent)
 
 
 def bound_header(header: Header, operator: AnyOperator) -> Header:

@@ -8,11 +8,11 @@ from typing import Any
 
 from studbook.breeding.operators import (
     AnyOperator,
+    FederatedRound,
     Operator,
     Trained,
     decode_operator,
-    operator_types,
-    trained_types,
+    every_type,
 )
 from studbook.records import JsonObject, digest
 
@@ -47,6 +47,8 @@ def expand(recipe: Mapping[str, Any], parents: int, offered: Offered | None = No
         own, others = offered or _ANY
         fields["data"] = list(own) if fields.get("data") == "cluster" else fields.get("data")
         fields["rehearsed"] = list(others) if fields.get("rehearsed") == "others" else fields.get("rehearsed")
+    if kind is FederatedRound and offered is None and isinstance(fields.get("clients"), list | tuple):
+        fields["clients"] = [_nobody(client) for client in fields["clients"]]
     return decode_operator(fields)
 
 
@@ -92,5 +94,12 @@ def without_parent(operator: JsonObject, index: int) -> JsonObject:
     return fields
 
 
+def _nobody(client: Any) -> Any:
+    """A client that a recipe calls by name, to be checked before its data manifest is looked up."""
+    if not isinstance(client, str):
+        return client
+    return {"manifest": digest({"client": client}), "data": [digest({"slice": client})], "rows": 1}
+
+
 def _kind(recipe: Mapping[str, Any]) -> type[Operator] | None:
-    return next((kind for kind in (*operator_types(), *trained_types()) if kind.tag() == recipe.get("operator")), None)
+    return next((kind for kind in every_type() if kind.tag() == recipe.get("operator")), None)

@@ -21,8 +21,9 @@ from studbook.lab import checkpoints
 from studbook.lab.absence import check_not_withdrawn
 from studbook.lab.checkpoint_store import already_bred
 from studbook.lab.desk import Desk
+from studbook.lab.federated import write_federated
 from studbook.lab.generations import require_depth
-from studbook.lab.slices import check_apart, check_slices, data_of, offered
+from studbook.lab.slices import check_apart, check_slices, data_of, offered, with_clients
 from studbook.lab.sources import compare_parents, licence_of
 from studbook.models.slm import Slm, parse_slm
 from studbook.policy import check_operator, inherited_licence
@@ -86,7 +87,7 @@ def plan(
         single = wants_one_parent(recipe)
         parents = (herd.champion,) if single else herd.parents
         base = herd.champion if single else herd.base
-        operator = expand(recipe, len(parents), offered(desk, herd.cluster))
+        operator = expand(with_clients(desk, recipe), len(parents), offered(desk, herd.cluster))
         check_operator(policy, operator_fields(operator))
         check_slices(desk, operator, herd.cluster, parents)
         check_apart(desk, operator)
@@ -175,6 +176,8 @@ def _accept(desk: Desk, order: Order, bred: Any) -> str:
         (_trade_off(template, receipt), *bred.notes),
         template.base,
     )
+    if bred.sent:
+        write_federated(desk, template, bred.sent, receipt.output.sha256)
     desk.workspace.commit(receipt, {receipt.output.sha256: data})
     accepted = desk.workspace.commit(manifest)
     if template.cluster and template.expected.tokenizer_sha256 != desk.model(template.parents[0]).tokenizer_sha256:

@@ -77,6 +77,7 @@ ROLES = (
             "lineage-template/1",
             "operator-receipt/1",
             "candidate-manifest/1",
+            "federated-receipt/1",
             "search-receipt/1",
             "parent-pool/1",
             "clearing-record/1",

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from studbook.breeding.operators import operator_types, trained_types
+from studbook.breeding.operators import every_type
 from studbook.breeding.recipes import check_recipe
 from studbook.breeding.template import operator_fields
 from studbook.errors import OutOfOrder, OutsideAllowlist, RecordRefused, UsageError, printable
@@ -196,7 +196,7 @@ def check_whole(policy: Policy) -> None:
         RecordRefused: if a recipe is no operator record.
     """
     check_policy(policy)
-    known = {kind.tag(): kind for kind in (*operator_types(), *trained_types())}
+    known = {kind.tag(): kind for kind in every_type()}
     for grant in policy.operators:
         for field in grant.bounds if grant.operator in known else ():
             if field not in known[grant.operator].__struct_fields__:

@@ -16,7 +16,7 @@ from studbook.adapters.reader import parse_adapter
 from studbook.breeding.checkpoint_produce import Grown, check_checkpoint
 from studbook.breeding.checkpoint_recipe import CheckpointRecipe
 from studbook.breeding.checkpoint_template import recipe_of
-from studbook.breeding.operators import AnyOperator, decode_operator
+from studbook.breeding.operators import AnyOperator, FederatedRound, decode_operator
 from studbook.breeding.operators.bounds import norm
 from studbook.breeding.produce import check_output, delta_norm
 from studbook.breeding.recipes import recipe_sha256
@@ -27,6 +27,7 @@ from studbook.lab.adapters import FUSE, builds
 from studbook.lab.descendants import check_descendants
 from studbook.lab.desk import Desk
 from studbook.lab.facts import Facts, require
+from studbook.lab.federated import federated_on_record
 from studbook.lab.generations import require_depth
 from studbook.lab.slices import check_slices, data_of
 from studbook.lab.sources import licence_of
@@ -168,11 +169,19 @@ def check_candidate(desk: Desk, record: CandidateManifest) -> None:
         "fallback": (record.fallback, template.base),
         "licence": (record.licence, _licence(desk, template, recipe)),
         "data": (record.data, () if recipe else data_of(desk, template, operator)),
+        "round": (True, _told(desk, record, operator)),
     }
     require("candidate", facts, "candidate.field")
     checks = _checkpoint_checks(desk, template, receipt) if recipe else _model_checks(desk, template, receipt, operator)
     failed = [c.detail for c in checks if not c.passed]
     require("candidate", {"checks": (record.checks, checks), "checks.passed": (failed, [])}, "candidate.field")
+
+
+def _told(desk: Desk, record: CandidateManifest, operator: AnyOperator) -> bool:
+    """Whether a child of clients has the receipt of their round."""
+    return not isinstance(operator, FederatedRound) or federated_on_record(
+        desk, record.template, record.artifact.sha256
+    )
 
 
 def _plain(operator: AnyOperator) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from studbook.lab.evaluators import check_measured_by
 from studbook.lab.experiment_charter import check_charter
 from studbook.lab.experiment_check import check_result
 from studbook.lab.facts import require
+from studbook.lab.federated import check_federated
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
 from studbook.lab.generation_rules import check_generation_record
 from studbook.lab.measured import (
@@ -57,6 +58,7 @@ from studbook.records import (
     ExperimentCharter,
     ExperimentResult,
     FailureCluster,
+    FederatedReceipt,
     FloorReport,
     GenerationRecord,
     LedgerEntry,
@@ -303,6 +305,7 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     CompatibilityReport: check_report,
     LineageTemplate: check_template,
     OperatorReceipt: check_receipt_record,
+    FederatedReceipt: check_federated,
     CandidateManifest: _candidate,
     FailureCluster: _cluster,
     ViabilityDecision: _decision,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from studbook.breeding.operators import AdapterTrain, AnyOperator, Trained
+from studbook.breeding.operators import AdapterTrain, AnyOperator, FederatedRound, Learned, Trained
 from studbook.environment import has_torch
 from studbook.errors import OutOfOrder, OutsideAllowlist, UsageError
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
@@ -14,7 +15,11 @@ from studbook.lab.sources import inherited_data, licence_of
 from studbook.policy import inherited_licence
 from studbook.records import DataSource, FailureCluster, LineageTemplate, SourceManifest
 
-__all__ = ["check_apart", "check_slices", "data_of", "offered"]
+__all__ = ["check_apart", "check_slices", "data_of", "offered", "require_training", "with_clients"]
+
+
+# Digits of a digest that stand for all of it.
+_SHORTEST = 8
 
 
 def offered(desk: Desk, cluster: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -43,8 +48,71 @@ def check_slices(desk: Desk, operator: AnyOperator, cluster: str | None, parents
     Raises:
         OutsideAllowlist: naming the slice or the licence; ``training.slice``, ``training.licence``.
     """
-    if not isinstance(operator, Trained):
+    if not isinstance(operator, Learned):
         return
+    if isinstance(operator, Trained):
+        _check_named(desk, operator, cluster)
+    elif isinstance(operator, FederatedRound):
+        _check_clients(desk, operator)
+    licences = [found for p in parents if (found := licence_of(desk, p))]
+    due = inherited_licence(desk.policy[1], licences) if licences else "NOASSERTION"
+    if isinstance(operator, AdapterTrain | FederatedRound) and operator.licence != due:
+        raise OutsideAllowlist(
+            f"states {operator.licence}; the package inherits {due}",
+            where=f"{operator.tag()}: licence",
+            advice=f"Write {due}.",
+            reason="training.licence",
+        )
+
+
+def with_clients(desk: Desk, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recipe in which the clients of a federated round that are called by name are what their data manifests hold.
+
+    Raises:
+        UsageError: if a name is not that of one registered data manifest; ``usage.client``.
+    """
+    clients = recipe.get("clients")
+    if recipe.get("operator") != FederatedRound.tag() or not isinstance(clients, list | tuple):
+        return recipe
+    return {**recipe, "clients": [_held_by(desk, c) if isinstance(c, str) else c for c in clients]}
+
+
+def _data_manifests(desk: Desk) -> dict[str, tuple[str, DataSource]]:
+    """Name and content of every data manifest that counts, by digest."""
+    found = [(d, m.name, m.source) for d, m in desk.unrevoked(SourceManifest)]
+    gone = desk.gone()
+    return {d: (name, source) for d, name, source in found if isinstance(source, DataSource) and d not in gone}
+
+
+def _held_by(desk: Desk, name: str) -> dict[str, Any]:
+    held = _data_manifests(desk)
+    found = [d for d, (called, _) in held.items() if called == name or (len(name) >= _SHORTEST and d.startswith(name))]
+    if len(found) != 1:
+        known = ", ".join(dict.fromkeys(called for called, _ in held.values())) or "none"
+        raise UsageError(
+            f"{name!r} is not the name of one data manifest here",
+            where=f"{FederatedRound.tag()}: clients",
+            advice=f"Registered: {known}. Register another: studbook register FOLDER/data.manifest",
+            reason="usage.client",
+        )
+    files = held[found[0]][1].files
+    return {"manifest": found[0], "data": [f.sha256 for f in files], "rows": sum(f.rows for f in files)}
+
+
+def _check_clients(desk: Desk, operator: FederatedRound) -> None:
+    held = _data_manifests(desk)
+    for client in operator.clients:
+        files = held[client.manifest][1].files if client.manifest in held else ()
+        if not files or (client.data, client.rows) != (tuple(f.sha256 for f in files), sum(f.rows for f in files)):
+            raise OutsideAllowlist(
+                f"client {client.manifest[:12]}... does not hold what a registered data manifest lists",
+                where=f"{operator.tag()}: clients",
+                advice="Name the data manifests, and leave slices and rows to the lab: they follow from them.",
+                reason="training.client",
+            )
+
+
+def _check_named(desk: Desk, operator: Trained, cluster: str | None) -> None:
     own, others = offered(desk, cluster) if cluster else ((), ())
     for field, named, allowed in (("data", operator.data, own), ("rehearsed", operator.rehearsed, others)):
         for slice_ in named:
@@ -55,15 +123,6 @@ def check_slices(desk: Desk, operator: AnyOperator, cluster: str | None, parents
                     advice='Write data "cluster" and rehearsed "others", or choose among these slices.',
                     reason="training.slice",
                 )
-    licences = [found for p in parents if (found := licence_of(desk, p))]
-    due = inherited_licence(desk.policy[1], licences) if licences else "NOASSERTION"
-    if isinstance(operator, AdapterTrain) and operator.licence != due:
-        raise OutsideAllowlist(
-            f"states {operator.licence}; the package inherits {due}",
-            where=f"{operator.tag()}: licence",
-            advice=f"Write {due}.",
-            reason="training.licence",
-        )
 
 
 def check_apart(desk: Desk, operator: AnyOperator) -> None:
@@ -73,15 +132,9 @@ def check_apart(desk: Desk, operator: AnyOperator) -> None:
         UsageError: if torch is not installed; ``usage.extra``.
         OutOfOrder: if a slice shares a prompt with a suite; ``order.contamination``.
     """
-    if not isinstance(operator, Trained):
+    if not isinstance(operator, Learned):
         return
-    if not has_torch():
-        raise UsageError(
-            f"{operator.family} trains with torch, which is not installed",
-            where="recipe",
-            advice="Install the extra: pip install 'studbook[train]'",
-            reason="usage.extra",
-        )
+    require_training(operator.family)
     suites = [s for role in ("development", "selection", "sealed") for s in of_role(desk, role)]
     for slice_ in operator.slices():
         rows = parse_rows(desk.workspace.blob(slice_), f"slice {slice_[:12]}")
@@ -93,9 +146,27 @@ def check_apart(desk: Desk, operator: AnyOperator) -> None:
             )
 
 
+def require_training(what: str, where: str = "recipe") -> None:
+    """Refuse to train where torch is missing.
+
+    Raises:
+        UsageError: if it is not installed; ``usage.extra``.
+    """
+    if not has_torch():
+        raise UsageError(
+            f"{what} trains with torch, which is not installed",
+            where=where,
+            advice="Install the extra: pip install 'studbook[train]'",
+            reason="usage.extra",
+        )
+
+
 def data_of(desk: Desk, template: LineageTemplate, operator: AnyOperator) -> tuple[str, ...]:
     """Digests of the data manifests a child inherits: its parents', and the one it was trained on."""
     found = dict.fromkeys(inherited_data(desk, template.parents))
     if isinstance(operator, Trained) and template.cluster:
         found[desk.workspace.get(template.cluster, FailureCluster).data] = None
+    if isinstance(operator, FederatedRound):
+        # Those of clients that were left out too: a round is not to be held against who was heard.
+        found |= dict.fromkeys(client.manifest for client in operator.clients)
     return tuple(found)

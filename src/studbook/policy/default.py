@@ -71,6 +71,7 @@ _DEFAULT_OPERATORS = (
     _grant("della/1", scale=(-1.0, 1.5)),
     _grant("dequantise/1"),
     _grant("distil/1", steps=(1, 2000), rate=(1e-6, 0.02), batch=(1, 512), temperature=(0.5, 10.0), reach=(0.0, 1.0)),
+    _grant("federated-round/1", steps=(1, 2000), rate=(1e-6, 0.02), batch=(1, 512), reach=(0.0, 1.0), limit=(0.0, 1.0)),
     _grant("federated-update/1", scale=(-1.0, 1.5)),
     _grant("fine-tune/1", steps=(1, 2000), rate=(1e-6, 0.02), batch=(1, 512), reach=(0.0, 1.0)),
     _grant("linear-sum/1", weights=(-4.0, 4.0)),

@@ -29,7 +29,9 @@ from studbook.records.authority import (
 from studbook.records.base import Basis, Blob, Digest, Header, JsonObject, Measure, Record, Rung, Zone, replace
 from studbook.records.breeding import (
     CandidateManifest,
+    ClientUpdate,
     Expected,
+    FederatedReceipt,
     InputDigest,
     LineageTemplate,
     OperatorReceipt,
@@ -128,6 +130,7 @@ AnyRecord = (
     | LineageTemplate
     | OperatorReceipt
     | CandidateManifest
+    | FederatedReceipt
     | FloorReport
     | SuiteManifest
     | ContaminationReceipt
@@ -201,6 +204,7 @@ __all__ = [
     "Check",
     "CheckpointSource",
     "ClearingRecord",
+    "ClientUpdate",
     "CodeChangeClosing",
     "CodeChangeProposal",
     "Comparison",
@@ -221,6 +225,7 @@ __all__ = [
     "ExperimentResult",
     "Factor",
     "FailureCluster",
+    "FederatedReceipt",
     "FloorReport",
     "FloorRow",
     "Gate",

@@ -9,7 +9,16 @@ from msgspec import Meta, Struct
 from studbook.records.base import Blob, Digest, JsonObject, Name, Record, Rung, Text, Zone
 from studbook.records.sources import Check
 
-__all__ = ["CandidateManifest", "Expected", "InputDigest", "LineageTemplate", "OperatorReceipt", "WorkerLimits"]
+__all__ = [
+    "CandidateManifest",
+    "ClientUpdate",
+    "Expected",
+    "FederatedReceipt",
+    "InputDigest",
+    "LineageTemplate",
+    "OperatorReceipt",
+    "WorkerLimits",
+]
 
 
 class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,6 +140,53 @@ class OperatorReceipt(Record, frozen=True, kw_only=True, tag="operator-receipt/1
     def references(self) -> tuple[str, ...]:
         """The template."""
         return (self.template,)
+
+
+class ClientUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What came of one client of a federated round.
+
+    Attributes:
+        manifest: Digest of its data manifest.
+        rows: Rows of it: the client's weight.
+        package: Digest of the package it sent, which the lab keeps; null where it sent none.
+        norm: L2 norm of the change, where it was let in; null otherwise.
+        reason: Stable reason why it was left out, or empty.
+        words: The same in words.
+    """
+
+    manifest: Digest
+    rows: Annotated[int, Meta(ge=1, le=2**53 - 1)]
+    package: Digest | None
+    norm: Annotated[float, Meta(ge=0.0)] | None
+    reason: Text
+    words: Text
+
+
+class FederatedReceipt(Record, frozen=True, kw_only=True, tag="federated-receipt/1"):
+    """How a federated round went: who sent what, who was left out and why. `verify` averages the packages again.
+
+    That a client's package came from its rows, and that one which sent none had failed, is taken at the worker's word.
+
+    Attributes:
+        template: Digest of the LineageTemplate.
+        limit: Largest L2 norm of a change that was let in.
+        clients: One a client, in the operator's order.
+        output: Digest of the child.
+    """
+
+    zone: ClassVar[Zone] = Zone.CANDIDATE
+    template: Digest
+    limit: Annotated[float, Meta(ge=0.0)]
+    clients: tuple[ClientUpdate, ...]
+    output: Digest
+
+    def subjects(self) -> tuple[str, ...]:
+        """The child."""
+        return (self.output,)
+
+    def references(self) -> tuple[str, ...]:
+        """The template and the clients' data manifests."""
+        return (self.template, *(client.manifest for client in self.clients))
 
 
 class CandidateManifest(Record, frozen=True, kw_only=True, tag="candidate-manifest/1"):

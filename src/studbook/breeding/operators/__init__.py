@@ -25,6 +25,7 @@ from studbook.breeding.operators.dare_ties import DareTies
 from studbook.breeding.operators.della import Della
 from studbook.breeding.operators.dequantise import Dequantise
 from studbook.breeding.operators.distil import Distil
+from studbook.breeding.operators.federated_round import ClientData, FederatedRound
 from studbook.breeding.operators.federated_update import FederatedUpdate
 from studbook.breeding.operators.fine_tune import FineTune
 from studbook.breeding.operators.inputs import Inputs
@@ -45,7 +46,7 @@ from studbook.breeding.operators.task_delta import TaskDelta
 from studbook.breeding.operators.ties import Ties
 from studbook.breeding.operators.tokenizer_extend import TokenizerExtend
 from studbook.breeding.operators.tokenizer_prune import TokenizerPrune
-from studbook.breeding.operators.trained import Trained
+from studbook.breeding.operators.trained import Learned, Trained
 from studbook.errors import OutsideAllowlist, RecordRefused
 from studbook.records.doors import canonical
 
@@ -55,6 +56,7 @@ __all__ = [
     "AnyOperator",
     "Blend",
     "Breadcrumbs",
+    "ClientData",
     "Crossover",
     "CrossoverSplit",
     "Dare",
@@ -63,9 +65,11 @@ __all__ = [
     "Della",
     "Dequantise",
     "Distil",
+    "FederatedRound",
     "FederatedUpdate",
     "FineTune",
     "Inputs",
+    "Learned",
     "LinearSum",
     "ModelStock",
     "Multislerp",
@@ -89,6 +93,7 @@ __all__ = [
     "Trained",
     "TrainedOperator",
     "decode_operator",
+    "every_type",
     "operator_names",
     "operator_types",
     "trained_types",
@@ -126,23 +131,28 @@ PlainOperator = (
 )
 # Every operator that trains: its child follows from slices of rows too, and its bytes from the environment.
 TrainedOperator = FineTune | Distil | AdapterTrain
-AnyOperator = PlainOperator | Scheduled[PlainOperator] | TrainedOperator
+AnyOperator = PlainOperator | Scheduled[PlainOperator] | TrainedOperator | FederatedRound
 
 
 def operator_types() -> tuple[type[Operator], ...]:
     """Every operator class whose child follows from base and parents alone, in the order of ``AnyOperator``."""
     kinds = (get_origin(kind) or kind for kind in get_args(AnyOperator))
-    return tuple(kind for kind in kinds if not issubclass(kind, Trained))
+    return tuple(kind for kind in kinds if not issubclass(kind, Learned))
 
 
 def trained_types() -> tuple[type[Trained], ...]:
-    """Every operator class that trains, in the order of ``TrainedOperator``."""
+    """Every operator class that trains on the slices of one cluster, in the order of ``TrainedOperator``."""
     return tuple(get_args(TrainedOperator))
+
+
+def every_type() -> tuple[type[Operator], ...]:
+    """Every operator class, in the order of ``AnyOperator``."""
+    return (*operator_types(), *trained_types(), FederatedRound)
 
 
 def operator_names() -> tuple[str, ...]:
     """Tag of every operator, such as ``blend/1``, sorted."""
-    return tuple(sorted(kind.tag() for kind in (*operator_types(), *trained_types())))
+    return tuple(sorted(kind.tag() for kind in every_type()))
 
 
 def decode_operator(record: Mapping[str, Any]) -> AnyOperator:

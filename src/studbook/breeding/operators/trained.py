@@ -21,7 +21,7 @@ from studbook.errors import OutOfOrder, OutsideAllowlist
 from studbook.tensors.reductions import block_squares, blocks, combine
 from studbook.tensors.sources import TensorSource
 
-__all__ = ["BatchRows", "Rate", "Reach", "SliceDigest", "Slices", "Steps", "Trained"]
+__all__ = ["BatchRows", "Learned", "Rate", "Reach", "SliceDigest", "Slices", "Steps", "Trained"]
 
 
 def _range(low: float, high: float, description: str) -> Meta:
@@ -37,8 +37,8 @@ SliceDigest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="SHA-2
 Slices = Annotated[tuple[SliceDigest, ...], Meta(max_length=64)]
 
 
-class Trained(Operator, frozen=True):
-    """The part of a training recipe that every trained operator has.
+class Learned(Operator, frozen=True):
+    """The part of a recipe that every operator has which learns from rows.
 
     Attributes:
         steps: Optimiser steps: the budget, never seconds.
@@ -46,9 +46,6 @@ class Trained(Operator, frozen=True):
         batch: Rows a step.
         seed: Seed of the rows' order and of fresh weights.
         reach: The child's largest distance from where it starts, over the start's norm.
-        rehearsal: Share of the rows that come from rehearsed slices.
-        data: Digests of the slices it is trained on.
-        rehearsed: Digests of the slices that keep other skills alive.
     """
 
     worker: ClassVar[str] = "studbook.breeding.trained_worker"
@@ -59,32 +56,6 @@ class Trained(Operator, frozen=True):
     batch: BatchRows
     seed: Seed
     reach: Reach
-    rehearsal: Share
-    data: Slices
-    rehearsed: Slices
-
-    def slices(self) -> tuple[str, ...]:
-        """Digests of every slice a worker has to read."""
-        return (*self.data, *self.rehearsed)
-
-    def validate(self, parents: int | None = None) -> None:
-        """As `Operator.validate`; also at least one slice, none named twice, and rows to rehearse where a share asks.
-
-        Raises:
-            OutsideAllowlist: as `Operator.validate`; ``operator.slices``.
-            ParentsDoNotFit: as `Operator.validate`.
-        """
-        super().validate(parents)
-        named = self.slices()
-        faults = (
-            ("data", not self.data, "names no slice to train on"),
-            ("rehearsed", len(set(named)) < len(named), "names a slice twice, or one that is trained on"),
-            ("rehearsed", bool(self.rehearsed) != (self.rehearsal > 0.0), "needs slices exactly where rehearsal > 0"),
-        )
-        for field, wrong, what in faults:
-            if wrong:
-                advice = 'In a recipe write data "cluster", and rehearsed "others" or [] with rehearsal 0.'
-                raise OutsideAllowlist(what, where=f"{self.tag()}: {field}", advice=advice, reason="operator.slices")
 
     def start(self, inputs: Inputs) -> TensorSource:
         """The model that training starts from: the one parent."""
@@ -127,6 +98,43 @@ class Trained(Operator, frozen=True):
         apart = distance(inputs) if start is not inputs.base else 0.0
         # One f32 difference, product and sum an element, and a factor that was rounded: 2^-20 of both ends is ample.
         return apart + self.reach * size + 2.0**-20 * (1.0 + 2.0 * self.reach) * size + 1e-20
+
+
+class Trained(Learned, frozen=True):
+    """The part of a training recipe that every operator has which reads the slices of one failure cluster.
+
+    Attributes:
+        rehearsal: Share of the rows that come from rehearsed slices.
+        data: Digests of the slices it is trained on.
+        rehearsed: Digests of the slices that keep other skills alive.
+    """
+
+    rehearsal: Share
+    data: Slices
+    rehearsed: Slices
+
+    def slices(self) -> tuple[str, ...]:
+        """Digests of every slice a worker has to read."""
+        return (*self.data, *self.rehearsed)
+
+    def validate(self, parents: int | None = None) -> None:
+        """As `Operator.validate`; also at least one slice, none named twice, and rows to rehearse where a share asks.
+
+        Raises:
+            OutsideAllowlist: as `Operator.validate`; ``operator.slices``.
+            ParentsDoNotFit: as `Operator.validate`.
+        """
+        super().validate(parents)
+        named = self.slices()
+        faults = (
+            ("data", not self.data, "names no slice to train on"),
+            ("rehearsed", len(set(named)) < len(named), "names a slice twice, or one that is trained on"),
+            ("rehearsed", bool(self.rehearsed) != (self.rehearsal > 0.0), "needs slices exactly where rehearsal > 0"),
+        )
+        for field, wrong, what in faults:
+            if wrong:
+                advice = 'In a recipe write data "cluster", and rehearsed "others" or [] with rehearsal 0.'
+                raise OutsideAllowlist(what, where=f"{self.tag()}: {field}", advice=advice, reason="operator.slices")
 
     @classmethod
     def common(cls, **changes: Any) -> dict[str, Any]:

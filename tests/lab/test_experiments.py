@@ -13,9 +13,12 @@ from experiment_fixtures import PLAN, charter_of, result_of, write_plan
 from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, shipped_items, write_suite
 from release_fixtures import change_policy, refused
 from studbook.cli.commands import commands
-from studbook.errors import StudbookError
+from studbook.errors import OutsideAllowlist, StudbookError
 from studbook.lab import Lab
+from studbook.lab.experiment_analysis import planned
+from studbook.lab.experiment_charter import operator_of
 from studbook.lab.progress import Silent
+from studbook.lab.slices import offered
 from studbook.records import CandidateManifest, ExperimentCharter, ExperimentResult, Scorecard, SearchReceipt, digest
 from studbook.records.experiments import BASELINES
 
@@ -179,3 +182,43 @@ def test_the_command_line_registers_a_charter_and_says_what_comes_next(new_lab: 
     made = invoked(new_lab, "experiment", "new", str(write_plan(tmp_path)))
     assert "no result yet" in made and f"studbook experiment run {PLAN['name']}" in made
     assert "none yet" in invoked(new_lab, "experiment", "show")
+
+
+TRAINING: dict[str, Any] = {
+    "operator": "fine-tune/1",
+    "fixed": {
+        "steps": 2, "rate": 1e-3, "batch": 8, "rehearsal": 0.5, "data": "cluster", "rehearsed": "others",
+    },
+    "factors": {"reach": [0.1, 0.5]},
+}  # fmt: skip
+
+
+def test_an_operator_that_trains_has_seeds_and_the_clusters_slices(opened: Lab, tmp_path: Path) -> None:
+    opened.experiments.new(write_plan(tmp_path, **TRAINING))
+    _, charter = charter_of(opened)
+    plan = planned(charter)
+    assert [(run.arm, run.seed) for run in plan] == [("0", 5), ("0", 6), ("1", 5), ("1", 6)]
+    own, _ = offered(opened.desk, charter.cluster)
+    assert {tuple(operator_of(opened.desk, charter, run.recipe)[2]["data"]) for run in plan} == {own}
+    with refused("training.slice"):
+        fixed = {**TRAINING["fixed"], "data": ["0" * 64]}
+        opened.experiments.new(write_plan(tmp_path, **TRAINING | {"name": "foreign-rows", "fixed": fixed}))
+
+
+@pytest.mark.train
+def test_an_experiment_with_training_is_concluded_and_verifies(new_lab: Place, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    with new_lab.open() as lab:
+        lab.experiments.new(write_plan(tmp_path, **TRAINING))
+        assert lab.experiments.run(PLAN["name"]).result is not None
+        assert lab.verify().ok
+
+
+def test_an_experiment_without_a_random_search_to_hold_it_against_is_not_registered(
+    opened: Lab, tmp_path: Path
+) -> None:
+    granted = [g for g in opened.policies.show()["operators"] if g["operator"] != "task-delta/1"]
+    change_policy(opened, tmp_path, operators=granted)
+    with pytest.raises(OutsideAllowlist, match="task-delta/1"):
+        opened.experiments.new(write_plan(tmp_path))
+    assert not list(opened.desk.all(ExperimentCharter))

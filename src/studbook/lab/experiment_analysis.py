@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from studbook.breeding.operators import operator_types
+from studbook.breeding.operators import every_type
 from studbook.errors import OutOfOrder
 from studbook.records import ArmOutcome, Contrast, Effect, ExperimentCharter, Scorecard, SuiteResult
 from studbook.statistics import Estimate, paired_counts, stratified_bounds, wilson
@@ -69,7 +69,7 @@ class Rival(NamedTuple):
 
 def draws(operator: str) -> bool:
     """Whether an operator has a seed: if not, one run an arm says everything."""
-    kinds = {kind.tag(): kind for kind in operator_types()}
+    kinds = {kind.tag(): kind for kind in every_type()}
     return operator in kinds and "seed" in kinds[operator].__struct_fields__
 
 

@@ -14,8 +14,10 @@ from studbook.lab import experiment_analysis as analysis
 from studbook.lab.desk import Desk
 from studbook.lab.experiment_analysis import Planned
 from studbook.lab.facts import require
-from studbook.lab.search_check import searched_suites
+from studbook.lab.search_check import searched_suites, space_of
+from studbook.lab.slices import check_slices, offered, with_clients
 from studbook.policy import check_operator
+from studbook.population import make_space
 from studbook.records import (
     CompatibilityReport,
     ExperimentBudget,
@@ -57,15 +59,17 @@ def budget_of(desk: Desk, charter: ExperimentCharter) -> ExperimentBudget:
     return ExperimentBudget(candidates=runs, calls=cards * items + seeds * runs * searched)
 
 
-def operator_of(charter: ExperimentCharter, recipe: JsonObject) -> tuple[str, tuple[str, ...], JsonObject]:
+def operator_of(desk: Desk, charter: ExperimentCharter, recipe: JsonObject) -> tuple[str, tuple[str, ...], JsonObject]:
     """Base, parents and whole operator record of one candidate.
 
     Raises:
-        StudbookError: any of its kinds, if the recipe is none.
+        StudbookError: any of its kinds, if the recipe is none, or trains on what the cluster does not give.
     """
     single = wants_one_parent(recipe)
     base, parents = (charter.champion, (charter.champion,)) if single else (charter.base, charter.parents)
-    return base, parents, operator_fields(expand(recipe, len(parents)))
+    operator = expand(with_clients(desk, recipe), len(parents), offered(desk, charter.cluster))
+    check_slices(desk, operator, charter.cluster, parents)
+    return base, parents, operator_fields(operator)
 
 
 def check_charter(desk: Desk, record: ExperimentCharter) -> None:
@@ -100,9 +104,11 @@ def check_charter(desk: Desk, record: ExperimentCharter) -> None:
     }
     require(f"experiment {record.name}", facts, "experiment.charter")
     _check_budget(record.budget, policy.budget.candidates, policy.budget.evaluations)
+    # What random search will look for has to be allowed too, or nobody could be held against it.
+    space_of(policy, make_space("scales", len(record.parents), {}))
     works = {}
     for run in analysis.planned(record):
-        base, parents, operator = operator_of(record, run.recipe)
+        base, parents, operator = operator_of(desk, record, run.recipe)
         check_operator(policy, operator)
         works[recipe_sha256(base, parents, operator)] = run
     if len(works) < record.budget.candidates:

@@ -152,7 +152,7 @@ def _candidate(desk: Desk, charter_digest: str, charter: ExperimentCharter, run:
     found = desk.workspace.get(manifest, CandidateManifest)
     template = desk.workspace.get(found.template, LineageTemplate)
     _require_after(desk, charter_digest, found.template, f"arm {run.arm or 'primary'}")
-    base, parents, operator = operator_of(charter, run.recipe)
+    base, parents, operator = operator_of(desk, charter, run.recipe)
     facts = {
         "operator": (template.operator, operator),
         "base": (template.base, base),
@@ -230,7 +230,10 @@ def _search(desk: Desk, charter_digest: str, charter: ExperimentCharter, seed: i
         "cluster": (found.cluster, charter.cluster),
         "policy": (found.policy, charter.policy),
         "parents": ((found.base, found.parents), (charter.base, charter.parents)),
-        "objective": ((found.objective, found.space.kind, found.space.layers), ("mean", "scales", 1)),
+        "objective": (
+            (found.objective, found.space.kind, found.space.layers, found.space.filters),
+            ("mean", "scales", 1, ()),
+        ),
     }
     require(f"random search {seed}", facts, "experiment.run")
     return found

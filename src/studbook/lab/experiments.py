@@ -253,16 +253,14 @@ def _shown(desk: Desk, found: str, charter: ExperimentCharter) -> Experiment:
 
 def _ground(desk: Desk, charter: ExperimentCharter, label: str) -> Herd:
     """The herd of the charter; refused where the lab is not the one it was written for."""
+    _require_ground(charter, {"policy": desk.policy[0], "champion": desk.champion()})
     herd, cluster, _ = rounds.start(desk, label, [], charter.parents, clock.today())
     suites = analysed(desk, label, charter.analysis.metric)
-    now = {
-        "cluster": digest(cluster),
-        "policy": desk.policy[0],
-        "champion": herd.champion,
-        "base": herd.base,
-        "parents": herd.parents,
-        "suites": suites,
-    }
+    _require_ground(charter, {"cluster": digest(cluster), "base": herd.base, "parents": herd.parents, "suites": suites})
+    return herd._replace(compatibility=charter.compatibility)
+
+
+def _require_ground(charter: ExperimentCharter, now: dict[str, object]) -> None:
     for field, value in now.items():
         if getattr(charter, field) != value:
             raise OutOfOrder(
@@ -271,7 +269,6 @@ def _ground(desk: Desk, charter: ExperimentCharter, label: str) -> Herd:
                 advice="What was promised cannot be kept any more. Register a new one: studbook experiment new FILE",
                 reason="experiment.ground",
             )
-    return herd._replace(compatibility=charter.compatibility)
 
 
 def _breed(desk: Desk, charter: ExperimentCharter, herd: Herd) -> _Bred:

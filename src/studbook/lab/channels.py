@@ -38,6 +38,7 @@ __all__ = [
     "finish_aliases",
     "release",
     "release_to_shadow",
+    "require_promoter",
     "sync_aliases",
 ]
 
@@ -168,7 +169,7 @@ def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Recor
         raise OutOfOrder(f"{desk.name_of(artifact)} did not pass its runtime smoke", reason="order.smoke")
     state = desk.channels()["champion"]
     record = first_champion(desk.header, artifact, approval, person, reason, state)
-    check_entering(desk, record, [_promoter(desk, person)], clock.now())
+    check_entering(desk, record, [require_promoter(desk, person)], clock.now())
     return _signed(desk, record, person)
 
 
@@ -179,14 +180,18 @@ def _promote(desk: Desk, artifact: str, person: str, reason: str) -> Record | Si
     decision_for(desk, artifact)
     require_released_hold(desk, clock.now())
     # Refused without the person's key before anything is written.
-    template = champion_template_for(desk, desk.header, artifact, _promoter(desk, person), clock.now())
+    template = champion_template_for(desk, desk.header, artifact, require_promoter(desk, person), clock.now())
     promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])
     desk.workspace.commit(template)
     return _signed(desk, promotion, person)
 
 
-def _promoter(desk: Desk, person: str) -> Signer:
-    """Who promotes, with the key at hand."""
+def require_promoter(desk: Desk, person: str) -> Signer:
+    """Who promotes to champion, with the key at hand.
+
+    Raises:
+        NotAuthorised: if the person has no such key here.
+    """
     kind = ChampionPromotion.kind()
     key = desk.workspace.keys.find(desk.workspace.authority(kind), ChampionPromotion.zone, kind, person)
     return Signer(key.public, person)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace as change
 
-from lab_fixtures import Place
+from lab_fixtures import CLUSTER, Place, founder
+from release_fixtures import refused
 from studbook.errors import StudbookError
-from studbook.lab import Lab
+from studbook.lab import Lab, pooling, populations
+from studbook.lab.clock import today
 from studbook.lab.generation_rules import check_generation_record
 from studbook.lab.pooling import check_pool
 from studbook.lab.populations import check_novelty, check_review
-from studbook.records import GenerationRecord, NoveltyRecord, ParentPool, PopulationReview, Record, replace
+from studbook.records import (
+    CandidateManifest,
+    GenerationRecord,
+    NoveltyRecord,
+    ParentPool,
+    PopulationReview,
+    Record,
+    replace,
+)
 
 Lie = Callable[[Any], dict[str, Any]]
 NOBODY = "0" * 64
@@ -51,7 +62,8 @@ LIES: dict[str, tuple[type[Record], str, Lie]] = {
     "another evaluator": (ParentPool, "evaluator", lambda r: {"evaluator": NOBODY}),
     "suites that nobody answered": (ParentPool, "suites", lambda r: {"suites": r.suites[1:]}),
     "a number that does not follow": (GenerationRecord, "number", lambda r: {"number": r.number + 1}),
-    "no generation before it": (GenerationRecord, "number", lambda _: {"previous": None}),
+    "no generation before it": (GenerationRecord, "previous", lambda _: {"previous": None}),
+    "a line begun anew": (GenerationRecord, "previous", lambda _: {"previous": None, "number": 1, "tried": ()}),
     "another line's settings": (GenerationRecord, "previous", lambda r: {"settings": {**r.settings, "seed": 9}}),
     "a champion that was none": (GenerationRecord, "champion", lambda r: {"champion": r.pool}),
     "an easier cluster": (GenerationRecord, "label", lambda _: {"label": "odd"}),
@@ -99,3 +111,63 @@ def test_a_merge_of_a_model_that_may_have_no_children_is_refused_by_verify_too(e
         # Before the policy that lets descendants in, the same pool would not have held.
         with pytest.raises(StudbookError):
             check_pool(lab.desk.at(policies[-1]), pool)
+
+
+FIRST: dict[str, tuple[str, dict[str, Any]]] = {
+    "another seed": ("pool", {"settings": {"seed": 9}}),
+    "more parents": ("pool", {"settings": {"size": 4}}),
+    "another way to draw": ("pool", {"settings": {"method": "front"}}),
+    "more evaluations": ("searches: asked", {"settings": {"evaluations": 9}}),
+    "sources that search more": ("searches: asked", {"settings": {"sources": ["random", "m2n2"]}}),
+    "a source nobody knows": ("settings", {"settings": {"sources": ["magic"]}}),
+    "settings of another kind": ("settings", {"settings": {"seed": "one"}}),
+    "a winner that was not held back": ("held", {"held": "gate recompute is open"}),
+}
+
+
+@pytest.mark.parametrize("lie", FIRST)
+def test_a_lie_about_the_first_generation_of_a_line_is_refused_too(evolved_lab: Place, lie: str) -> None:
+    field, changes = FIRST[lie]
+    with evolved_lab.open(writer=False) as lab:
+        digest, record = next(lab.desk.all(GenerationRecord))
+        entry = lab.desk.workspace.entry(digest)
+        assert entry is not None
+        then = lab.desk.at(entry.sequence)
+        check_generation_record(then, record)
+        whole = {k: {**getattr(record, k), **v} if k == "settings" else v for k, v in changes.items()}
+        with refused("generation.field") as caught:
+            check_generation_record(then, replace(record, **whole))
+    assert caught.value.where == f"generation: {field}"
+
+
+def test_a_candidate_cannot_be_left_out_as_a_repetition_of_itself(evolved_lab: Place) -> None:
+    with evolved_lab.open(writer=False) as lab:
+        then, record = last(lab, GenerationRecord)
+        manifest = record.duplicates[0].manifest
+        own = lab.desk.workspace.get(manifest, CandidateManifest).artifact.sha256
+        lie = one("duplicates", of=own, cosine_ppm=1_000_000)(record)
+        with refused("generation.field") as caught:
+            check_generation_record(then, replace(record, **lie))
+    assert caught.value.where == "generation: duplicates: of"
+
+
+def test_nobody_may_be_left_out_of_a_draw(evolved_lab: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with evolved_lab.copy(tmp_path).open() as lab:
+        base, everybody = pooling.pool_of(lab.desk, CLUSTER, today())
+        check_pool(lab.desk, pooling.make_pool(lab.desk, CLUSTER, "niches", 2, 1, today()))
+        monkeypatch.setattr(pooling, "pool_of", lambda *_: (base, everybody[:-1]))
+        fewer = pooling.make_pool(lab.desk, CLUSTER, "niches", 2, 1, today())
+        monkeypatch.undo()
+        with refused("pool.field") as caught:
+            check_pool(lab.desk, fewer)
+    assert caught.value.where == "parent-pool: members"
+
+
+def test_a_review_of_the_field_as_it_was_long_ago_is_refused(evolved_lab: Place, tmp_path: Path) -> None:
+    with evolved_lab.copy(tmp_path).open() as lab:
+        old, novelty = next(lab.desk.all(NoveltyRecord))
+        lab.register(founder("rev-srt"))
+        lab.review()
+        lie = populations._review(lab.desk, old, novelty)
+        with refused("novelty.field"):
+            check_review(lab.desk, lie)

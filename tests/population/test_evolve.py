@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -14,13 +16,15 @@ from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, Place, founder, proble
 from population_fixtures import PLAN, hold, let_in
 from release_fixtures import change_policy, refused
 from studbook.breeding.recipes import check_recipe
-from studbook.errors import OutOfOrder, UsageError
-from studbook.lab import Lab
+from studbook.errors import OutOfOrder, OverBudget, StudbookError, UsageError
+from studbook.lab import Lab, slices
 from studbook.lab.clock import today
 from studbook.lab.duplicates import duplicates
 from studbook.lab.pooling import pool_of
 from studbook.lab.recipe_sources import Given, gather_recipes
+from studbook.lab.search import Request
 from studbook.policy import check_operator
+from studbook.population import cmaes
 from studbook.records import (
     GenerationRecord,
     ParentPool,
@@ -233,6 +237,100 @@ def test_what_was_never_trained_inherits_the_policys_training_or_fine_tuning(ope
     (recipe,) = gather_recipes(given, ("inherit",)).operators
     assert recipe["operator"] == "distil/1"
     assert recipe != own
+
+
+def without_cma(_name: str) -> str:
+    raise PackageNotFoundError
+
+
+IMPOSSIBLE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "an extra that searches": ("search.extra", "--source cma-worst", {"sources": ("policy", "cma-worst")}),
+    "an extra that trains": ("usage.extra", "--source distil", {"sources": ("random", "distil")}),
+    "inherited training": ("usage.extra", "--source inherit", {"sources": ("inherit",)}),
+    "fewer recipes than searches": ("usage.evolve", "--budget", {"sources": ("random", "m2n2"), "evaluations": 1}),
+    "a source twice": ("usage.twice", "--source", {"sources": ("random", "random")}),
+    "a seed below zero": ("usage.evolve", "evolve", {"seed": -1}),
+    "a ceiling nobody knows": ("usage.name", "", {"ceiling": "nobody"}),
+    "more calls than the policy has": ("", "policy: budget.evaluations", {"evaluations": 10_000}),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_what_cannot_be_done_is_told_before_the_first_model_is_scored(
+    opened: Lab, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    reason, where, changes = IMPOSSIBLE[what]
+    monkeypatch.setattr(cmaes, "version", without_cma)
+    monkeypatch.setattr(slices, "has_torch", lambda: False)
+    before = len(opened.desk.entries())
+    with pytest.raises(StudbookError) as caught:
+        opened.evolve(PLAN._replace(**changes), PERSON)
+    assert reason in ("", caught.value.reason)
+    assert (caught.value.where or "") == where
+    assert "--method" not in str(caught.value) + caught.value.advice
+    assert len(opened.desk.entries()) == before
+
+
+def test_who_cannot_promote_and_what_cannot_be_written_to_is_told_at_once(opened: Lab, tmp_path: Path) -> None:
+    before = len(opened.desk.entries())
+    with refused("authority.key-missing"):
+        opened.evolve(PLAN, "nobody")
+    (tmp_path / "pages").write_text("no folder")
+    with pytest.raises(StudbookError, match="pages"):
+        opened.evolve(PLAN, PERSON, tmp_path / "pages")
+    assert len(opened.desk.entries()) == before
+
+
+def test_a_search_refuses_for_a_missing_library_before_it_measures_anything(
+    opened: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cmaes, "version", without_cma)
+    before = len(opened.desk.entries())
+    for request in (
+        Request(),
+        Request(method="random", evaluations=9_999),
+        Request(method="random", filters=("nothing",)),
+    ):
+        with pytest.raises(StudbookError):
+            opened.search(CLUSTER, request)
+    assert len(opened.desk.entries()) == before
+
+
+def test_more_candidates_than_a_round_may_have_are_refused_before_anything_is_searched(
+    new_lab: Place, tmp_path: Path
+) -> None:
+    with new_lab.open() as lab:
+        change_policy(lab, tmp_path, budget={**lab.policies.show()["budget"], "candidates": 2})
+        with pytest.raises(OverBudget, match="3 candidates"):
+            lab.evolve(PLAN, PERSON)
+        assert not records(lab, SearchReceipt)
+
+
+def test_a_generation_that_was_begun_goes_on_with_the_parents_it_drew(new_lab: Place, tmp_path: Path) -> None:
+    let_in(new_lab, tmp_path, "admitted")
+    with Lab(new_lab.path, new_lab.keys, progress=Cut("evaluating on selection")) as lab:
+        with pytest.raises(KeyboardInterrupt):
+            lab.evolve(PLAN, PERSON)
+        assert len(records(lab, SearchReceipt)) == 1
+    hold(new_lab, generations=1)
+    with new_lab.open(writer=False) as lab:
+        assert (
+            len(records(lab, ParentPool))
+            == len(records(lab, SearchReceipt))
+            == len(records(lab, GenerationRecord))
+            == 1
+        )
+    assert problems(new_lab) == []
+
+
+def test_a_winner_that_was_taken_back_is_not_promoted_again(evolved_lab: Place, tmp_path: Path) -> None:
+    place = evolved_lab.copy(tmp_path)
+    with place.open() as lab:
+        first = records(lab, GenerationRecord)[0]
+        lab.rollback("champion", "it does not do what it should", to=first.champion)
+        assert lab.desk.champion() == first.champion
+        lab.evolve(PLAN._replace(generations=1), PERSON)
+        assert lab.desk.champion() == first.champion
 
 
 def test_choices_that_mean_nothing_are_refused_before_anything_runs(opened: Lab) -> None:

@@ -17,22 +17,48 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from studbook.errors import OutOfOrder, UsageError
+from studbook.files import make_folder
 from studbook.lab import breeding, channels, clock, judging, rounds
 from studbook.lab.desk import Desk
 from studbook.lab.duplicates import duplicates
 from studbook.lab.generation_pages import write_pages
-from studbook.lab.generation_rules import line_of, next_label, tried_in
+from studbook.lab.generation_rules import (
+    REPEATED,
+    check_generation_record,
+    fits_plan,
+    line_of,
+    next_label,
+    seed_of,
+    tried_in,
+)
 from studbook.lab.pending import Signed
-from studbook.lab.pooling import make_pool
+from studbook.lab.pooling import make_pool, pool_of
 from studbook.lab.recipe_sources import DEFAULT, Given, check_sources, gather_recipes
 from studbook.population import PoolMethod
-from studbook.records import CandidateManifest, GenerationRecord, LineageTemplate, ParentPool
+from studbook.records import (
+    CandidateManifest,
+    ChampionPromotion,
+    EvaluatorChange,
+    GenerationRecord,
+    LineageTemplate,
+    ParentPool,
+    RollbackRecord,
+    SuitesLock,
+)
 from studbook.records.population import Duplicate
 
 __all__ = ["Evolution", "Plan", "evolve"]
 
 
 _DONE = "done"
+# Kinds of records after which a pool that was drawn before is of another day.
+_TURNS = (
+    GenerationRecord.kind(),
+    ChampionPromotion.kind(),
+    RollbackRecord.kind(),
+    SuitesLock.kind(),
+    EvaluatorChange.kind(),
+)
 
 
 class Plan(NamedTuple):
@@ -92,23 +118,36 @@ def evolve(
         today: The day approvals must cover.
 
     Raises:
-        UsageError: if a choice is impossible; nothing has run then.
+        UsageError: if a choice is impossible, or an extra is missing; nothing has run then.
+        NotAuthorised: if the person has no key here that promotes; nothing has run then.
         StudbookError: any of its kinds, as a search or a round.
     """
-    check_sources(plan.sources)
-    if not plan.sources or not 1 <= plan.generations <= 10_000 or not 2 <= plan.size <= 16:
-        raise UsageError(
-            f"{plan.generations} generations of {plan.size} parents from {len(plan.sources)} sources",
-            where="evolve",
-            advice="Ask for 1 generation or more, 2 to 16 parents and a source of recipes.",
-            reason="usage.evolve",
-        )
+    _check(desk, plan, person, folder)
     while not (waiting := _step(desk, plan, person, today or clock.today())):
         if folder is not None:
             write_pages(desk, line_of(desk, plan.settings()), folder)
     line = line_of(desk, plan.settings())
     files = write_pages(desk, line, folder) if folder is not None else ()
     return Evolution(line, waiting.removeprefix(_DONE), desk.champion(), files)
+
+
+def _check(desk: Desk, plan: Plan, person: str | None, folder: Path | None) -> None:
+    """Everything that can be known before the first model is scored."""
+    counts = ((plan.generations, 1, 10_000), (plan.size, 2, 16), (plan.seed, 0, 2**31 - 1))
+    if not plan.sources or not all(low <= value <= high for value, low, high in counts):
+        raise UsageError(
+            f"{plan.generations} generations of {plan.size} parents from {len(plan.sources)} sources, seed {plan.seed}",
+            where="evolve",
+            advice="Ask for 1 generation or more, 2 to 16 parents, a source of recipes and a seed below 2^31.",
+            reason="usage.evolve",
+        )
+    check_sources(desk, plan.sources, plan.evaluations)
+    if plan.ceiling is not None:
+        rounds.require_ceiling(desk, plan.ceiling)
+    if person is not None:
+        channels.require_promoter(desk, person)
+    if folder is not None:
+        make_folder(folder)
 
 
 def _step(desk: Desk, plan: Plan, person: str | None, today: date) -> str:
@@ -122,7 +161,10 @@ def _step(desk: Desk, plan: Plan, person: str | None, today: date) -> str:
     if not label:
         return "the champion fails at nothing that was not tried already"
     desk.progress.say(f"generation {len(line) + 1} of {plan.generations}: {label}")
-    desk.workspace.commit(_generation(desk, plan, line, label, today))
+    made = _generation(desk, plan, line, label, today)
+    # What could not be replayed is not written.
+    check_generation_record(desk, made)
+    desk.workspace.commit(made)
     return ""
 
 
@@ -137,6 +179,9 @@ def _promote(desk: Desk, line: Sequence[tuple[str, GenerationRecord]], person: s
         return ""
     last = line[-1][1]
     if last.chosen is None or last.held or last.chosen == desk.champion():
+        return ""
+    if any(state.artifact == last.chosen for state in desk.history("champion")):
+        # Somebody took it back: a person may promote it again, and nothing here does so by itself.
         return ""
     name = desk.name_of(last.chosen)
     if person is None:
@@ -157,10 +202,8 @@ def _generation(
 ) -> GenerationRecord:
     number = len(line) + 1
     champion, evidence, tried = desk.champion(), _evidence(desk), tried_in(desk, line)
-    # Another seed a generation: the same champion is not searched around in the same way twice.
-    seed = plan.seed * 10_000 + number
-    pool = make_pool(desk, label, plan.method, plan.size, seed, today)
-    pool_digest = desk.workspace.commit(pool)
+    seed = seed_of(plan.seed, number)
+    pool_digest, pool = _pool(desk, plan, label, seed, today)
     given = Given(desk, label, pool.chosen, plan.evaluations, seed)
     found = gather_recipes(given, plan.sources)
     fresh, repeated = _fresh(desk, pool, champion, found.operators, today)
@@ -179,8 +222,25 @@ def _generation(
         duplicates=repeated,
         decision=outcome.decision if outcome else None,
         chosen=outcome.record.chosen if outcome else None,
-        held=outcome.held if outcome else "every candidate repeats a model that is known",
+        held=outcome.held if outcome else REPEATED,
     )
+
+
+def _pool(desk: Desk, plan: Plan, label: str, seed: int, today: date) -> tuple[str, ParentPool]:
+    """The pool this generation was begun with, where an earlier call drew it; a new one otherwise.
+
+    What was bred meanwhile counts as children, so a draw from anew would not be the same, and what was searched for lost.
+    """
+    asked = (label, plan.method, plan.size, seed, desk.policy[0], *pool_of(desk, label, today))
+    since = max((e.sequence for e in desk.entries() if e.record_kind in _TURNS), default=-1)
+    for digest, pool in reversed(desk.unrevoked(ParentPool)):
+        entry = desk.workspace.entry(digest)
+        drawn = (pool.label, pool.method, pool.size, pool.seed, pool.policy, pool.base)
+        same = (*drawn, tuple(m.artifact for m in pool.members)) == asked
+        if same and entry is not None and entry.sequence > since and fits_plan(desk, digest, pool, plan.settings()):
+            return digest, pool
+    made = make_pool(desk, label, plan.method, plan.size, seed, today)
+    return desk.workspace.commit(made), made
 
 
 def _fresh(

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from msgspec import Struct, ValidationError, convert
+
+from studbook.errors import DigestDiffers
 from studbook.lab.descendants import bred_parents
 from studbook.lab.desk import Desk
 from studbook.lab.duplicates import duplicates
 from studbook.lab.facts import require
 from studbook.lab.judging import Card
 from studbook.lab.pooling import pool_of
+from studbook.lab.recipe_sources import SOURCES, asked_of
 from studbook.lab.sources import slice_of
 from studbook.records import (
     CandidateManifest,
@@ -20,12 +24,51 @@ from studbook.records import (
     LineageTemplate,
     ParentPool,
     SearchReceipt,
+    SuiteManifest,
     ViabilityDecision,
 )
 
-__all__ = ["check_generation_record", "line_of", "next_label", "tried_in"]
+__all__ = [
+    "REPEATED",
+    "Settings",
+    "check_generation_record",
+    "fits_plan",
+    "line_of",
+    "next_label",
+    "searched",
+    "seed_of",
+    "tried_in",
+]
 
+REPEATED = "every candidate repeats a model that is known"
+"""Why a generation held no round."""
+_SEEDS = 10_000
 Line = tuple[tuple[str, GenerationRecord], ...]
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What makes two calls one line of generations, as a record holds it.
+
+    Attributes:
+        evaluations: Recipes that are run on development items in a generation, all searches together.
+        sources: Where recipes come from, by name.
+        method: How parents are drawn.
+        size: Parents of a generation.
+        seed: Seed of the draws and the searches.
+        ceiling: Name of a model shown beside the candidates, or empty.
+    """
+
+    evaluations: int
+    sources: tuple[str, ...]
+    method: str
+    size: int
+    seed: int
+    ceiling: str
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of one generation: another one each, so that the same champion is not searched around in the same way."""
+    return seed * _SEEDS + number
 
 
 def line_of(desk: Desk, settings: Mapping[str, Any]) -> Line:
@@ -77,50 +120,113 @@ def check_generation_record(desk: Desk, record: GenerationRecord) -> None:
     Raises:
         DigestDiffers: naming the field that differs; ``generation.field``.
     """
-    get = desk.workspace.get
-    previous = get(record.previous, GenerationRecord) if record.previous else None
+    get, settings = desk.workspace.get, _settings(record.settings)
     line = line_of(desk, record.settings)
-    card = desk.scorecard(record.evidence)
-    pool, policy = get(record.pool, ParentPool), desk.policy[1]
+    pool = get(record.pool, ParentPool)
     decision = get(record.decision, ViabilityDecision) if record.decision else None
-    wrong = {k: 1.0 - r.mean for k, r in card.tasks().items() if k not in record.tried}
     found = [get(d, SearchReceipt) for d in record.searches]
     clusters = {get(s.cluster, FailureCluster) for s in found}
     clusters |= {get(decision.cluster, FailureCluster)} if decision else set()
-    worse = [
-        k
-        for k, share in wrong.items()
-        if (-share, k) < (-wrong.get(record.label, 0.0), record.label) and slice_of(desk, k, pool.base)
-    ]
     facts: dict[str, tuple[object, object]] = {
-        "number": (record.number, previous.number + 1 if previous else 1),
-        "previous": (record.previous, line[-1][0] if line and previous else None),
-        "settings": (record.settings, previous.settings if previous else record.settings),
+        "previous": (record.previous, line[-1][0] if line else None),
+        "number": (record.number, line[-1][1].number + 1 if line else 1),
         "champion": (record.champion, desk.champion()),
-        "evidence": ((card.artifact, card.role), (record.champion, "development")),
-        "tried": (record.tried, tried_in(desk, line) if previous else ()),
-        "label": (worse, []),
-        "label: failures": (wrong.get(record.label, 0.0) >= policy.gates.cluster_error, True),
-        "pool": (pool.label, record.label),
+        "tried": (record.tried, tried_in(desk, line)),
+        **_target(desk, record, pool.base),
+        "pool": (
+            (pool.label, pool.method, pool.size, pool.seed),
+            (record.label, settings.method, settings.size, seed_of(settings.seed, record.number)),
+        ),
         "searches": (
             {(c.label, c.champion) for c in clusters},
             {(record.label, record.champion)} if clusters else set(),
         ),
-        "searches: all": (sorted(record.searches), sorted(_searched(desk, record.pool, pool))),
-        "searches: parents": ([s.parents for s in found], [pool.chosen] * len(found)),
+        "searches: all": (sorted(record.searches), sorted(searched(desk, record.pool, pool))),
+        "searches: parents": ([(s.seed, s.parents) for s in found], [(pool.seed, pool.chosen)] * len(found)),
+        "searches: asked": ([_asked(s) for s in found], _due(settings, pool, desk)),
         "chosen": (record.chosen, decision.chosen if decision else None),
         "decision": (_foreign(desk, decision, pool), []),
         "duplicates": (record.duplicates, _again(desk, record, pool)),
+        "duplicates: of": (_unknown(record, pool, decision), []),
+        "held": (_held(record), _held_back(desk, record)),
     }
     require("generation", facts, "generation.field")
 
 
-def _searched(desk: Desk, digest: str, pool: ParentPool) -> list[str]:
+def searched(desk: Desk, digest: str, pool: ParentPool) -> list[str]:
     """Every search that was made with a pool's seed for its parents since it was drawn: none may be left out."""
     entry = desk.workspace.entry(digest)
     since = {e.record for e in desk.entries()[entry.sequence if entry else 0 :]}
     made = desk.unrevoked(SearchReceipt)
     return [d for d, s in made if d in since and s.seed == pool.seed and s.parents == pool.chosen]
+
+
+def fits_plan(desk: Desk, digest: str, pool: ParentPool, settings: Mapping[str, Any]) -> bool:
+    """Whether nothing was searched from a pool but what these settings ask for."""
+    due = _due(_settings(settings), pool, desk)
+    return all(_asked(desk.workspace.get(d, SearchReceipt)) in due for d in searched(desk, digest, pool))
+
+
+def _settings(settings: Mapping[str, Any]) -> Settings:
+    try:
+        found = convert(settings, Settings)
+    except ValidationError as error:
+        raise _strange(str(error)) from error
+    if unknown := [name for name in found.sources if name not in SOURCES]:
+        raise _strange(f"{unknown[0]!r} is no source of recipes of this version")
+    return found
+
+
+def _strange(what: str) -> DigestDiffers:
+    advice = "It does not say what was asked for. Do not rely on it."
+    return DigestDiffers(what, where="generation: settings", advice=advice, reason="generation.field")
+
+
+def _target(desk: Desk, record: GenerationRecord, base: str) -> dict[str, tuple[object, object]]:
+    """The cluster has to be the one that fails most by the newest evidence there is."""
+    card = desk.scorecard(record.evidence)
+    held = {d: desk.workspace.get(d, SuiteManifest).role for d in desk.suites_lock[1].suites}
+    suites = tuple(d for d, role in held.items() if role == "development")
+    wrong = {k: 1.0 - r.mean for k, r in card.tasks().items() if k not in record.tried}
+    own = wrong.get(record.label, 0.0)
+    worse = [k for k, share in wrong.items() if (-share, k) < (-own, record.label) and slice_of(desk, k, base)]
+    return {
+        "evidence": (
+            (card.artifact, card.role, tuple(r.suite for r in card.results)),
+            (record.champion, "development", suites),
+        ),
+        "label": (worse, []),
+        "label: failures": (own >= desk.policy[1].gates.cluster_error and own > 0.0, True),
+    }
+
+
+def _asked(found: SearchReceipt) -> tuple[object, ...]:
+    space = found.space
+    return found.method, found.objective, space.kind, space.layers, space.filters, found.budget
+
+
+def _due(settings: Settings, pool: ParentPool, desk: Desk) -> list[tuple[object, ...]]:
+    """The same of the searches that the sources make."""
+    asked = asked_of(settings.sources, settings.evaluations)
+    depth = desk.model(pool.base).shape.layer_count if asked else 1
+    return [(r.method, r.objective, r.kind, depth if r.layered else 1, tuple(r.filters), r.evaluations) for r in asked]
+
+
+def _unknown(record: GenerationRecord, pool: ParentPool, decision: ViabilityDecision | None) -> list[str]:
+    """What duplicates are said to repeat, though nobody evaluated it here."""
+    known = {record.champion, *pool.chosen, *(s.artifact for s in (decision.standings if decision else ()))}
+    return [d.of for d in record.duplicates if d.of not in known]
+
+
+def _held(record: GenerationRecord) -> object:
+    """Why nothing was held or judged, as recorded; of a winner that was held back only that it was."""
+    return bool(record.held) if record.chosen else record.held
+
+
+def _held_back(desk: Desk, record: GenerationRecord) -> object:
+    if record.chosen:
+        return desk.channels()["shadow"].artifact != record.chosen
+    return "" if record.decision else REPEATED
 
 
 def _foreign(desk: Desk, decision: ViabilityDecision | None, pool: ParentPool) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import date
+from contextlib import suppress
+from datetime import date, datetime, timedelta
 
-from studbook.errors import OutOfOrder
+from studbook.errors import OutOfOrder, StudbookError
 from studbook.evaluation.scorecards import evaluator_sha256
-from studbook.lab import approvals, judging
+from studbook.lab import approvals, clock, judging
 from studbook.lab.descendants import descendants
 from studbook.lab.desk import Desk
 from studbook.lab.facts import require
@@ -15,7 +16,7 @@ from studbook.lab.frozen import of_role
 from studbook.lab.offering import shared_base
 from studbook.lab.sources import compare_parents
 from studbook.population import PoolMethod, Ready, draw_parents
-from studbook.records import CompatibilityReport, LineageTemplate, ParentPool, Scorecard, SuiteManifest
+from studbook.records import CompatibilityReport, LineageTemplate, ParentPool, Scorecard, SuiteManifest, digest
 from studbook.records.evaluation import Role
 from studbook.records.population import PoolMember
 from studbook.registry.compatibility import require as require_fit
@@ -101,21 +102,21 @@ def check_pool(desk: Desk, record: ParentPool) -> None:
 
     Raises:
         DigestDiffers: naming the field that differs; ``pool.field``.
-        OutOfOrder: if a model in it may have no children.
+        OutOfOrder: if nobody was approved.
     """
     cards = [desk.scorecard(m.scorecard) for m in record.members]
-    known = {*desk.registered(), *descendants(desk)}
+    members = (record.base, tuple(m.artifact for m in record.members))
     report = desk.workspace.get(record.compatibility, CompatibilityReport)
     facts: dict[str, tuple[object, object]] = {
         "policy": (record.policy, desk.policy[0]),
         "members.artifact": (tuple(m.artifact for m in record.members), tuple(c.artifact for c in cards)),
-        "members": ([m.artifact for m in record.members if m.artifact not in known], []),
         "compatibility": (
             (report.passed, report.base, report.parents),
             (True, record.base, tuple(m.artifact for m in record.members)),
         ),
         "evaluator": ({record.evaluator}, {c.evaluator for c in cards}),
         "suites": ({record.suites}, {tuple(r.suite for r in c.results if r.dimension == "task") for c in cards}),
+        "members": (members, _everybody(desk, record, members)),
     }
     require("parent-pool", facts, "pool.field")
     again = _drawn(desk, record)
@@ -124,6 +125,20 @@ def check_pool(desk: Desk, record: ParentPool) -> None:
         {"members": (record.members, again.members), "chosen": (record.chosen, again.chosen)},
         "pool.field",
     )
+
+
+def _everybody(desk: Desk, record: ParentPool, stated: tuple[str, tuple[str, ...]]) -> tuple[str, tuple[str, ...]]:
+    """Base and pool as approvals give them: nobody may be left out of a draw.
+
+    Approvals are asked for when a generation begins, so the day before the record entered will do as well.
+    """
+    entry = desk.workspace.entry(digest(record))
+    day = datetime.fromisoformat(entry.time).date() if entry else clock.today()
+    found = []
+    for asked in (day, day - timedelta(days=1)):
+        with suppress(StudbookError):
+            found.append(pool_of(desk, record.label, asked))
+    return stated if stated in found else found[0] if found else ("", ())
 
 
 def _member(artifact: str, card: str) -> PoolMember:

@@ -102,9 +102,13 @@ def check_review(desk: Desk, record: PopulationReview) -> None:
         record: The review.
 
     Raises:
-        DigestDiffers: naming the field that differs; ``review.field``.
+        DigestDiffers: naming the field that differs; ``review.field``, or ``novelty.field`` where the novelty record is
+            not of the models and answers there are.
     """
-    again = _review(desk, record.novelty, desk.workspace.get(record.novelty, NoveltyRecord))
+    novelty = desk.workspace.get(record.novelty, NoveltyRecord)
+    # A record of other days would describe a field that has changed since.
+    check_novelty(desk, novelty)
+    again = _review(desk, record.novelty, novelty)
     facts = {name: (getattr(record, name), getattr(again, name)) for name in ("policy", "residents")}
     require("population-review", facts, "review.field")
 

@@ -11,14 +11,27 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from studbook.breeding.heredity import mutate
-from studbook.breeding.operators import trained_types
-from studbook.breeding.recipes import expand, wants_one_parent
+from studbook.breeding.operators import Learned, every_type, trained_types
+from studbook.breeding.recipes import check_recipe, expand, wants_one_parent
+from studbook.breeding.template import operator_fields
 from studbook.errors import StudbookError, UsageError
-from studbook.lab import search
+from studbook.lab import judging, search
 from studbook.lab.desk import Desk
+from studbook.lab.slices import require_training
+from studbook.policy import check_operator
 from studbook.records import LineageTemplate
 
-__all__ = ["DEFAULT", "SOURCES", "Given", "Recipes", "check_sources", "gather_recipes"]
+__all__ = [
+    "DEFAULT",
+    "SOURCES",
+    "Given",
+    "Recipes",
+    "Source",
+    "asked_of",
+    "check_sources",
+    "gather_recipes",
+    "share_of",
+]
 
 
 class Given(NamedTuple):
@@ -110,32 +123,65 @@ def _inherited(given: Given) -> Recipes:
     allowed = [recipe for recipe in known if recipe["operator"] in bounds]
     if not allowed:
         desk.progress.say("nothing to inherit: the policy allows no operator that trains")
-    seeds = range(given.seed, given.seed + len(allowed))
-    return _fitting(given, [mutate(o, bounds[o["operator"]], seed) for o, seed in zip(allowed, seeds, strict=True)])
+    made = []
+    for place, recipe in enumerate(allowed):
+        try:
+            made.append(mutate(recipe, bounds[recipe["operator"]], given.seed + place))
+        except StudbookError as error:
+            desk.progress.say(f"left out {recipe['operator']}: {error.where}: {error.message}")
+    return _fitting(given, made)
 
 
-SOURCES: dict[str, tuple[Callable[[Given], Recipes], bool]] = {
-    # name: (the source, whether it takes a share of the evaluations)
-    "policy": (_policy, False),
-    "cma-mean": (partial(_search, method="cma", objective="mean"), True),
-    "cma-worst": (partial(_search, method="cma", objective="worst"), True),
-    "cma-layers": (partial(_search, method="cma", objective="mean", layered=True), True),
-    "ties-mean": (partial(_search, method="cma", objective="mean", kind="ties"), True),
-    "m2n2": (partial(_search, method="m2n2", objective="mean", layered=True), True),
-    "fine-tune": (partial(_written, recipes=(_TUNE, _WIDE)), False),
-    "distil": (partial(_written, recipes=(_DISTIL,)), False),
-    "inherit": (_inherited, False),
-    "random": (partial(_search, method="random", objective="mean"), True),
+class Source(NamedTuple):
+    """One way to come to recipes.
+
+    Attributes:
+        recipes: Gives them.
+        search: Fields of the search's request; None where nothing is searched, and no evaluation is spent.
+        writes: Training recipes that it brings itself, without a seed; the policy has to allow each.
+    """
+
+    recipes: Callable[[Given], Recipes]
+    search: Mapping[str, Any] | None = None
+    writes: tuple[Mapping[str, Any], ...] = ()
+
+
+def _searching(**how: Any) -> Source:
+    return Source(partial(_search, **how), how)
+
+
+def _writing(*recipes: Mapping[str, Any]) -> Source:
+    return Source(partial(_written, recipes=recipes), writes=recipes)
+
+
+SOURCES: dict[str, Source] = {
+    "policy": Source(_policy),
+    "cma-mean": _searching(method="cma", objective="mean"),
+    "cma-worst": _searching(method="cma", objective="worst"),
+    "cma-layers": _searching(method="cma", objective="mean", layered=True),
+    "ties-mean": _searching(method="cma", objective="mean", kind="ties"),
+    "m2n2": _searching(method="m2n2", objective="mean", layered=True),
+    "fine-tune": _writing(_TUNE, _WIDE),
+    "distil": _writing(_DISTIL),
+    "inherit": Source(_inherited),
+    "random": _searching(method="random", objective="mean"),
 }
 DEFAULT = ("policy", "cma-mean", "cma-worst", "cma-layers")
 """What a generation tries when nobody says otherwise."""
 
 
-def check_sources(names: Sequence[str]) -> None:
-    """Refuse a source that is not in the table, or that is named twice.
+def check_sources(desk: Desk, names: Sequence[str], evaluations: int) -> None:
+    """Refuse sources that can give nothing here, before anything is scored.
+
+    Args:
+        desk: The lab.
+        names: The sources.
+        evaluations: Recipes they may run, all of them together.
 
     Raises:
-        UsageError: naming it.
+        UsageError: naming a source that is not in the table, is named twice, or needs an extra that is not installed;
+            or if there are too few evaluations to share out.
+        OutsideAllowlist: if the policy does not allow what a source is made for.
     """
     for place, name in enumerate(names):
         if name not in SOURCES:
@@ -144,17 +190,67 @@ def check_sources(names: Sequence[str]) -> None:
                 f"{name!r} is no source of recipes", where="--source", advice=advice, reason="usage.source"
             )
         if name in names[:place]:
-            raise UsageError(f"{name!r} is named twice", where="--source", reason="usage.twice")
+            advice = "Name every source once."
+            raise UsageError(f"{name!r} is named twice", where="--source", advice=advice, reason="usage.twice")
+    for name in names:
+        _check_source(desk, name, share_of(names, evaluations))
+
+
+def share_of(names: Sequence[str], evaluations: int) -> int:
+    """Evaluations of every source that searches: they are shared out equally, and what is left over is not spent."""
+    return evaluations // max(1, sum(SOURCES[name].search is not None for name in names))
+
+
+def asked_of(names: Sequence[str], evaluations: int) -> list[search.Request]:
+    """The searches that sources make, in their order, seed and parents left open."""
+    found = [SOURCES[name].search for name in names]
+    share = share_of(names, evaluations)
+    return [search.Request(evaluations=share, **how) for how in found if how is not None]
 
 
 def gather_recipes(given: Given, names: Sequence[str]) -> Recipes:
-    """The recipes of some sources, each once; the evaluations are shared out equally among those that search."""
-    searching = sum(SOURCES[name][1] for name in names)
-    share = given.evaluations // max(1, searching)
+    """The recipes of some sources, each once; the evaluations are shared out equally among those that search.
+
+    Raises:
+        OverBudget: if they are more candidates than the policy allows a round; nothing was searched then.
+        StudbookError: any of its kinds, as a search.
+    """
+    at_once = {name: SOURCES[name].recipes(given) for name in names if SOURCES[name].search is None}
+    judging.check_budget(given.desk, sum(len(r.operators) for r in at_once.values()) + len(names) - len(at_once))
+    share = share_of(names, given.evaluations)
     operators: list[Mapping[str, Any]] = []
     searches: list[str] = []
     for name in names:
-        found = SOURCES[name][0](given._replace(evaluations=share))
+        found = at_once.get(name) or SOURCES[name].recipes(given._replace(evaluations=share))
         operators += [o for o in found.operators if o not in operators]
         searches += found.searches
     return Recipes(tuple(operators), tuple(searches))
+
+
+def _check_source(desk: Desk, name: str, share: int) -> None:
+    source, policy = SOURCES[name], desk.policy[1]
+    granted = {grant.operator for grant in policy.operators}
+    if source.search is not None:
+        if share < 1:
+            raise UsageError(
+                f"leaves {name} nothing to run",
+                where="--budget",
+                advice="Allow one recipe or more for every source that searches.",
+                reason="usage.evolve",
+            )
+        try:
+            search.check_request(desk, search.Request(evaluations=share, **source.search))
+        except UsageError as error:
+            # What it said of a search's own options means nothing here.
+            error.where = f"--source {name}"
+            if error.reason == "search.extra":
+                error.advice = "Install the extra: pip install 'studbook[search]'. Other sources need nothing more: "
+                error.advice += "--source policy --source m2n2"
+            raise
+    for recipe in source.writes:
+        check_operator(policy, operator_fields(check_recipe({**recipe, "seed": 1})))
+    kinds = {kind.tag(): kind for kind in every_type() if issubclass(kind, Learned)}
+    written = policy.recipes if name == "policy" else source.writes
+    used = granted if name == "inherit" else {str(r.get("operator")) for r in written}
+    if trained := sorted(kinds.keys() & used):
+        require_training(kinds[trained[0]].family, f"--source {name}")

@@ -37,7 +37,17 @@ from studbook.registry.approval import Selection
 from studbook.registry.compatibility import require
 from studbook.viability import Baseline, archive, decide, screen
 
-__all__ = ["Outcome", "breed_one", "conclude", "decide_only", "run_round", "select_approved_parents", "start"]
+__all__ = [
+    "Outcome",
+    "breed_one",
+    "choose",
+    "conclude",
+    "decide_only",
+    "require_ceiling",
+    "run_round",
+    "select_approved_parents",
+    "start",
+]
 
 
 class Outcome(Struct, frozen=True):
@@ -91,7 +101,7 @@ def run_round(
     if not chosen:
         raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
     if ceiling is not None:
-        _require_ceiling(desk, ceiling)
+        require_ceiling(desk, ceiling)
     judging.require_judges(desk, label)
     need_operators(desk, chosen, f"round {label}", desk.policy[0])
     herd, cluster, selection = start(desk, label, chosen, parents, today or clock.today())
@@ -229,6 +239,17 @@ def start(
     """
     for recipe in recipes:
         check_recipe(recipe)
+    base, chosen, selection = choose(desk, label, names, today)
+    herd, cluster = _prepare(desk, label, base, chosen)
+    return herd, cluster, selection
+
+
+def choose(desk: Desk, label: str, names: Sequence[str] | None, today: date) -> tuple[str, tuple[str, ...], Selection]:
+    """Base, parents and selection of a round; nothing is measured for it.
+
+    Raises:
+        StudbookError: any of its kinds, as `start`.
+    """
     judging.require_label(desk, label)
     _named(desk, names or ())
     base = _shared_base(desk, label, names, today)
@@ -236,8 +257,7 @@ def start(
     # Parents were selected by their approvals; base and champion are bred from all the same.
     approvals.require_approved(desk, label, (base, desk.champion()), today)
     chosen = tuple(dict.fromkeys(desk.find_model(n) for n in names)) if names is not None else selection.parents
-    herd, cluster = _prepare(desk, label, base, chosen)
-    return herd, cluster, selection
+    return base, chosen, selection
 
 
 def _named(desk: Desk, names: Sequence[str]) -> tuple[str, ...]:
@@ -257,8 +277,13 @@ def _named(desk: Desk, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _require_ceiling(desk: Desk, name: str) -> None:
-    """The ceiling is run beside the winner at the very end; what cannot be run is told before the beginning."""
+def require_ceiling(desk: Desk, name: str) -> None:
+    """The ceiling is run beside the winner at the very end; what cannot be run is told before the beginning.
+
+    Raises:
+        UsageError: if it is the name of no model that can be run.
+        DigestDiffers: if its bytes are gone.
+    """
     artifact = desk.find_model(name)
     sources.require_model(desk, artifact)
     desk.model(artifact)

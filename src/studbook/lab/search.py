@@ -39,13 +39,13 @@ from studbook.population import (
     soup,
 )
 from studbook.population.cmaes import SIGMA, WORKER
-from studbook.population.genomes import centre
+from studbook.population.genomes import centre, founders
 from studbook.population.m2n2 import ALPHA, ARCHIVE
-from studbook.records import SearchReceipt, digest
+from studbook.records import SearchReceipt, SuiteManifest, digest
 from studbook.records.population import GenomeSpace
 from studbook.sandbox import run_worker
 
-__all__ = ["Found", "Request", "search"]
+__all__ = ["Found", "Request", "check_request", "search"]
 
 _JOURNAL = "evaluations.jsonl"
 _MODULE = "studbook.lab.search_worker"
@@ -148,6 +148,30 @@ def search(desk: Desk, label: str, request: Request, *, resume: bool = False) ->
     return found
 
 
+def check_request(desk: Desk, request: Request) -> None:
+    """Refuse what no lab could search, or what the policy forbids, whoever the parents are; nothing is measured for it.
+
+    Raises:
+        UsageError: if a choice is impossible, or the method's library is not installed.
+        OutsideAllowlist: if the policy does not allow the operators.
+        OverBudget: if it would need more model calls than the policy allows.
+        OutOfOrder: if no suite is frozen.
+    """
+    if not 1 <= request.evaluations <= _MOST:
+        raise UsageError(
+            f"{request.evaluations} evaluations; 1 to {_MOST}",
+            where="--evaluations",
+            advice="Ask for fewer, or for one at least.",
+        )
+    _settings(request)
+    held = {d: desk.workspace.get(d, SuiteManifest) for d in desk.suites_lock[1].suites}
+    # Whatever the target is, the protected clusters are searched on.
+    _check_budget(desk, request, sum(held[d].count for d in searched_suites(desk.policy[1], "", held)))
+    space = space_of(desk.policy[1], make_space(request.kind, 2, {}, 2, request.layered, tuple(request.filters)))
+    if request.method == "m2n2":
+        founders(space)
+
+
 def _found(desk: Desk, ground: _Ground, receipt: str, record: SearchReceipt) -> Found:
     return Found(receipt, record, desk.name_of(record.artifact), tuple(s.manifest.name for s in ground.suites))
 
@@ -155,16 +179,17 @@ def _found(desk: Desk, ground: _Ground, receipt: str, record: SearchReceipt) -> 
 def _prepare(desk: Desk, label: str, request: Request) -> _Ground:
     policy_digest, policy = desk.policy
     names = list(request.parents) if request.parents is not None else None
-    if not 1 <= request.evaluations <= _MOST:
-        raise UsageError(f"{request.evaluations} evaluations; 1 to {_MOST}", where="--evaluations")
-    herd, cluster, _ = rounds.start(desk, label, [], names, clock.today())
-    _check_filters(desk, herd.base, request.filters)
-    require_depth(desk, (herd.base, *herd.parents), "the winner")
+    check_request(desk, request)
+    # What can be refused is refused before the champion is scored and the parents are measured.
+    base, parents, _ = rounds.choose(desk, label, names, clock.today())
+    _check_filters(desk, base, request.filters)
+    require_depth(desk, (base, *parents), "the winner")
     held = {s.digest: s for s in of_role(desk, "development")}
     suites = tuple(held[d] for d in searched_suites(policy, label, {d: s.manifest for d, s in held.items()}))
     labels = tuple(dict.fromkeys(s.manifest.cluster for s in suites))
     _check_budget(desk, request, sum(s.manifest.count for s in suites))
-    space = _space(desk, herd, request)
+    space = _space(desk, base, len(parents), request)
+    herd, cluster, _ = rounds.start(desk, label, [], names, clock.today())
     fields = {
         "cluster": digest(cluster),
         "policy": policy_digest,
@@ -207,17 +232,12 @@ def _check_budget(desk: Desk, request: Request, items: int) -> None:
         )
 
 
-def _space(desk: Desk, herd: Herd, request: Request) -> GenomeSpace:
+def _space(desk: Desk, base: str, parents: int, request: Request) -> GenomeSpace:
     """The space inside the policy's bounds; what it means must be allowed, and be something, before anything is run."""
-    shape = desk.model(herd.base).shape
-    names = [spec.name for spec in shape.tensors()]
-    for part in request.filters:
-        if not any(part in name for name in names):
-            advice = f"Name a part of a tensor's name, such as one of {', '.join(names[1:4])}."
-            raise UsageError(f"{part!r} is in the name of no tensor", where="--filter", advice=advice)
-    asked = make_space(request.kind, len(herd.parents), {}, shape.layer_count, request.layered, tuple(request.filters))
+    depth = desk.model(base).shape.layer_count
+    asked = make_space(request.kind, parents, {}, depth, request.layered, tuple(request.filters))
     space = space_of(desk.policy[1], asked)
-    for operator in (soup(len(herd.parents)), recipe(space, centre(space))):
+    for operator in (soup(parents), recipe(space, centre(space))):
         check_recipe(operator)
     return space
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
@@ -20,12 +21,12 @@ def chart(title: str, across: str, lines: Mapping[str, Line], low: float, high: 
         return LEFT + (WIDTH - LEFT - RIGHT) * right, TOP + (HEIGHT - TOP - FOOT) * down
 
     body = [words(LEFT, 28, title, size=15), words((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, across, anchor="middle")]
-    for step in range(6):
-        y, x = low + (high - low) * step / 5, first + (last - first) * step / 5
-        (left, at), (right, _), (under, _) = place(first, y), place(last, y), place(x, low)
+    for y in ticks(low, high):
+        (left, at), (right, _) = place(first, y), place(last, y)
         body.append(f'<line x1="{left:.1f}" y1="{at:.1f}" x2="{right:.1f}" y2="{at:.1f}" stroke="#dddddd"/>')
         body.append(words(left - 8, at + 4, f"{y:.2f}", anchor="end"))
-        body.append(words(under, HEIGHT - FOOT + 16, f"{x:,.0f}", anchor="middle"))
+    for x in ticks(first, last):
+        body.append(words(place(x, low)[0], HEIGHT - FOOT + 16, f"{x:,.0f}", anchor="middle"))
     for number, (name, line) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join("{:.1f},{:.1f}".format(*place(x, min(max(y, low), high))) for x, y in line)
@@ -36,6 +37,13 @@ def chart(title: str, across: str, lines: Mapping[str, Line], low: float, high: 
         f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">'
     )
     return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>', *body, "</svg>", ""]).encode()
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two bounds, four to nine of them: multiples of 1, 2 or 5 times a power of ten."""
+    size = 10.0 ** math.floor(math.log10(high - low))
+    step = next(size * part for part in (0.1, 0.2, 0.5, 1.0, 2.0) if (high - low) / (size * part) < 9.0)
+    return [step * n for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def words(x: float, y: float, text: str, *, size: int = 11, anchor: str = "start", colour: str = "#000000") -> str:

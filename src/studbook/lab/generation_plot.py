@@ -61,7 +61,8 @@ def draw_generations(title: str, points: Sequence[Point]) -> bytes:
         at = x(place)
         body += _mark(at - 8, y, point.mean, _MEAN, round_=True)
         body += _mark(at + 8, y, point.worst, _WORST, round_=False)
-        body.append(_text(at + 18, y(point.worst.value) + 4, _short(point.skill, _SKILL), 11))
+        # Beside the upper end of the bar, where no line is drawn through it.
+        body.append(_text(at + 14, y(point.worst.upper) + 4, _short(point.skill, _SKILL), 11))
         body.append(_text(at, _HEIGHT - _FOOT + 20, point.title, 11, "middle"))
         body.append(_text(at, _HEIGHT - _FOOT + 36, _short(point.name, _NAME), 11, "middle"))
     for before, after, place in zip(points, points[1:], range(len(points)), strict=False):

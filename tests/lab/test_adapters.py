@@ -11,9 +11,10 @@ import pytest
 from lab_fixtures import BLEND, CLUSTER, PERSON, Place, founder, rewrite, run_cli
 from studbook.errors import ManifestRefused, OutOfOrder, ParentsDoNotFit, StudbookError, UsageError
 from studbook.lab import Lab
+from studbook.lab.gates import CLAIM, evidence_for
 from studbook.models.slm import read_slm
 from studbook.models.slm_writer import write_slm
-from studbook.records import CandidateManifest
+from studbook.records import CandidateManifest, Rung
 
 FUSE = {"operator": "adapter-fuse/1"}
 
@@ -161,3 +162,11 @@ def test_a_package_is_fused_onto_a_build_that_a_receipt_of_the_lab_vouches_for(
     assert opened.reproduce(child) == child
     assert child != opened.breed(CLUSTER, FUSE, ["base", package]) == opened.breed(CLUSTER, FUSE, [package])
     assert opened.verify().ok
+
+
+def test_a_fused_child_shows_less_than_what_may_enter_shadow(opened: Lab, tmp_path: Path) -> None:
+    child = opened.breed(CLUSTER, FUSE, [make(opened, tmp_path, "cap-rot")])
+    blend = opened.breed(CLUSTER, BLEND)
+    assert CLAIM is Rung.TRAINED
+    assert not evidence_for(opened.desk, child)[CLAIM]
+    assert evidence_for(opened.desk, blend)[CLAIM]

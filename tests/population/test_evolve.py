@@ -323,14 +323,16 @@ def test_a_generation_that_was_begun_goes_on_with_the_parents_it_drew(new_lab: P
     assert problems(new_lab) == []
 
 
-def test_a_winner_that_was_taken_back_is_not_promoted_again(evolved_lab: Place, tmp_path: Path) -> None:
-    place = evolved_lab.copy(tmp_path)
-    with place.open() as lab:
-        first = records(lab, GenerationRecord)[0]
-        lab.rollback("champion", "it does not do what it should", to=first.champion)
+def test_a_winner_that_was_taken_back_is_not_promoted_again(new_lab: Place, tmp_path: Path) -> None:
+    let_in(new_lab, tmp_path, "admitted")
+    hold(new_lab, generations=1)
+    with new_lab.open() as lab:
+        (first,) = records(lab, GenerationRecord)
+        assert lab.desk.champion() == first.chosen
+        lab.rollback("champion", "it does not do what it should")
+        again = lab.evolve(PLAN._replace(generations=1), PERSON)
         assert lab.desk.champion() == first.champion
-        lab.evolve(PLAN._replace(generations=1), PERSON)
-        assert lab.desk.champion() == first.champion
+        assert again.waiting == ""
 
 
 def test_choices_that_mean_nothing_are_refused_before_anything_runs(opened: Lab) -> None:

@@ -141,7 +141,7 @@ def check_generation_record(desk: Desk, record: GenerationRecord) -> None:
             {(c.label, c.champion) for c in clusters},
             {(record.label, record.champion)} if clusters else set(),
         ),
-        "searches: all": (sorted(record.searches), sorted(searched(desk, record.pool, pool))),
+        "searches: all": ([d for d in searched(desk, record.pool, pool) if d not in record.searches], []),
         "searches: parents": ([(s.seed, s.parents) for s in found], [(pool.seed, pool.chosen)] * len(found)),
         "searches: asked": ([_asked(s) for s in found], _due(settings, pool, desk)),
         "chosen": (record.chosen, decision.chosen if decision else None),

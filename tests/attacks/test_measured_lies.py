@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lab_fixtures import PARENTS, Place, problems
@@ -13,6 +14,7 @@ from release_fixtures import told
 from studbook.errors import DigestDiffers
 from studbook.lab import Lab
 from studbook.records import (
+    Agreement,
     ContaminationReceipt,
     FloorReport,
     ReadinessRecord,
@@ -56,6 +58,12 @@ def called_base(lab: Lab) -> Record:
     return replace(manifest, name="base")
 
 
+def cheaper(lab: Lab, unit: str) -> Record:
+    record = last(lab, Scorecard)
+    cost = tuple(msgspec.structs.replace(m, value=m.value / 2 if m.unit == unit else m.value) for m in record.cost)
+    return replace(record, cost=cost)
+
+
 LIES: dict[str, Callable[[Lab], Record]] = {
     "a scorecard with an answer fewer than its suite has items": short,
     "a scorecard without calls": lambda lab: card(lab, actual_calls=0),
@@ -63,6 +71,14 @@ LIES: dict[str, Callable[[Lab], Record]] = {
     "a scorecard that passes all the same": lambda lab: card(lab, correct="0" * 24, verdict="pass"),
     "a scorecard that leaves a suite out": lambda lab: replace(
         last(lab, Scorecard), results=last(lab, Scorecard).results[1:]
+    ),
+    "a scorecard of half the work": lambda lab: cheaper(lab, "multiply-adds"),
+    "a scorecard of half the memory": lambda lab: cheaper(lab, "decoded-bytes"),
+    "a scorecard without its parameters": lambda lab: replace(
+        last(lab, Scorecard), cost=tuple(m for m in last(lab, Scorecard).cost if m.unit != "parameters")
+    ),
+    "a scorecard whose modes were compared on one item": lambda lab: replace(
+        last(lab, Scorecard), agreement=Agreement(sampled=1, agreed=1)
     ),
     "a smoke without tokens": lambda lab: replace(last(lab, RuntimeSmoke), tokens=0),
     "a smoke that passed on numbers that were not": lambda lab: replace(last(lab, RuntimeSmoke), finite=False),

@@ -27,7 +27,16 @@ def test_every_item_is_counted_once_as_it_goes_through_the_model(tmp_path: Path)
     told = score_worker.work(job(tmp_path), tmp_path)
     (suite,) = told["suites"]
     assert suite["calls"] == len(suite["correct"]) == 24
-    assert told["tokens"] > told["logit_positions"] > 24
+
+
+def test_multiply_adds_of_a_suite_are_those_of_its_items_one_by_one(tmp_path: Path) -> None:
+    model = read_slm(founder("base") / "base.slm")
+    alone = 0
+    for item in shipped_items("development", CLUSTER):
+        prompt = len(model.tokenizer.encode(item["prompt"], bos=True, eos=False))
+        answer = len(model.tokenizer.encode(item["expected"], bos=False, eos=True))
+        alone += model.shape.multiply_adds(prompt + answer - 1, answer)
+    assert score_worker.work(job(tmp_path), tmp_path)["multiply_adds"] == alone
 
 
 @pytest.mark.parametrize(("times", "calls"), [(0, 0), (2, 48)])

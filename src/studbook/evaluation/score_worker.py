@@ -47,12 +47,12 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
     Returns:
         ``suites``: for each, items digest before and after, ``correct``, ``exact`` (whether greedy decoding would write
         the expected answer), ``loglik`` (nats), ``brier``, ``calls`` (sequences that went through the model); and
-        ``tokens`` and ``logit_positions`` over all of them.
+        ``multiply_adds`` over all of them.
     """
     model = open_model(job["model"], job["sha256"])
     beside = [open_model(path, sha256) for path, sha256 in job.get("beside", ())]
     forward = Joint([model, *beside]) if beside else Forward(model)
-    tokens = positions = 0
+    done = 0
     suites = []
     for suite in job["suites"]:
         path = Path(suite["path"])
@@ -60,8 +60,7 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
         items, kind = known_items(data, path), KINDS[suite["scorer"]]
         sequences = [kind.sequences(item) for item in items]
         scores = _scores(forward, items, sequences)
-        tokens += int((scores.fed * scores.calls).sum())
-        positions += int((scores.tokens * scores.calls).sum())
+        done += _work(forward, scores)
         firsts = _firsts(sequences)
         exactly = [bool(scores.exact[i]) for i in firsts]
         suites.append(
@@ -75,7 +74,13 @@ def work(job: dict[str, Any], _folder: Path) -> dict[str, Any]:
                 "calls": int(scores.calls.sum()),
             }
         )
-    return {"suites": suites, "tokens": tokens, "logit_positions": positions}
+    return {"suites": suites, "multiply_adds": done}
+
+
+def _work(forward: Forward, scores: Scores) -> int:
+    """Multiply-adds of what went through the model, sequence by sequence: attention grows with the square of one."""
+    rows = zip(scores.fed.tolist(), scores.tokens.tolist(), scores.calls.tolist(), strict=True)
+    return sum(forward.slm.shape.multiply_adds(fed, tokens) * calls for fed, tokens, calls in rows)
 
 
 def _scores(forward: Forward, items: Sequence[Item], sequences: Sequence[Sequence[str]]) -> Scores:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import studbook.models
 from studbook.environment import environment_class
 from studbook.evaluation import score_worker
+from studbook.evaluation.costs import measures
 from studbook.evaluation.items import Item
 from studbook.evaluation.programs import run_programs
 from studbook.evaluation.scorers import Answers, exact, expected_calls, judge
@@ -17,9 +18,7 @@ from studbook.evaluation.scoring import KINDS, Kind
 from studbook.models.slm import Slm
 from studbook.records import (
     Agreement,
-    Basis,
     Header,
-    Measure,
     RuntimeSmoke,
     Scorecard,
     SuiteManifest,
@@ -29,7 +28,7 @@ from studbook.records import (
 from studbook.records.evaluation import Role
 from studbook.sandbox import Limits, run_worker
 
-__all__ = ["SMOKE_PROMPTS", "Subject", "SuiteFile", "evaluator_sha256", "score", "score_jointly", "smoke"]
+__all__ = ["SMOKE_PROMPTS", "Subject", "SuiteFile", "evaluator_sha256", "sampled", "score", "score_jointly", "smoke"]
 
 SMOKE_PROMPTS = ("", "a", "abc>", "The quick brown fox")
 SMOKE_TOKENS = 8
@@ -146,7 +145,7 @@ def score(
         mode="score",
         agreement=_agreement(subject, suites, results, [raw["exact"] for raw in answer["suites"]], generating, limits),
         results=results,
-        cost=_cost(subject, answer["tokens"], answer["logit_positions"]),
+        cost=measures(subject.model, answer["multiply_adds"]),
         isolation=isolation,
     )
 
@@ -172,6 +171,15 @@ def score_jointly(
     reads = [*(s.path for s in subjects), *(s.path for s in suites)]
     answer = run_worker("studbook.evaluation.score_worker", job, folder, limits, reads).value
     return tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
+
+
+def sampled(counts: Sequence[int]) -> list[range]:
+    """Places of the items on which the model generates too, one range a task suite that was scored.
+
+    Args:
+        counts: Items of each.
+    """
+    return [range(0, count, max(1, count * len(counts) // AGREEMENT_SAMPLE)) for count in counts]
 
 
 def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:
@@ -231,10 +239,8 @@ def _agreement(
     """Generate on a fixed sample of task items, and compare with what scoring says greedy decoding would write."""
     rows = zip(suites, results, exactly, strict=True)
     tasks = [(s, hits) for s, r, hits in rows if s.manifest.dimension == "task" and r.correct]
-    sample: list[tuple[Item, bool]] = []
-    for suite, hits in tasks:
-        step = max(1, len(suite.items) * len(tasks) // AGREEMENT_SAMPLE)
-        sample += [(suite.items[i], hits[i]) for i in range(0, len(suite.items), step)]
+    places = sampled([len(suite.items) for suite, _ in tasks])
+    sample = [(suite.items[i], hits[i]) for (suite, hits), own in zip(tasks, places, strict=True) for i in own]
     if not sample:
         return Agreement(sampled=0, agreed=0)
     limit = max(s.manifest.max_new_tokens for s, _ in tasks)
@@ -242,19 +248,6 @@ def _agreement(
     texts = run_worker("studbook.evaluation.generate_worker", job, folder, limits, [subject.path]).value["texts"]
     same = sum(exact(item.expected, text, limit) == right for (item, right), text in zip(sample, texts, strict=True))
     return Agreement(sampled=len(sample), agreed=same)
-
-
-def _cost(subject: Subject, tokens: int, positions: int) -> tuple[Measure, ...]:
-    shape = subject.model.shape
-    work = f"closed form over {tokens} tokens and {positions} projected positions"
-    rows: tuple[tuple[int, str, Basis, str], ...] = (
-        (subject.model.size, "bytes", "observed", "size of the artifact"),
-        (shape.parameter_count, "parameters", "observed", "counted from the shapes"),
-        (shape.decoded_bytes, "decoded-bytes", "observed", "f32 tensors after decoding"),
-        (shape.kv_bytes(shape.max_context), "kv-bytes", "observed", "f32 cache at full context"),
-        (shape.multiply_adds(tokens, positions), "multiply-adds", "estimated", work),
-    )
-    return tuple(Measure(value=float(v), unit=unit, basis=basis, method=method) for v, unit, basis, method in rows)
 
 
 def _job(subject: Subject, **more: Any) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 from studbook.errors import DigestDiffers
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
+from studbook.evaluation.costs import measures, scoring_work
 from studbook.evaluation.floor import floor_rows
-from studbook.evaluation.scorecards import SMOKE_PROMPTS, SuiteFile
+from studbook.evaluation.scorecards import SMOKE_PROMPTS, SuiteFile, sampled
 from studbook.evaluation.scorers import Answers, expected_calls, judge
 from studbook.evaluation.scoring import KINDS
 from studbook.evaluation.suites import known_items, scorer_sha256
+from studbook.lab.absence import absent
 from studbook.lab.desk import Desk
 from studbook.lab.facts import require
 from studbook.records import (
@@ -24,6 +26,7 @@ from studbook.records import (
     DriftReport,
     FloorReport,
     LicenceSource,
+    Measure,
     ReadinessRecord,
     ReportedResult,
     RuntimeSmoke,
@@ -66,12 +69,16 @@ def check_scorecard(desk: Desk, record: Scorecard) -> None:
     locked = {d: desk.workspace.get(d, SuiteManifest) for d in desk.suites_lock[1].suites}
     wanted = tuple(d for d, manifest in locked.items() if manifest.role == record.role)
     sizes = [m.value for m in record.cost if m.unit == "bytes"]
+    scored = [len(r.correct) for r in record.results if r.dimension == "task" and r.correct]
     facts = {
         "results": (tuple(r.suite for r in record.results), wanted),
         "cost": (sizes, [float(desk.workspace.blob_size(record.artifact))]),
         "agreement": (0 <= record.agreement.agreed <= record.agreement.sampled, True),
+        "agreement.sampled": (record.agreement.sampled, sum(map(len, sampled(scored)))),
     }
     require("scorecard", facts, _FIELD)
+    if record.artifact not in absent(desk):
+        require("scorecard", {"cost": (record.cost, _costs(desk, record))}, _FIELD)
     for result in record.results:
         check_result(desk, result, locked[result.suite])
 
@@ -250,6 +257,15 @@ def check_result(desk: Desk, result: SuiteResult, suite: SuiteManifest) -> None:
             "verdict": (result.verdict, result.verdict if close else again.verdict),
         }
     require(f"scorecard: {suite.name}", facts, _FIELD)
+
+
+def _costs(desk: Desk, record: Scorecard) -> tuple[Measure, ...]:
+    """What the shapes of the model and the tokens of the items say it costs; of a run that went wrong its own count."""
+    model, stated = desk.model(record.artifact), [m.value for m in record.cost if m.unit == "multiply-adds"]
+    if all(r.verdict in ("pass", "fail") for r in record.results):
+        suites = _suites(desk, [r.suite for r in record.results])
+        return measures(model, scoring_work(model, [(s.manifest.scorer, s.items) for s in suites]))
+    return measures(model, int(stated[0]) if stated else 0)
 
 
 def _suites(desk: Desk, digests: Sequence[str]) -> list[SuiteFile]:

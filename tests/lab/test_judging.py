@@ -16,7 +16,17 @@ from studbook.evaluation import scorecards
 from studbook.lab import Lab, judging
 from studbook.lab.audit import verify
 from studbook.lab.desk import Desk
-from studbook.records import AdmissionRecord, LineageTemplate, Rung, Scorecard, SuiteManifest, replace
+from studbook.records import (
+    AdmissionRecord,
+    ContaminationReceipt,
+    DataSource,
+    LineageTemplate,
+    Rung,
+    Scorecard,
+    SourceManifest,
+    SuiteManifest,
+    replace,
+)
 from studbook.sandbox import Answer, Limits
 
 Change = Callable[[dict[str, Any]], object]
@@ -178,9 +188,31 @@ def test_a_training_slice_that_shares_a_prompt_with_a_suite_makes_no_cluster(ope
     items[3] |= {"prompt": taught["prompt"].upper().replace(">", "  >"), "expected": taught["expected"]}
     items[3]["prompt"] = taught["prompt"].upper()
     opened.suites.freeze([write_suite(tmp_path, items, name="more", role="descriptor")], PERSON)
-    with pytest.raises(OutOfOrder, match="1 suite prompts stand in the training slice of rot") as caught:
+    with pytest.raises(OutOfOrder, match=r"of .* shares 1 prompts") as caught:
         opened.round(CLUSTER)
     assert caught.value.reason == "order.contamination"
+
+
+def test_parents_that_were_taught_an_item_of_another_skill_breed_nothing(opened: Lab, tmp_path: Path) -> None:
+    taught = json.loads((founder("base").parent / "data" / "cap.jsonl").read_text().splitlines()[7])
+    items = shipped_items("development", "cap")
+    items[3] |= {"prompt": taught["prompt"], "expected": taught["expected"]}
+    opened.suites.freeze([write_suite(tmp_path, items, name="sealed-more", role="sealed", cluster="more")], PERSON)
+    with pytest.raises(OutOfOrder, match=r"training slice .* of cap-rot shares 1 prompts \(1 with their answer\)") as caught:
+        opened.round(CLUSTER)
+    assert caught.value.reason == "order.contamination"
+    assert not list(opened.desk.workspace.all(LineageTemplate))
+
+
+def test_every_slice_that_the_candidates_descend_from_is_compared_with_every_suite(opened: Lab) -> None:
+    outcome = opened.round(CLUSTER)
+    desk = opened.desk
+    receipts = {r.training: r for _, r in desk.all(ContaminationReceipt)}
+    data = [m.source for _, m in desk.all(SourceManifest) if isinstance(m.source, DataSource)]
+    assert {f.sha256 for source in data for f in source.files} == set(receipts)
+    assert {r.suites for r in receipts.values()} == {desk.suites_lock[1].suites}
+    gates = {c.name: c.detail for s in outcome.record.standings for c in s.gates}
+    assert gates["contamination"] == f"nothing of {len(receipts)} training slices stands in the suites"
 
 
 def test_a_cluster_the_champion_does_not_fail_is_refused_with_the_numbers(opened: Lab) -> None:

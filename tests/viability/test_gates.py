@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from studbook.records import Agreement, Blob, Check, Expected, InputDigest, WorkerLimits
+from studbook.records import Agreement, Blob, Check, ContaminationReceipt, Expected, InputDigest, WorkerLimits
 from studbook.viability import gate
 
 NAN = float("nan")
 OTHER = "f" * 64
+SLICE = "e" * 64
 
 
 def failing(world: Any, contender: Any) -> list[str]:
@@ -25,6 +26,35 @@ def expected(**changes: Any) -> Expected:
 
 def limits(**changes: int) -> WorkerLimits:
     return WorkerLimits(**{"seconds": 1, "memory_bytes": 1, "output_bytes": 1, **changes})
+
+
+def compared(world: Any, suites: tuple[str, ...] = (), shared: int = 0) -> ContaminationReceipt:
+    return ContaminationReceipt(
+        header=world.policy.header,
+        training=SLICE,
+        training_rows=9,
+        suites=suites or world.suites.suites,
+        items=9,
+        shared_prompts=shared,
+        shared_items=0,
+        shared_runs=0,
+        clean=not shared,
+    )
+
+
+def test_a_child_of_rows_that_stand_in_a_suite_or_were_compared_with_none_is_refused(world: Any, good: Any) -> None:
+    plain = world.contender("taught", good)
+    for receipts, told in (
+        ((), "was not compared with the suites"),
+        ((compared(world, (OTHER,)),), "was not compared with the suites"),
+        ((compared(world, shared=2),), "shares 2 prompts (0 with their answer) and runs of words of 0 items"),
+        ((compared(world), compared(world, shared=1)), "shares 1 prompts"),
+    ):
+        child = dataclasses.replace(plain, slices=(SLICE,), receipts=receipts)
+        (row,) = [c for c in gate(child, world.card(world.champion, "development"), world.policy) if not c.passed]
+        assert row.name == "contamination"
+        assert told in row.detail
+    assert failing(world, dataclasses.replace(plain, slices=(SLICE,), receipts=(compared(world),))) == []
 
 
 def test_a_sound_candidate_passes_every_gate(world: Any, good: Any) -> None:

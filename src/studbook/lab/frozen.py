@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from studbook.errors import OutOfOrder
 from studbook.evaluation.scorecards import SuiteFile
 from studbook.evaluation.scoring import KINDS
@@ -10,7 +12,7 @@ from studbook.lab.desk import Desk
 from studbook.records import SuiteManifest
 from studbook.records.evaluation import Role
 
-__all__ = ["GATING_ROLES", "of_role"]
+__all__ = ["GATING_ROLES", "every", "of_role"]
 
 GATING_ROLES: tuple[Role, ...] = ("development", "selection", "sealed")
 """Roles whose suites stop candidates: the screen's, the finalists' and the winner's."""
@@ -27,20 +29,33 @@ def of_role(desk: Desk, role: Role, *, needed: bool = True) -> tuple[SuiteFile, 
     Raises:
         OutOfOrder: if there is none and one is needed, or one was frozen under another version of its scorer.
     """
-    _, lock = desk.suites_lock
-    found = []
-    for suite in lock.suites:
-        manifest = desk.workspace.get(suite, SuiteManifest)
-        if manifest.role == role:
-            if manifest.scorer not in KINDS or manifest.scorer_sha256 != scorer_sha256(manifest.scorer):
-                raise OutOfOrder(
-                    f"suite {manifest.name} was frozen under another version of its scorer",
-                    advice="Freeze it again: an evaluator change is never silent.",
-                    reason="order.scorer",
-                )
-            path = desk.workspace.blob_path(manifest.items.sha256)
-            items = known_items(desk.workspace.blob(manifest.items.sha256), path)
-            found.append(SuiteFile(suite, manifest, path, items))
+    found = tuple(_all(desk, role))
     if not found and needed:
         raise OutOfOrder(f"no {role} suite is frozen", advice="Freeze some: studbook suite freeze FOLDER ...")
-    return tuple(found)
+    return found
+
+
+def every(desk: Desk) -> tuple[SuiteFile, ...]:
+    """All suites in force, in the order of the lock.
+
+    Raises:
+        OutOfOrder: if one was frozen under another version of its scorer.
+    """
+    return tuple(_all(desk))
+
+
+def _all(desk: Desk, role: Role | None = None) -> Iterator[SuiteFile]:
+    _, lock = desk.suites_lock
+    for suite in lock.suites:
+        manifest = desk.workspace.get(suite, SuiteManifest)
+        if role is not None and manifest.role != role:
+            continue
+        if manifest.scorer not in KINDS or manifest.scorer_sha256 != scorer_sha256(manifest.scorer):
+            raise OutOfOrder(
+                f"suite {manifest.name} was frozen under another version of its scorer",
+                advice="Freeze it again: an evaluator change is never silent.",
+                reason="order.scorer",
+            )
+        path = desk.workspace.blob_path(manifest.items.sha256)
+        items = known_items(desk.workspace.blob(manifest.items.sha256), path)
+        yield SuiteFile(suite, manifest, path, items)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from studbook.errors import BytesLie, OutOfOrder, OverBudget, StudbookError, UsageError
-from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.drift import measure_drift
 from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
 from studbook.evaluation.scorers import expected_calls
@@ -17,6 +16,7 @@ from studbook.executor import in_order
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import require_in_force
 from studbook.lab.frozen import GATING_ROLES, of_role
+from studbook.lab.slices import compare, receipts_of, require_clean, taught
 from studbook.lab.sources import require_model, slice_of
 from studbook.records import (
     CandidateManifest,
@@ -241,14 +241,8 @@ def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureClus
             f"no registered data manifest of {desk.name_of(base)} holds a training slice for {label}",
             advice="Register the founder together with its data.manifest.",
         )
-    rows = parse_rows(desk.workspace.blob(found[1]), f"training slice {label}")
-    receipt = compare_with_suites(desk.header, found[1], rows, suites)
-    if not receipt.clean:
-        raise OutOfOrder(
-            f"{receipt.shared_prompts} suite prompts stand in the training slice of {label}",
-            advice="Take the shared rows out of the slice, or use other suites.",
-            reason="order.contamination",
-        )
+    receipt, compared = compare(desk, [found[1]])[found[1]]
+    require_clean(compared, f"training slice {label}")
     cluster = FailureCluster(
         header=desk.header,
         label=label,
@@ -259,7 +253,7 @@ def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureClus
         data=found[0],
         training_slice=found[1],
         suites=tuple(s.digest for s in judging),
-        contamination=desk.workspace.commit(receipt),
+        contamination=receipt,
     )
     return desk.workspace.commit(cluster), cluster
 
@@ -279,10 +273,11 @@ def _failures(desk: Desk, card: Card, label: str) -> tuple[int, int]:
 
 
 def contender(desk: Desk, manifest: str, evaluator: str) -> Contender:
-    """A candidate's manifest, template, receipt and this evaluator's first smoke, without scorecards."""
+    """A candidate's manifest, template, receipt, what it was taught, and this evaluator's first smoke; no scorecards."""
     found = desk.workspace.get(manifest, CandidateManifest)
     artifact = found.artifact.sha256
     smokes = (s for _, s in desk.all(RuntimeSmoke) if s.evaluator == evaluator)
+    slices = taught(desk, found.data)
     return Contender(
         manifest=found,
         smoke=next((s for s in smokes if s.artifact == artifact), None),
@@ -291,6 +286,8 @@ def contender(desk: Desk, manifest: str, evaluator: str) -> Contender:
         development=None,
         selection=None,
         drift=tuple(r for _, r in desk.all(DriftReport) if (r.artifact, r.evaluator) == (artifact, evaluator)),
+        slices=slices,
+        receipts=receipts_of(desk, slices),
     )
 
 

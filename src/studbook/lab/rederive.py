@@ -29,7 +29,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.facts import Facts, require
 from studbook.lab.federated import federated_on_record
 from studbook.lab.generations import require_depth
-from studbook.lab.slices import check_slices, data_of
+from studbook.lab.slices import check_compared, check_slices, data_of
 from studbook.lab.sources import licence_of
 from studbook.models.checkpoint import open_checkpoint, parse_listing
 from studbook.models.peft import read_peft
@@ -108,6 +108,7 @@ def check_template(desk: Desk, record: LineageTemplate) -> None:
     check_operator(policy, _plain(operator))
     check_descendants(desk, record)
     check_slices(desk, operator, record.cluster, record.parents)
+    check_compared(desk, operator)
     require_depth(desk, (record.base, *record.parents), operator.family)
     used = {f for artifact in (record.base, *record.parents) for f in desk.founders_of(artifact)}
     registered = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from studbook.breeding.recipes import check_recipe, without_parent
+from studbook.breeding.recipes import check_recipe, wants_one_parent, without_parent
 from studbook.errors import OutOfOrder, OutsideAllowlist, UsageError
 from studbook.lab import adapters, approvals, breeding, channels, clock, gates, judging, sources
 from studbook.lab.breeding import Herd
@@ -24,6 +24,7 @@ from studbook.lab.ladder import Learned, learned
 from studbook.lab.missing import need_judge, need_operators
 from studbook.lab.offering import check_offered, shared_base
 from studbook.lab.situations import ledger_time, situation
+from studbook.lab.slices import compare, require_clean, taught
 from studbook.records import (
     BaselineReceipt,
     BaselineRow,
@@ -212,7 +213,7 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
             )
     judging.check_budget(desk, len(artifacts))
     judging.require_judges(desk, label)
-    _, cluster, selection = start(desk, label, [], None, clock.today())
+    _, cluster, selection = start(desk, label, [], None, clock.today(), breeds=False)
     for artifact in artifacts:
         if breeding.template_of(desk, bred[artifact]).cluster != digest(cluster):
             raise OutOfOrder(
@@ -228,7 +229,13 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
 
 
 def start(
-    desk: Desk, label: str, recipes: Sequence[Mapping[str, Any]], names: Sequence[str] | None, today: date
+    desk: Desk,
+    label: str,
+    recipes: Sequence[Mapping[str, Any]],
+    names: Sequence[str] | None,
+    today: date,
+    *,
+    breeds: bool = True,
 ) -> tuple[Herd, FailureCluster, Selection]:
     """Parents, compatibility and cluster: everything that can refuse, before any candidate is bred.
 
@@ -240,6 +247,8 @@ def start(
     for recipe in recipes:
         check_recipe(recipe)
     base, chosen, selection = choose(desk, label, names, today)
+    if breeds:
+        _require_unseen(desk, recipes, chosen)
     herd, cluster = _prepare(desk, label, base, chosen)
     return herd, cluster, selection
 
@@ -309,6 +318,15 @@ def _prepare(desk: Desk, label: str, base: str, parents: tuple[str, ...]) -> tup
     return Herd(cluster_digest, cluster.champion, base, parents, report_digest), cluster
 
 
+def _require_unseen(desk: Desk, recipes: Sequence[Mapping[str, Any]], parents: Sequence[str]) -> None:
+    """A child inherits what its parents were taught, so of parents that were taught a suite's items none is bred."""
+    alone = [wants_one_parent(recipe) for recipe in recipes]
+    used = (*(() if alone and all(alone) else parents), *((desk.champion(),) if any(alone) else ()))
+    for parent in dict.fromkeys(used):
+        for slice_, (_, receipt) in compare(desk, taught(desk, sources.inherited_data(desk, [parent]))).items():
+            require_clean(receipt, f"training slice {slice_[:12]}... of {desk.name_of(parent)}")
+
+
 def _judge(
     desk: Desk, cluster: FailureCluster, candidates: Sequence[str], selection: Selection
 ) -> tuple[str, ViabilityDecision]:
@@ -316,6 +334,7 @@ def _judge(
     _, policy = desk.policy
     _, lock = desk.suites_lock
     artifacts = {m: desk.workspace.get(m, CandidateManifest).artifact.sha256 for m in candidates}
+    compare(desk, [s for m in candidates for s in taught(desk, breeding.manifest_of(desk, m).data)])
     smokes = judging.smoke_all(desk, list(artifacts.values()))
     able = [a for a in artifacts.values() if a in smokes and smokes[a].passed]
     development = judging.evaluate(desk, [cluster.champion, *able], "development")[cluster.champion]

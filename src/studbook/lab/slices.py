@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from studbook.breeding.operators import AdapterTrain, AnyOperator, FederatedRound, Learned, Trained
@@ -10,12 +10,24 @@ from studbook.environment import has_torch
 from studbook.errors import OutOfOrder, OutsideAllowlist, UsageError
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.lab.desk import Desk
-from studbook.lab.frozen import of_role
+from studbook.lab.frozen import every
 from studbook.lab.sources import inherited_data, licence_of
 from studbook.policy import inherited_licence
-from studbook.records import DataSource, FailureCluster, LineageTemplate, SourceManifest
+from studbook.records import ContaminationReceipt, DataSource, FailureCluster, LineageTemplate, SourceManifest
 
-__all__ = ["check_apart", "check_slices", "data_of", "offered", "require_training", "with_clients"]
+__all__ = [
+    "check_apart",
+    "check_compared",
+    "check_slices",
+    "compare",
+    "data_of",
+    "offered",
+    "receipts_of",
+    "require_clean",
+    "require_training",
+    "taught",
+    "with_clients",
+]
 
 
 # Digits of a digest that stand for all of it.
@@ -126,24 +138,110 @@ def _check_named(desk: Desk, operator: Trained, cluster: str | None) -> None:
 
 
 def check_apart(desk: Desk, operator: AnyOperator) -> None:
-    """Before anything is trained: torch must be here, and no slice may share a prompt with any frozen suite.
+    """Before anything is trained: torch must be here, and no slice may share anything with a frozen suite.
 
     Raises:
         UsageError: if torch is not installed; ``usage.extra``.
-        OutOfOrder: if a slice shares a prompt with a suite; ``order.contamination``.
+        OutOfOrder: if a slice shares a prompt or a run of words with a suite; ``order.contamination``.
     """
     if not isinstance(operator, Learned):
         return
     require_training(operator.family)
-    suites = [s for role in ("development", "selection", "sealed") for s in of_role(desk, role)]
-    for slice_ in operator.slices():
-        rows = parse_rows(desk.workspace.blob(slice_), f"slice {slice_[:12]}")
-        if shared := compare_with_suites(desk.header, slice_, rows, suites).shared_prompts:
+    for slice_, (_, receipt) in compare(desk, operator.slices()).items():
+        require_clean(receipt, f"training slice {slice_[:12]}...")
+
+
+def check_compared(desk: Desk, operator: AnyOperator) -> None:
+    """Of a training operator that was declared: each of its slices was compared with the suites of then, and is clean.
+
+    Args:
+        desk: The lab as it was before the template.
+        operator: The operator; one that does not train passes.
+
+    Raises:
+        OutOfOrder: naming the slice; ``order.contamination``.
+    """
+    slices = operator.slices() if isinstance(operator, Learned) else ()
+    known = {r.training: r for r in receipts_of(desk, slices)}
+    for slice_ in slices:
+        if slice_ not in known:
             raise OutOfOrder(
-                f"{shared} suite prompts stand in training slice {slice_[:12]}...",
-                advice="Take the shared rows out of the slice, or use other suites.",
+                f"training slice {slice_[:12]}... was not compared with the frozen suites",
+                where=f"{operator.tag()}: data, rehearsed",
+                advice="Do not use what was trained on it; breed it again.",
                 reason="order.contamination",
             )
+        require_clean(known[slice_], f"training slice {slice_[:12]}...")
+
+
+def compare(desk: Desk, slices: Iterable[str]) -> dict[str, tuple[str, ContaminationReceipt]]:
+    """Each slice beside every suite in force: put on record whatever comes out, once a lock of suites.
+
+    Args:
+        desk: The lab.
+        slices: Digests of training slices.
+
+    Returns:
+        Slice -> digest of its receipt, and the receipt.
+
+    Raises:
+        StudbookError: any of its kinds, if the bytes of a slice are gone, or are no rows.
+    """
+    wanted = dict.fromkeys(slices)
+    known = _compared(desk) if wanted else {}
+    missing = [s for s in wanted if s not in known]
+    suites = every(desk) if missing else ()
+    for slice_ in missing:
+        rows = parse_rows(desk.workspace.blob(slice_), f"slice {slice_[:12]}")
+        receipt = compare_with_suites(desk.header, slice_, rows, suites)
+        known[slice_] = desk.workspace.commit(receipt), receipt
+    return {s: known[s] for s in wanted}
+
+
+def require_clean(receipt: ContaminationReceipt, what: str) -> None:
+    """Refuse a slice that shares anything with a suite.
+
+    Args:
+        receipt: Its receipt.
+        what: What to call the slice.
+
+    Raises:
+        OutOfOrder: with what is shared; ``order.contamination``.
+    """
+    if not receipt.clean:
+        raise OutOfOrder(
+            f"{what} shares {receipt.shared} with the {len(receipt.suites)} frozen suites",
+            where="training data",
+            advice="Take the shared rows out of the slice, or use other suites.",
+            reason="order.contamination",
+        )
+
+
+def taught(desk: Desk, data: Iterable[str]) -> tuple[str, ...]:
+    """Digests of the slices of some data manifests, each once.
+
+    Args:
+        desk: The lab.
+        data: Digests of data manifests.
+    """
+    sources = (desk.workspace.get(manifest, SourceManifest).source for manifest in data)
+    return tuple(dict.fromkeys(f.sha256 for source in sources if isinstance(source, DataSource) for f in source.files))
+
+
+def receipts_of(desk: Desk, slices: Sequence[str]) -> tuple[ContaminationReceipt, ...]:
+    """The comparisons of slices with exactly the suites in force, as far as there are any.
+
+    Args:
+        desk: The lab.
+        slices: Digests of training slices.
+    """
+    known = _compared(desk) if slices else {}
+    return tuple(known[s][1] for s in slices if s in known)
+
+
+def _compared(desk: Desk) -> dict[str, tuple[str, ContaminationReceipt]]:
+    locked = desk.suites_lock[1].suites
+    return {r.training: (d, r) for d, r in desk.unrevoked(ContaminationReceipt) if r.suites == locked}
 
 
 def require_training(what: str, where: str = "recipe") -> None:

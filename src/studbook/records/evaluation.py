@@ -108,7 +108,7 @@ class SuiteManifest(Record, frozen=True, kw_only=True, tag="suite-manifest/1"):
 
 
 class ContaminationReceipt(Record, frozen=True, kw_only=True, tag="contamination-receipt/1"):
-    """Training rows against suite items; anything but zero refuses the cluster.
+    """Training rows against suite items; anything but zero refuses the cluster, and every child that learnt from them.
 
     Attributes:
         training: Digest of the training slice.
@@ -130,6 +130,12 @@ class ContaminationReceipt(Record, frozen=True, kw_only=True, tag="contamination
     shared_items: int
     shared_runs: int
     clean: bool
+
+    @property
+    def shared(self) -> str:
+        """What is shared, in words."""
+        pairs = f"{self.shared_prompts} prompts ({self.shared_items} with their answer)"
+        return f"{pairs} and runs of words of {self.shared_runs} items"
 
     def references(self) -> tuple[str, ...]:
         """The suites."""

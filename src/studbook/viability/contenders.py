@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from studbook.errors import OutOfOrder
 from studbook.records import (
     CandidateManifest,
+    ContaminationReceipt,
     DriftReport,
     FailureCluster,
     LineageTemplate,
@@ -37,6 +38,8 @@ class Contender:
         development: Its scorecard on development items, if it got that far.
         selection: Its scorecard on selection items; read for finalists only.
         drift: Its drift reports beside the champion.
+        slices: Digests of the training slices that it, or whom it descends from, was taught.
+        receipts: Their comparisons with the suites in force.
     """
 
     manifest: CandidateManifest
@@ -46,6 +49,8 @@ class Contender:
     development: Scorecard | None
     selection: Scorecard | None
     drift: tuple[DriftReport, ...] = ()
+    slices: tuple[str, ...] = ()
+    receipts: tuple[ContaminationReceipt, ...] = ()
 
     @property
     def artifact(self) -> str:

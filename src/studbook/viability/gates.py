@@ -14,7 +14,7 @@ from studbook.records import Check, FailureCluster, Policy, Record, Scorecard, d
 from studbook.viability.contenders import Contender
 from studbook.viability.dimensions import drift_checks, safety_checks
 from studbook.viability.evidence import INTEGRITY, card_checks
-from studbook.viability.words import percent
+from studbook.viability.words import counted, percent
 
 __all__ = ["failed", "gate", "gate_in_round", "selection_gate", "tampered"]
 
@@ -46,6 +46,7 @@ def gate(contender: Contender, champion_development: Scorecard, policy: Policy) 
         _licence(contender, policy),
         _compatibility(contender),
         _smoke(contender),
+        _contamination(contender, champion_development),
         *card_checks(contender.development, contender.artifact, "development", champion_development),
         *(safety_checks(contender.development) if contender.development else ()),
         *_drifted(contender, contender.development, champion_development, policy),
@@ -226,6 +227,19 @@ def _smoke(c: Contender) -> Check:
     runs = mine and c.smoke.finite and c.smoke.deterministic and c.smoke.passed
     words = c.smoke.detail[:1000] if mine else f"the smoke is of {c.smoke.artifact}"
     return Check(name="smoke", passed=runs, detail=words)
+
+
+def _contamination(c: Contender, champion_development: Scorecard) -> Check:
+    """Whether nothing it was taught stands in a suite; a slice that was not compared is no data, and does not pass."""
+    met = {r.suite for r in champion_development.results}
+    for slice_ in c.slices:
+        mine = [r for r in c.receipts if r.training == slice_ and met <= set(r.suites)]
+        bad = [f"shares {r.shared} with the suites" for r in mine if not r.clean]
+        if bad or not mine:
+            why = bad[0] if bad else "was not compared with the suites"
+            return _check("contamination", False, f"training slice {slice_[:12]}... {why}")
+    told = f"nothing of {counted(len(c.slices), 'training slice')} stands in the suites"
+    return _check("contamination", True, told if c.slices else "no training data on record to compare")
 
 
 def _different(c: Contender, champion_development: Scorecard) -> Check:

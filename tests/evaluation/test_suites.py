@@ -125,6 +125,22 @@ def test_items_that_are_not_exactly_items_are_refused(data: bytes, error: type[B
         parse_items(data, "items.jsonl")
 
 
+def test_line_feeds_and_tabs_may_stand_in_a_prompt_and_other_control_characters_may_not() -> None:
+    plain = {"id": "a", "cluster": "c", "expected": "e", "perturbation": "none"}
+    (item,) = parse_items(_line(plain | {"prompt": "first\tcell\nsecond line\n"}), "items.jsonl")
+    assert item.prompt == "first\tcell\nsecond line\n"
+    for mark in "\r\v\x00\x1b\x7f\x85\u2028\u202e":
+        with pytest.raises(RecordRefused):
+            parse_items(_line(plain | {"prompt": f"a{mark}b"}), "items.jsonl")
+
+
+def test_the_echo_answerer_says_the_last_word_of_the_last_line() -> None:
+    rows = [_line({**row, "prompt": f"What is it?\nsay\t{row['expected']}"}) for row in items()]
+    assert {r.answerer: r.verdict for r in floor_rows(parse_items(b"".join(rows)), "exact-match", 0.25, 12)}[
+        "echo"
+    ] == "pass"
+
+
 def test_freezing_again_changes_nothing_and_another_suite_of_that_name_is_refused(opened: Lab, tmp_path: Path) -> None:
     before = len(opened.desk.workspace.ledger.entries)
     same = write_suite(

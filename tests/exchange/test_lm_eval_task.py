@@ -72,6 +72,19 @@ def test_a_description_stands_before_every_prompt(tmp_path: Path) -> None:
     assert [q["prompt"] for q in task.questions] == ["Rotate: rot abc>", "Rotate: rot xy>"]
 
 
+def test_a_prompt_of_several_lines_is_carried_over_as_it_is(tmp_path: Path) -> None:
+    text = GENERATE.replace("rot {{ q }}>", "Text:\\t{{ q }}\\n\\nAnswer:") + 'description: "Rotate.\\n"\n'
+    import_task(write_task(tmp_path, text, [ROWS[0] | {"q": "abc\ndef"}, ROWS[1]]), tmp_path / "suite", **HOW)
+    prompts = [item.prompt for item in read_suite_folder(tmp_path / "suite").items]
+    assert prompts == ["Rotate.\nText:\tabc\ndef\n\nAnswer:", "Rotate.\nText:\txy\n\nAnswer:"]
+    assert (tmp_path / "suite" / "items.jsonl").read_bytes().count(b"\n") == 2
+
+
+def test_a_refusal_without_an_advice_of_its_own_names_the_page_of_this_tool(tmp_path: Path) -> None:
+    found = refusal(write_task(tmp_path, GENERATE + "description: q\n"))
+    assert found.advice == "docs/lm-eval.md lists what can be translated."
+
+
 def test_a_likelihood_task_asks_for_the_whole_answer(tmp_path: Path) -> None:
     text = GENERATE.replace("generation_kwargs", "x_kwargs").split("x_kwargs")[0]
     task = read_task(write_task(tmp_path, text + "output_type: loglikelihood\nmetric_list: [{metric: acc}]\n"))
@@ -121,7 +134,8 @@ def test_choices_by_bytes_are_divided_without_a_delimiter_only(tmp_path: Path) -
         ("{{ q }}", "{% if q %}x{% endif %}", "lm-eval.template"),
         ("{{ q }}", "{{ none }}", "lm-eval.template"),
         ("{{ q }}", "{{ z }}", "lm-eval.row"),
-        ("rot {{ q }}", "rot\\n{{ q }}", "lm-eval.row"),
+        ("rot {{ q }}", "rot\\v{{ q }}", "lm-eval.row"),
+        ("rot {{ q }}", "rot\\u2028{{ q }}", "lm-eval.row"),
         ("doc_to_target: a", 'doc_to_target: "[{{a}}]"', "lm-eval.target"),
         ("doc_to_target: a", "doc_to_target: options", "lm-eval.row"),
         ("doc_to_target: a\n", "", "lm-eval.missing"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -39,7 +40,7 @@ def _random(items: Sequence[Item], _limit: int) -> list[object]:
 
 def _echo(items: Sequence[Item], _limit: int) -> list[object]:
     """The prompt's own last word without its end mark."""
-    return [item.prompt.rstrip(">").split(" ")[-1] for item in items]
+    return [re.split("[ \t\n]", item.prompt.rstrip(">"))[-1] for item in items]
 
 
 def _empty(items: Sequence[Item], _limit: int) -> list[object]:

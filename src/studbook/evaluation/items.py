@@ -10,9 +10,15 @@ from msgspec import Meta, Struct, field
 
 from studbook.errors import BytesLie
 from studbook.records import JsonObject, read_struct
-from studbook.records.base import Name, Text
+from studbook.records.base import Name
 
-__all__ = ["Item", "items_sha256", "known_items", "parse_items"]
+__all__ = ["Item", "Prompt", "items_sha256", "known_items", "parse_items"]
+
+# A text of records, and line feeds and tabs beside: a model reads them, and canonical JSON writes them as two characters.
+Prompt = Annotated[
+    str,
+    Meta(max_length=4000, pattern=r"\A[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*\Z"),
+]
 
 
 class Item(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -21,7 +27,7 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     Attributes:
         id: Unique within the suite.
         cluster: The skill it asks for; in a bias suite the group it belongs to.
-        prompt: What the model sees.
+        prompt: What the model sees; line feeds and tabs may stand in it.
         expected: A right answer, without the end marker; the one that the oracle gives.
         perturbation: Family of the perturbation, ``none`` when clean.
         rule: What the scorer asks of an answer beside that, in the fields of its kind; left out where it asks nothing.
@@ -29,7 +35,7 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 
     id: Name
     cluster: Name
-    prompt: Text
+    prompt: Prompt
     expected: Annotated[str, Meta(min_length=1, max_length=4000)]
     perturbation: Name
     rule: JsonObject = field(default_factory=dict)

@@ -65,7 +65,7 @@ class Node:
         Raises:
             OutsideAllowlist: always, with ``reason`` behind the area.
         """
-        advice = advice or "docs/mergekit.md lists what can be translated."
+        advice = advice or f"docs/{self.area}.md lists what can be translated."
         raise OutsideAllowlist(message, where=self.where, advice=advice, reason=f"{self.area}.{reason}")
 
     def mapping(self, known: tuple[str, ...] | None = None) -> dict[str, Node]:

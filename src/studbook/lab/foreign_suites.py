@@ -49,7 +49,7 @@ def import_task(
         UsageError: if a file is missing or no task, or the folder exists.
         OutsideAllowlist: if a suite would not give the harness's verdicts.
         ManifestRefused: if this program has no scorer of the kind.
-        RecordRefused: if a row is no item, such as one whose prompt holds a line feed.
+        RecordRefused: if a row is no item, such as one whose prompt is too long.
     """
     if folder.exists():
         raise UsageError("exists already", where=folder, advice="Name a new folder.", reason="usage.folder")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lab_fixtures import CLUSTER, Place
+from lab_fixtures import CLUSTER, PERSON, PROTECTED, ROLES, Place, shipped_items, write_suite
+from release_fixtures import change_policy
 from studbook.lab import Lab
 from studbook.records import ExperimentCharter, ExperimentResult
 
@@ -28,6 +29,16 @@ def write_plan(folder: Path, **changes: Any) -> Path:
     path = folder / "experiment.json"
     path.write_text(json.dumps(PLAN | changes), encoding="utf-8")
     return path
+
+
+def judge_by_regex(lab: Lab, folder: Path) -> None:
+    """Protect one more skill, whose suites in every role of a round are answered in writing."""
+    suites = []
+    for role in ROLES:
+        rows = [{**row, "rule": {"pattern": row["expected"]}} for row in shipped_items(role, CLUSTER)]
+        suites.append(write_suite(folder, rows, name=f"{role}-written", role=role, cluster="written", scorer="regex"))
+    lab.suites.freeze(suites, PERSON)
+    change_policy(lab, folder, protected=[*PROTECTED, "written"])
 
 
 def charter_of(lab: Lab) -> tuple[str, ExperimentCharter]:

@@ -201,6 +201,12 @@ def test_a_refused_import_leaves_nothing_behind(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["my-task.yaml", "rows.jsonl"]
 
 
+def test_a_folder_below_one_that_is_not_there_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        import_task(write_task(tmp_path), tmp_path / "missing" / "suite", **HOW)
+    assert (refused.value.reason, refused.value.where) == ("usage.folder", str(tmp_path / "missing"))
+
+
 def test_an_existing_folder_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "suite").mkdir()
     with pytest.raises(UsageError):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from experiment_fixtures import PLAN, charter_of, result_of, write_plan
-from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, shipped_items, write_suite
+from experiment_fixtures import PLAN, charter_of, judge_by_regex, result_of, write_plan
+from lab_fixtures import PARENTS, PERSON, Place
 from release_fixtures import change_policy, refused
 from studbook.cli.commands import commands
 from studbook.errors import OutsideAllowlist, StudbookError
@@ -130,9 +130,7 @@ def test_a_plan_that_cannot_be_kept_is_refused_and_nothing_is_registered(opened:
 
 
 def test_suites_on_which_a_baseline_cannot_answer_are_refused(opened: Lab, tmp_path: Path) -> None:
-    rows = [{**row, "rule": {"pattern": row["expected"]}} for row in shipped_items("development", CLUSTER)]
-    suite = write_suite(tmp_path, rows, name="written", role="development", scorer="regex")
-    opened.suites.freeze([suite], PERSON)
+    judge_by_regex(opened, tmp_path)
     with refused("experiment.scorer"):
         opened.experiments.new(write_plan(tmp_path))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from checkpoint_fixtures import write_llama
-from experiment_fixtures import write_plan
-from lab_fixtures import BLEND, CLUSTER, PERSON, Place, problems, shipped_items, write_suite
+from experiment_fixtures import judge_by_regex, write_plan
+from lab_fixtures import BLEND, CLUSTER, PERSON, Place, problems
 from release_fixtures import OTHER, refused
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import Lab
@@ -68,9 +68,7 @@ def test_an_experiment_proposes_the_operator_and_the_scorers_that_its_baselines_
 ) -> None:
     with refused("operator.unknown"):
         opened.experiments.new(write_plan(tmp_path, operator="evolution-strategy/1"))
-    rows = [{**row, "rule": {"pattern": row["expected"]}} for row in shipped_items("development", CLUSTER)]
-    suite = write_suite(tmp_path, rows, name="written", role="development", scorer="regex")
-    opened.suites.freeze([suite], PERSON)
+    judge_by_regex(opened, tmp_path)
     for _ in range(2):
         with refused("experiment.scorer"):
             opened.experiments.new(write_plan(tmp_path))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 import studbook
 from lab_fixtures import PERSON, Place, founder, run_cli, shipped_items, write_suite
-from studbook.errors import OutOfOrder, OverBudget, RecordRefused, UsageError
+from studbook.errors import OutOfOrder, OverBudget, RecordRefused, StudbookError, UsageError
 from studbook.evaluation.suites import read_suite_folder
 from studbook.exchange.card import write_card
 from studbook.lab import Lab
@@ -33,6 +34,44 @@ def test_a_new_suite_is_a_folder_that_reads_and_whose_examples_are_not_frozen(op
             opened.suites.new(folder)
     with pytest.raises(UsageError, match="no scorer is called"):
         opened.suites.new(tmp_path / "odd", scorer="vibes")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cluster": "two words"},
+        {"name": "line\nrole=sealed"},
+        {"licence": "CC0-1.0\nrole=sealed"},
+        {"like": "long", "perturb": ["distractor"]},
+    ],
+)
+def test_a_suite_that_could_not_be_read_again_is_not_written_at_all(
+    opened: Lab, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    rows = [
+        row | {"prompt": "x" * 3990, "id": f"long-{n}"} for n, row in enumerate(shipped_items("development", "rot"))
+    ]
+    like = write_suite(tmp_path, rows, name="long") if wrong.pop("like", "") else None
+    with pytest.raises(StudbookError):
+        opened.suites.new(tmp_path / "mine", like, **wrong)
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_suite_like_another_keeps_its_mark_and_its_margin(opened: Lab, tmp_path: Path) -> None:
+    like = write_suite(tmp_path, shipped_items("development", "rot"), name="plain", pass_mark="0.9", margin="0.4")
+    opened.suites.new(tmp_path / "noisy", like, ["white-space"])
+    opened.suites.new(tmp_path / "proper", like, scorer="proper-scores", dimension="calibration", margin=None)
+    first, second = (read_suite_folder(tmp_path / name).settings for name in ("noisy", "proper"))
+    assert (first["pass_mark"], first["margin"]) == ("0.9", "0.4")
+    assert "pass_mark" not in second
+
+
+def test_a_role_or_dimension_that_there_is_not_is_a_slip_of_the_command(new_lab: Place, tmp_path: Path) -> None:
+    for option in ("--role", "--dimension"):
+        told = run_cli(new_lab, "suite", "new", str(tmp_path / "mine"), option, "vibes")
+        assert told.returncode == 2
+        assert "vibes" in told.stderr
+    assert not (tmp_path / "mine").exists()
 
 
 def test_another_suites_items_are_perturbed_into_pairs(opened: Lab, tmp_path: Path) -> None:
@@ -68,8 +107,59 @@ def test_only_items_that_nobody_saw_are_sealed(opened: Lab, tmp_path: Path) -> N
         opened.suites.seal([write_suite(tmp_path / "b", spoiled, name="sealed-b", role="sealed")], PERSON)
     with pytest.raises(OutOfOrder, match="has the role selection"):
         opened.suites.seal([write_suite(tmp_path / "c", fresh, name="sealed-c")], PERSON)
-    (made,) = opened.suites.seal([write_suite(tmp_path / "d", fresh, name="sealed-d", role="sealed")], PERSON)
+    (made,) = opened.suites.seal(
+        [write_suite(tmp_path / "d", fresh, name="sealed-d", role="sealed", cluster="d")], PERSON
+    )
     assert made.role == "sealed"
+
+
+def test_what_is_sealed_is_frozen_beside_nothing_that_shows_it_in_whatever_order(opened: Lab, tmp_path: Path) -> None:
+    rows = [row | {"prompt": f"{row['prompt'][:-1]}q>"} for row in shipped_items("development", "rot")]
+
+    def suite(name: str, role: str) -> Path:
+        items = [row | {"id": f"{name}-{n}"} for n, row in enumerate(rows)]
+        return write_suite(tmp_path, items, name=name, role=role, cluster=name)
+
+    shown, first, second = suite("shown", "descriptor"), suite("first", "sealed"), suite("second", "sealed")
+    for together in ([shown, first], [first, shown]):
+        with pytest.raises(OutOfOrder, match="item first-0 is known already: it stands in suite shown") as caught:
+            opened.suites.freeze(together, PERSON)
+        assert caught.value.reason == "suite.sealed"
+    opened.suites.freeze([first, second], PERSON)
+    with pytest.raises(OutOfOrder, match="it stands in suite shown"):
+        opened.suites.freeze([shown], PERSON)
+
+
+def test_no_look_is_logged_that_could_not_be_taken(opened: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = opened.desk
+    opened.evaluate(["base"])
+    with pytest.raises(UsageError, match="is not the name"):
+        opened.suites.open(["base", "nobody"])
+    _, policy = desk.policy
+    gates = msgspec.structs.replace(policy.gates, sealed_openings=1)
+    desk.workspace.commit(replace(policy, policy_version=policy.policy_version + 1, gates=gates))
+    with pytest.raises(OverBudget, match="2 more looks"):
+        opened.suites.open(["base", "cap-rot"])
+    monkeypatch.setattr("studbook.lab.evaluators.evaluator_sha256", lambda: "e" * 64)
+    with pytest.raises(OutOfOrder) as caught:
+        opened.suites.open(["base"])
+    assert caught.value.reason == "evaluator.unadmitted"
+    assert not list(desk.all(SealedOpening))
+
+
+def test_a_look_that_was_cut_short_goes_on_under_its_number(opened: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("studbook.lab.suites.evaluate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            opened.suites.open(["base"])
+    (look,) = opened.suites.open(["base"])
+    (other,) = opened.suites.open(["cap-rot"])
+    assert (look.opening, other.opening) == (1, 2)
+    assert [o.opening for _, o in opened.desk.all(SealedOpening)] == [1, 2]
+    assert not problems_of(opened)
 
 
 def test_every_look_at_the_sealed_suites_is_on_record_and_counts(opened: Lab) -> None:

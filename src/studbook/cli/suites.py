@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.console import Console
@@ -14,6 +15,7 @@ from studbook.cli.pages import Page
 from studbook.cli.session import Session
 from studbook.lab.suites import Opened, Power
 from studbook.records import FloorRow
+from studbook.records.evaluation import Dimension, Role
 
 __all__ = ["suite"]
 
@@ -31,8 +33,8 @@ def suite() -> None:
 )
 @click.option("--seed", type=click.IntRange(0, 2**53 - 1), default=1, help="Seed of the perturbers [1].")
 @click.option("--name", help="Its name [the folder's].")
-@click.option("--role", help="development, descriptor, selection, sealed or canary [development].")
-@click.option("--dimension", help="task, calibration, robustness, safety, bias or drift [task].")
+@click.option("--role", type=click.Choice(get_args(Role)), help="Its role [development].")
+@click.option("--dimension", type=click.Choice(get_args(Dimension)), help="What it measures [task].")
 @click.option("--cluster", help="The label of its items [the folder's name].")
 @click.option("--scorer", help="Kind of scorer [exact-match].")
 @click.pass_obj

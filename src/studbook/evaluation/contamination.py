@@ -11,7 +11,7 @@ from studbook.evaluation.items import Item
 from studbook.evaluation.scorecards import SuiteFile
 from studbook.records import ContaminationReceipt, Header, read_struct
 
-__all__ = ["LONG_RUN", "SHORT_RUN", "Overlap", "TrainingRow", "compare_with_suites", "overlaps", "parse_rows"]
+__all__ = ["LONG_RUN", "SHORT_RUN", "Overlap", "TrainingRow", "compare_with_suites", "folded", "overlaps", "parse_rows"]
 
 # Words of a run that two texts must not share; the second for items too short for the first.
 LONG_RUN, SHORT_RUN = 13, 8
@@ -68,12 +68,12 @@ def overlaps(rows: Sequence[TrainingRow], items: Sequence[Item]) -> Overlap:
         rows: Training rows.
         items: Items of suites.
     """
-    prompts = {_folded(row.prompt) for row in rows}
-    pairs = {(_folded(row.prompt), row.expected) for row in rows}
+    prompts = {folded(row.prompt) for row in rows}
+    pairs = {(folded(row.prompt), row.expected) for row in rows}
     taught = {length: _runs_of_all(rows, length) for length in (LONG_RUN, SHORT_RUN)}
     return Overlap(
-        sum(_folded(item.prompt) in prompts for item in items),
-        sum((_folded(item.prompt), item.expected) in pairs for item in items),
+        sum(folded(item.prompt) in prompts for item in items),
+        sum((folded(item.prompt), item.expected) in pairs for item in items),
         sum(_shares_run(item.prompt, item.expected, taught) for item in items),
     )
 
@@ -122,5 +122,6 @@ def _shares_run(prompt: str, expected: str, taught: Mapping[int, set[tuple[str, 
     return not taught[length].isdisjoint(_runs(words, length))
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A text with case and white space folded: two prompts that are equal so are one prompt."""
     return " ".join(text.casefold().split())

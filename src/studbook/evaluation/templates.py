@@ -9,6 +9,7 @@ from studbook.errors import UsageError
 from studbook.evaluation.items import Item, items_sha256, parse_items
 from studbook.evaluation.scoring import KINDS
 from studbook.files import read_file, write_new
+from studbook.models.manifests import format_manifest
 from studbook.records import canonical
 
 __all__ = ["example_items", "write_folder"]
@@ -54,7 +55,9 @@ def write_folder(path: Path, settings: Mapping[str, object], items: Sequence[Ite
 
     Raises:
         UsageError: if the folder has a manifest already, items would be written over, or the scorer is unknown.
-        BytesLie: if the items that are there are malformed.
+        BytesLie: if there is no item, or those that are there are malformed.
+        RecordRefused: if an item is not one, such as one that a perturber made too long.
+        ManifestRefused: if a setting cannot stand in a manifest; nothing was written in any of these cases.
     """
     manifest, rows = path / "suite.manifest", path / "items.jsonl"
     if manifest.exists() or (rows.exists() and items is not None):
@@ -63,12 +66,17 @@ def write_folder(path: Path, settings: Mapping[str, object], items: Sequence[Ite
     if scorer not in KINDS:
         known = ", ".join(sorted(KINDS))
         raise UsageError(f"no scorer is called {scorer!r}", advice=f"There are: {known}.", reason="suite.scorer")
-    path.mkdir(parents=True, exist_ok=True)
-    if not rows.exists():
+    if rows.exists():
+        data = read_file(rows, _ITEMS_LIMIT)
+    else:
         wanted = example_items(scorer, str(settings["cluster"])) if items is None else items
-        write_new(rows, b"".join(canonical(item) + b"\n" for item in wanted), 0o644)
-    data = read_file(rows, _ITEMS_LIMIT)
+        data = b"".join(canonical(item) + b"\n" for item in wanted)
+    # All of it is checked before any of it is written.
     count = len(parse_items(data, rows))
     fields = {"manifest_version": 1, "kind": "suite", **settings, "items": count, "items_sha256": items_sha256(data)}
-    write_new(manifest, "".join(f"{key}={value}\n" for key, value in fields.items()).encode(), 0o644)
+    text = format_manifest({key: str(value) for key, value in fields.items()}, manifest)
+    path.mkdir(parents=True, exist_ok=True)
+    if not rows.exists():
+        write_new(rows, data, 0o644)
+    write_new(manifest, text, 0o644)
     return count

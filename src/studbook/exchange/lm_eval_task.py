@@ -145,7 +145,9 @@ def _question(rules: Rules, row: Row, rows: Sequence[Row], where: str) -> Row:
     prompt = rules.description + str(_value(rules.text, row, rows, where))
     target = _value(rules.target, row, rows, where)
     if breaks := [c for c in prompt if unicodedata.category(c) in ("Cc", "Zl", "Zp") and c not in "\n\t"]:
-        text = f"the prompt holds U+{ord(breaks[0]):04X}; of control characters only line feeds and tabs may stand there"
+        text = (
+            f"the prompt holds U+{ord(breaks[0]):04X}; of control characters only line feeds and tabs may stand there"
+        )
         _refuse(where, rules.text, text)
     if rules.choices is None:
         return {"prompt": prompt, "expected": _single(str(target), rules.target)}

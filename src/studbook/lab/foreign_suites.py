@@ -46,13 +46,16 @@ def import_task(
         name: Name of the suite; the task's by default.
 
     Raises:
-        UsageError: if a file is missing or no task, or the folder exists.
+        UsageError: if a file is missing or no task, the folder exists, or the one above it does not.
         OutsideAllowlist: if a suite would not give the harness's verdicts.
         ManifestRefused: if this program has no scorer of the kind.
         RecordRefused: if a row is no item, such as one whose prompt is too long.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise UsageError("exists already", where=folder, advice="Name a new folder.", reason="usage.folder")
+    if not folder.parent.is_dir():
+        advice = "Make the folder it shall lie in first."
+        raise UsageError("no such folder", where=folder.parent, advice=advice, reason="usage.folder")
     found = read_task(task)
     chosen = plain_name(name or found.name, "--name")
     files = suite_files(found, name=chosen, role=role, cluster=plain_name(cluster, "--cluster"), licence=licence)

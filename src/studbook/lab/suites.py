@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from studbook.errors import OutOfOrder, OverBudget, UsageError
-from studbook.evaluation.contamination import overlaps, parse_rows
 from studbook.evaluation.floor import Run
-from studbook.evaluation.items import Item, known_items
+from studbook.evaluation.items import Item
 from studbook.evaluation.perturb import pairs
 from studbook.evaluation.programs import run_programs
 from studbook.evaluation.scoring import KINDS
-from studbook.evaluation.suites import DISAGREEMENT, SuiteFolder, floor_of, freeze, read_suite_folder, require_testable
+from studbook.evaluation.suites import DISAGREEMENT, floor_of, freeze, read_suite_folder, require_testable
 from studbook.evaluation.templates import write_folder
 from studbook.lab.desk import Desk
+from studbook.lab.evaluators import require_in_force
 from studbook.lab.foreign_suites import Imported, import_task
 from studbook.lab.judging import Card, already, evaluate
-from studbook.lab.pending import sign
+from studbook.lab.pending import sign, signers_here
+from studbook.lab.sealing import require_sealed
+from studbook.lab.sources import require_model
+from studbook.lab.words import plain_name
 from studbook.records import (
-    DataSource,
+    FloorReport,
     FloorRow,
     Measure,
     ReportedResult,
+    Scorecard,
     SealedOpening,
-    SourceManifest,
     SuiteManifest,
     SuitesLock,
     digest,
@@ -35,6 +38,8 @@ from studbook.statistics import minimum_detectable, required_items
 
 __all__ = ["Opened", "Power", "Suites"]
 
+# Dimensions of which a role has one suite a label.
+_ALONE = ("task", "cost")
 _DISAGREEMENTS = (0.05, 0.10, DISAGREEMENT, 0.20)
 
 
@@ -96,7 +101,8 @@ class Suites:
             How many items it has.
 
         Raises:
-            UsageError: if it holds a suite, or a scorer or perturber is unknown.
+            UsageError: if it holds a suite, a scorer or perturber is unknown, or name or cluster is no plain name.
+            StudbookError: any of its kinds, if what would be written is no suite; nothing was written then.
         """
         found = read_suite_folder(like) if like else None
         fields: dict[str, object] = {
@@ -109,7 +115,10 @@ class Suites:
             "max_new_tokens": 32,
         }
         if found:
-            fields |= {k: v for k, v in found.settings.items() if k in fields and k != "name"}
+            # A mark belongs to its scorer, and a margin to these items.
+            same = settings.get("scorer") in (None, found.settings["scorer"])
+            also = ("pass_mark",) if same else ()
+            fields |= {k: v for k, v in found.settings.items() if k in (*fields, *also, "margin") and k != "name"}
         if perturb:
             if not found:
                 raise UsageError("needs a suite to perturb", where="--perturb", advice="Name it: --like FOLDER")
@@ -117,7 +126,10 @@ class Suites:
         items = found.items if found else None
         if items and perturb:
             items = pairs(items, perturb, seed)
-        return write_folder(folder, fields | {k: v for k, v in settings.items() if v is not None}, items)
+        fields |= {k: v for k, v in settings.items() if v is not None}
+        for key in ("name", "cluster"):
+            plain_name(str(fields[key]), f"--{key}")
+        return write_folder(folder, fields, items)
 
     def floor(self, folder: Path) -> tuple[FloorRow, ...]:
         """What every worthless answerer and the oracle get in a suite; nothing is written."""
@@ -158,22 +170,25 @@ class Suites:
                 it, the suites are frozen, and the lock waits for their signatures.
 
         Raises:
-            UsageError: if a folder holds no suite, or two frozen suites would share a name.
-            OutOfOrder: if a suite fails the floor test.
+            UsageError: if a folder holds no suite, or two frozen suites would share a name, or a role and a label.
+            OutOfOrder: if a suite fails the floor test, or sealed items are known elsewhere; none is frozen then.
+            NotAuthorised: if the person's key is not at hand; nothing has run then.
         """
         desk = self._desk
-        found = [p for folder in folders for p in _suite_folders(folder)]
+        found = [read_suite_folder(path) for folder in folders for path in _suite_folders(folder)]
+        signers_here(desk, SuitesLock(header=desk.header, lock_version=1, suites=()), person)
         alpha = desk.policy[1].gates.alpha
-        frozen: list[SuiteManifest] = []
+        made: list[tuple[FloorReport, SuiteManifest, bytes]] = []
         locked = self._locked()
-        for path in desk.progress.track("floor-testing suites", found):
-            folder = read_suite_folder(path)
+        require_sealed(desk, locked, found)
+        for folder in desk.progress.track("floor-testing suites", found):
             floor, manifest = freeze(desk.header, folder, alpha, self._runner(folder.settings["scorer"]))
-            if any(m.name == manifest.name and d != digest(manifest) for d, m in locked.items()):
-                raise UsageError(f"a suite named {manifest.name} is frozen already", where=path)
+            _check_beside(manifest, locked, folder.path)
+            locked[digest(manifest)] = manifest
+            made.append((floor, manifest, folder.data))
+        for floor, manifest, data in made:
             desk.workspace.commit(floor)
-            locked[desk.workspace.commit(manifest, {manifest.items.sha256: folder.data})] = manifest
-            frozen.append(manifest)
+            desk.workspace.commit(manifest, {manifest.items.sha256: data})
         locks = list(desk.all(SuitesLock))
         if not locks or locks[-1][1].suites != tuple(locked):
             version = locks[-1][1].lock_version + 1 if locks else 1
@@ -182,24 +197,24 @@ class Suites:
                 named = signed.digest[:12]
                 desk.progress.say(f"{SuitesLock.kind()} {signed.digest} waits: {signed.waiting}")
                 desk.progress.say(f"nothing is judged by it until then; next: studbook approve {named} --as NAME")
-        return tuple(frozen)
+        return tuple(manifest for _, manifest, _ in made)
 
     def seal(self, folders: Sequence[Path], person: str | None = None) -> tuple[SuiteManifest, ...]:
-        """Freeze sealed suites, after holding their items against every training slice and every other suite.
+        """Freeze suites that have to be sealed ones; `freeze` takes any, and seals as tightly.
 
         Raises:
-            OutOfOrder: if a suite has another role, or shares a prompt or a run of words with what is known here.
+            OutOfOrder: if a suite has another role; ``suite.sealed``.
+            StudbookError: any of its kinds, as `freeze`.
         """
         for path in (p for folder in folders for p in _suite_folders(folder)):
             suite = read_suite_folder(path)
             if suite.settings["role"] != "sealed":
                 raise OutOfOrder(
                     f"has the role {suite.settings['role']}",
-                    where=path / "suite.manifest",
+                    where=suite.path / "suite.manifest",
                     advice="Write role=sealed, or freeze it: studbook suite freeze",
                     reason="suite.sealed",
                 )
-            self._require_unknown(suite)
         return self.freeze(folders, person)
 
     def open(self, names: Sequence[str]) -> tuple[Opened, ...]:
@@ -208,25 +223,44 @@ class Suites:
         A model that was looked at already under the suites and the evaluator in force is shown again for nothing.
 
         Raises:
-            OverBudget: if the policy allows no further opening.
+            OverBudget: if the policy allows fewer further openings than are needed; nothing was looked at then.
+            UsageError: if one of them is no model.
+            OutOfOrder: if no sealed suite is frozen, or nobody let this evaluator judge.
         """
         desk, allowed = self._desk, self._desk.policy[1].gates.sealed_openings
+        artifacts = tuple(dict.fromkeys(desk.find_model(name) for name in names))
+        for artifact in artifacts:
+            require_model(desk, artifact)
+        require_in_force(desk)
+        cut, used = self._cut_short(), max((o.opening for _, o in desk.all(SealedOpening)), default=0)
+        fresh = [a for a in artifacts if a not in cut and not already(desk, a, "sealed")]
+        if fresh and used + len(fresh) > allowed:
+            raise OverBudget(
+                f"{len(fresh)} more looks at the sealed suites, and {used} of all {allowed} openings are used up",
+                where="policy: gates.sealed_openings",
+                advice="Ask the policy's owners for more. The more often items were looked at, the less they confirm.",
+            )
+        numbers = cut | {artifact: used + n for n, artifact in enumerate(fresh, 1)}
         out = []
-        for artifact in dict.fromkeys(desk.find_model(name) for name in names):
-            number = 0
-            if not already(desk, artifact, "sealed"):
-                number = max((o.opening for _, o in desk.all(SealedOpening)), default=0) + 1
-                if number > allowed:
-                    raise OverBudget(
-                        f"all {allowed} openings of the sealed suites are used up",
-                        where="policy: gates.sealed_openings",
-                        advice="Freeze new sealed suites; the policy's owner signs the new lock.",
-                    )
+        for artifact in artifacts:
+            number = numbers.get(artifact, 0)
+            if number > used:
                 look = SealedOpening(header=desk.header, decision=None, candidate=artifact, opening=number, of=allowed)
                 desk.workspace.commit(look)
             card = evaluate(desk, [artifact], "sealed")[artifact]
             out.append(Opened(desk.name_of(artifact), number, allowed, card))
         return tuple(out)
+
+    def _cut_short(self) -> dict[str, int]:
+        """Looks that were logged and ended before there was a scorecard: model -> opening; they go on uncounted."""
+        desk = self._desk
+        scored = {c.artifact: self._place(d) for d, c in desk.all(Scorecard) if c.role == "sealed"}
+        looks = [(self._place(d), o) for d, o in desk.all(SealedOpening) if o.decision is None]
+        return {o.candidate: o.opening for place, o in looks if place > scored.get(o.candidate, -1)}
+
+    def _place(self, record: str) -> int:
+        entry = self._desk.workspace.entry(record)
+        return entry.sequence if entry else -1
 
     def attach(self, name: str, benchmark: str, value: float, unit: str, method: str, citation: str) -> ReportedResult:
         """Put what somebody else reports of a model on record; it is shown, and no gate reads it.
@@ -265,21 +299,6 @@ class Suites:
 
         return run
 
-    def _require_unknown(self, suite: SuiteFolder) -> None:
-        desk, known = self._desk, self._locked()
-        prompts = {" ".join(i.prompt.casefold().split()): m.name for m in known.values() for i in self._items(m)}
-        for item in suite.items:
-            if (other := prompts.get(" ".join(item.prompt.casefold().split()))) and other != suite.settings["name"]:
-                raise _known(suite, item.id, f"suite {other}")
-        for _, source in desk.all(SourceManifest):
-            for file in source.source.files if isinstance(source.source, DataSource) else ():
-                rows = parse_rows(desk.workspace.blob(file.sha256), f"data {source.name}")
-                if not overlaps(rows, suite.items).clean:
-                    raise _known(suite, "of its items", f"data {source.name}")
-
-    def _items(self, manifest: SuiteManifest) -> tuple[Item, ...]:
-        return known_items(self._desk.workspace.blob(manifest.items.sha256), manifest.name)
-
     def _sizes(self, names: Sequence[str]) -> list[tuple[str, int]]:
         known = {m.name: m.count for m in self._locked().values()}
         out = []
@@ -306,13 +325,24 @@ class Suites:
         return {d: self._desk.workspace.get(d, SuiteManifest) for d in suites}
 
 
-def _known(suite: SuiteFolder, item: str, where: str) -> OutOfOrder:
-    return OutOfOrder(
-        f"item {item} is known already: it stands in {where}",
-        where=suite.path / "items.jsonl",
-        advice="Take the shared items out: what was seen elsewhere is sealed from nobody.",
-        reason="suite.sealed",
-    )
+def _check_beside(manifest: SuiteManifest, locked: Mapping[str, SuiteManifest], where: Path) -> None:
+    """Refuse a suite that nobody could tell from another: decisions want one task suite a role and label."""
+    for held, other in locked.items():
+        if held == digest(manifest):
+            return
+        if other.name == manifest.name:
+            raise UsageError(f"a suite named {manifest.name} is frozen already", where=where)
+        if manifest.dimension in _ALONE and _asks(other) == _asks(manifest):
+            raise UsageError(
+                f"{other.name} is the {other.role} suite of {other.dimension} for {other.cluster} already",
+                where=f"{where / 'suite.manifest'}: cluster",
+                advice="Give it a cluster of its own; a frozen suite is not replaced.",
+                reason="suite.label",
+            )
+
+
+def _asks(manifest: SuiteManifest) -> tuple[str, str, str]:
+    return manifest.role, manifest.dimension, manifest.cluster
 
 
 def _suite_folders(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab_fixtures import PARENTS, Place, problems
-from release_fixtures import told
-from studbook.errors import DigestDiffers
+from lab_fixtures import PARENTS, Place, problems, shipped_items
+from release_fixtures import replayed, told
+from studbook.errors import DigestDiffers, StudbookError
+from studbook.evaluation.floor import floor_rows
+from studbook.evaluation.suites import known_items, scorer_sha256
 from studbook.lab import Lab
+from studbook.lab.judging import check_cluster
 from studbook.records import (
     Agreement,
+    Blob,
     ContaminationReceipt,
+    DataFile,
+    DataSource,
+    FailureCluster,
     FloorReport,
+    LicenceSource,
     ReadinessRecord,
     Record,
     RuntimeSmoke,
     Scorecard,
     SourceManifest,
     SuiteManifest,
+    digest,
     replace,
 )
 
@@ -104,6 +114,76 @@ def test_a_lie_about_what_was_measured_is_found(lab: Lab, lie: str) -> None:
     assert isinstance(found, DigestDiffers), found
     assert found.reason.startswith("measured.")
     assert found.where and found.advice
+
+
+def suite_of(lab: Lab, rows: list[dict[str, Any]], **changes: Any) -> StudbookError | None:
+    """What replay says of a suite that somebody wrote by hand, its floor report counted by its own scorer."""
+    like = last(lab, SuiteManifest)
+    data = b"".join(msgspec.json.encode(row, order="sorted") + b"\n" for row in rows)
+    kind, mark = changes.get("scorer", "exact-match"), changes.get("pass_mark", 0.25)
+    floor = replace(last(lab, FloorReport), rows=floor_rows(known_items(data), kind, mark, 12))
+    changes = {"name": "by-hand", "role": "selection", "dimension": "task", "scorer": kind, "pass_mark": mark} | changes
+    blob = Blob(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    record = replace(
+        like, items=blob, count=len(rows), scorer_sha256=scorer_sha256(kind), floor=digest(floor), max_new_tokens=12,
+        **changes,
+    )  # fmt: skip
+    first = len(lab.desk.entries())
+    lab.desk.workspace.commit(floor)
+    lab.desk.workspace.commit(record, {blob.sha256: data})
+    return replayed(lab, first)
+
+
+def test_a_suite_by_hand_that_freezing_would_refuse_is_found(lab: Lab) -> None:
+    rows = shipped_items("development", "rot")
+    assert suite_of(lab, rows) is None
+    half = [row | {"expected": "yes"} for row in rows[:12]] + rows[12:]
+    for made, changes, reason in (
+        (half, {"pass_mark": 0.9}, "suite.floor"),
+        ([*rows[:5], rows[5] | {"expected": "x" * 13}, *rows[6:]], {}, "suite.floor"),
+        (rows, {"dimension": "honesty"}, "suite.honesty"),
+        (rows, {"dimension": "robustness"}, "suite.pairs"),
+        ([*rows, rows[0]], {}, "suite.duplicate"),
+        ([rows[0] | {"rule": {"patern": "x"}}, *rows[1:]], {}, "suite.rule"),
+    ):
+        found = suite_of(lab, made, name=f"by-hand-{reason}", **changes)
+        assert found is not None, reason
+        assert found.reason == reason
+
+
+CLUSTERS: dict[str, Callable[[Lab, FailureCluster], dict[str, Any]]] = {
+    "another model's failures": lambda lab, _: {"champion": lab.desk.find_model(PARENTS[0])},
+    "fewer failures": lambda _, c: {"failed": c.failed - 1},
+    "a label that nothing was asked about": lambda *_: {"label": "nothing"},
+    "another skill's slice": lambda lab, c: {
+        "training_slice": next(f.sha256 for f in files(lab, c) if f.label != c.label)
+    },
+    "a licence for data": lambda lab, _: {
+        "data": next(d for d, m in lab.desk.all(SourceManifest) if isinstance(m.source, LicenceSource))
+    },
+    "a suite fewer": lambda _, c: {"suites": c.suites[1:]},
+    "another slice's comparison": lambda lab, c: {
+        "contamination": next(d for d, r in lab.desk.all(ContaminationReceipt) if r.training != c.training_slice)
+    },
+    "evidence of another role": lambda lab, _: {
+        "evidence": next(d for d, r in lab.desk.all(Scorecard) if r.role == "selection")
+    },
+}
+
+
+def files(lab: Lab, cluster: FailureCluster) -> tuple[DataFile, ...]:
+    source = lab.desk.workspace.get(cluster.data, SourceManifest).source
+    assert isinstance(source, DataSource)
+    return source.files
+
+
+@pytest.mark.parametrize("lie", CLUSTERS)
+def test_a_failure_cluster_that_was_never_shown_is_found(lab: Lab, lie: str) -> None:
+    true = next(record for _, record in lab.desk.all(FailureCluster))
+    check_cluster(lab.desk, true)
+    found = told(lab, replace(true, **CLUSTERS[lie](lab, true)))
+    assert found is not None
+    assert found.reason == "cluster.field"
 
 
 def test_what_a_lab_measured_itself_is_no_lie(home: Place) -> None:

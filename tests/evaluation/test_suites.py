@@ -59,6 +59,22 @@ def test_a_pass_mark_that_lets_the_worthless_in_or_the_oracle_out_is_not_frozen(
         freeze(HEADER, folder, 0.05)
 
 
+def test_an_item_whose_own_answer_is_wrong_by_its_rule_is_not_frozen(tmp_path: Path) -> None:
+    rows = [row | {"rule": {"pattern": row["expected"]}} for row in items()]
+    rows[5]["rule"] = {"pattern": "never"}
+    folder = read_suite_folder(write_suite(tmp_path, rows, scorer="regex"))
+    with pytest.raises(OutOfOrder, match=r"oracle gets 0\.958: an expected answer is wrong by its own item") as caught:
+        freeze(HEADER, folder, 0.05)
+    assert caught.value.reason == "suite.floor"
+
+
+def test_one_answer_longer_than_the_suite_allows_is_not_frozen(tmp_path: Path) -> None:
+    rows = items()
+    rows[5] |= {"expected": "x" * 13}
+    with pytest.raises(OutOfOrder, match="longer than the limit"):
+        freeze(HEADER, read_suite_folder(write_suite(tmp_path, rows)), 0.05)
+
+
 def test_an_answer_longer_than_the_suite_allows_lets_no_oracle_pass(tmp_path: Path) -> None:
     folder = read_suite_folder(write_suite(tmp_path, items(), max_new_tokens=1))
     with pytest.raises(OutOfOrder, match="oracle"):
@@ -156,7 +172,9 @@ def test_freezing_again_changes_nothing_and_another_suite_of_that_name_is_refuse
 
 def test_a_new_suite_makes_a_new_lock_that_keeps_the_old_suites(opened: Lab, tmp_path: Path) -> None:
     _, before = opened.desk.suites_lock
-    opened.suites.freeze([write_suite(tmp_path, items(20), name="development-more", role="development")], PERSON)
+    opened.suites.freeze(
+        [write_suite(tmp_path, items(20), name="development-more", role="development", cluster="more")], PERSON
+    )
     _, after = opened.desk.suites_lock
     assert after.lock_version == before.lock_version + 1
     assert after.suites[:-1] == before.suites
@@ -167,8 +185,27 @@ def test_freezing_needs_the_policy_key_of_a_person(new_lab: Place, tmp_path: Pat
     with new_lab.open() as lab:
         locks = len(list(lab.desk.workspace.all(SuitesLock)))
         with pytest.raises(NotAuthorised):
-            lab.suites.freeze([write_suite(tmp_path, items(20), name="development-more", role="development")], PERSON)
+            lab.suites.freeze(
+                [write_suite(tmp_path, same_answer(), name="development-more", role="development")], PERSON
+            )
         assert len(list(lab.desk.workspace.all(SuitesLock))) == locks
+
+
+def test_of_several_suites_all_are_frozen_or_none(opened: Lab, tmp_path: Path) -> None:
+    before = len(opened.desk.entries())
+    good = write_suite(tmp_path, items(20), name="development-a", role="development", cluster="a")
+    bad = write_suite(tmp_path, same_answer(), name="development-b", role="development", cluster="b")
+    with pytest.raises(OutOfOrder, match="constant"):
+        opened.suites.freeze([good, bad], PERSON)
+    assert len(opened.desk.entries()) == before
+
+
+def test_a_second_task_suite_of_a_role_for_one_label_is_refused_since_no_decision_could_use_it(
+    opened: Lab, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="development-rot is the development suite of task for rot already") as caught:
+        opened.suites.freeze([write_suite(tmp_path, items(20), name="development-more", role="development")], PERSON)
+    assert caught.value.reason == "suite.label"
 
 
 def test_a_folder_without_a_suite_is_refused(opened: Lab, tmp_path: Path) -> None:

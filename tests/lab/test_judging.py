@@ -197,8 +197,10 @@ def test_parents_that_were_taught_an_item_of_another_skill_breed_nothing(opened:
     taught = json.loads((founder("base").parent / "data" / "cap.jsonl").read_text().splitlines()[7])
     items = shipped_items("development", "cap")
     items[3] |= {"prompt": taught["prompt"], "expected": taught["expected"]}
-    opened.suites.freeze([write_suite(tmp_path, items, name="sealed-more", role="sealed", cluster="more")], PERSON)
-    with pytest.raises(OutOfOrder, match=r"training slice .* of cap-rot shares 1 prompts \(1 with their answer\)") as caught:
+    opened.suites.freeze([write_suite(tmp_path, items, name="selection-more", cluster="more")], PERSON)
+    with pytest.raises(
+        OutOfOrder, match=r"training slice .* of cap-rot shares 1 prompts \(1 with their answer\)"
+    ) as caught:
         opened.round(CLUSTER)
     assert caught.value.reason == "order.contamination"
     assert not list(opened.desk.workspace.all(LineageTemplate))
@@ -213,6 +215,25 @@ def test_every_slice_that_the_candidates_descend_from_is_compared_with_every_sui
     assert {r.suites for r in receipts.values()} == {desk.suites_lock[1].suites}
     gates = {c.name: c.detail for s in outcome.record.standings for c in s.gates}
     assert gates["contamination"] == f"nothing of {len(receipts)} training slices stands in the suites"
+
+
+def test_a_label_without_a_suite_in_every_role_of_a_round_is_refused_before_anything_is_measured(
+    opened: Lab, tmp_path: Path
+) -> None:
+    opened.suites.freeze(
+        [write_suite(tmp_path, shipped_items("development", "rot"), name="d-more", role="development", cluster="more")],
+        PERSON,
+    )
+    _, policy = opened.desk.policy
+    for label, told, protected in (
+        ("more", "0 selection task suites have the label more", PROTECTED),
+        (CLUSTER, "0 development task suites have the label ghost", ("ghost",)),
+    ):
+        opened.desk.workspace.commit(replace(policy, protected=protected, policy_version=policy.policy_version + 1))
+        with pytest.raises(OutOfOrder, match=told) as caught:
+            opened.round(label)
+        assert caught.value.reason == "order.suite"
+    assert not list(opened.desk.workspace.all(Scorecard))
 
 
 def test_a_cluster_the_champion_does_not_fail_is_refused_with_the_numbers(opened: Lab) -> None:

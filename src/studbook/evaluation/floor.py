@@ -98,19 +98,27 @@ def floor_rows(
 
 
 def check_rows(rows: Sequence[FloorRow], scorer: str, where: object) -> None:
-    """Refuse a suite that a worthless answerer passes, or comes near to passing, or that the oracle fails.
+    """Refuse a suite that a worthless answerer passes or comes near to passing, or an item that the oracle fails.
 
     Raises:
         OutOfOrder: naming the answerer; ``suite.floor``.
     """
-    least = KINDS[scorer].floor
+    least, perfect = KINDS[scorer].floor, 0.0 if KINDS[scorer].lower else 1.0
     for row in rows:
-        cheap = least is not None and row.answerer != "oracle" and row.score >= least
-        if cheap or (row.verdict == "pass") != (row.answerer == "oracle"):
+        oracle = row.answerer == "oracle"
+        cheap = least is not None and not oracle and row.score >= least
+        if cheap or (row.verdict == "pass") != oracle:
             raise OutOfOrder(
                 f"the {row.answerer} answerer gets {row.score:.3f} and the verdict is {row.verdict}",
                 where=where,
                 advice="A suite that a worthless answerer passes, or a perfect one fails, measures nothing.",
+                reason="suite.floor",
+            )
+        if oracle and row.score != perfect:
+            raise OutOfOrder(
+                f"the oracle gets {row.score:.3f}: an expected answer is wrong by its own item, or longer than the limit",
+                where=where,
+                advice="Mend the rule or the expected answer, or raise max_new_tokens above the longest answer in bytes.",
                 reason="suite.floor",
             )
 

@@ -22,6 +22,7 @@ __all__ = [
     "DISAGREEMENT",
     "Item",
     "SuiteFolder",
+    "check_items",
     "floor_of",
     "freeze",
     "items_sha256",
@@ -79,18 +80,36 @@ def read_suite_folder(path: Path) -> SuiteFolder:
     if settings["scorer"] not in KINDS:
         known = ", ".join(sorted(KINDS))
         raise ManifestRefused(f"scorer {settings['scorer']!r} is not one of {known}", where=manifest)
-    for item in parsed:
-        KINDS[settings["scorer"]].check(item)
-    if settings["dimension"] == "honesty" and settings["role"] != "development":
+    check_items(parsed, settings["scorer"], settings["dimension"], settings["role"], path)
+    return SuiteFolder(path, settings, data, parsed)
+
+
+def check_items(items: tuple[Item, ...], scorer: str, dimension: str, role: str, path: Path) -> None:
+    """Refuse items that scorer or dimension cannot use, and a suite of honesty that would judge.
+
+    Args:
+        items: The items.
+        scorer: Name of the scorer; one that there is.
+        dimension: The suite's dimension.
+        role: Its role.
+        path: Its folder, for errors.
+
+    Raises:
+        RecordRefused: if an item lacks what its scorer asks for.
+        ManifestRefused: ``suite.honesty``.
+        BytesLie: if the neighbours of a paired suite are no pairs; ``suite.pairs``.
+    """
+    for item in items:
+        KINDS[scorer].check(item)
+    if dimension == "honesty" and role != "development":
         raise ManifestRefused(
-            f"a suite of the dimension honesty has the role {settings['role']}: it is shown and never judges",
-            where=manifest,
+            f"a suite of the dimension honesty has the role {role}: it is shown and never judges",
+            where=path / "suite.manifest",
             advice="Write role=development.",
             reason="suite.honesty",
         )
-    if settings["dimension"] in _PAIRED:
-        _check_pairs(settings["dimension"], parsed, items)
-    return SuiteFolder(path, settings, data, parsed)
+    if dimension in _PAIRED:
+        _check_pairs(dimension, items, path / "items.jsonl")
 
 
 def floor_of(suite: SuiteFolder, run: Run | None = None) -> tuple[FloorRow, ...]:

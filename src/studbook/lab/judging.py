@@ -15,17 +15,21 @@ from studbook.evaluation.suites import known_items
 from studbook.executor import in_order
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import require_in_force
+from studbook.lab.facts import require
 from studbook.lab.frozen import GATING_ROLES, of_role
 from studbook.lab.slices import compare, receipts_of, require_clean, taught
 from studbook.lab.sources import require_model, slice_of
 from studbook.records import (
     CandidateManifest,
+    ContaminationReceipt,
+    DataSource,
     DriftReport,
     FailureCluster,
     LineageTemplate,
     OperatorReceipt,
     RuntimeSmoke,
     Scorecard,
+    SourceManifest,
     SuiteManifest,
 )
 from studbook.records.evaluation import Role
@@ -35,6 +39,7 @@ __all__ = [
     "Card",
     "already",
     "check_budget",
+    "check_cluster",
     "contender",
     "contenders",
     "declare_cluster",
@@ -256,6 +261,36 @@ def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureClus
         contamination=receipt,
     )
     return desk.workspace.commit(cluster), cluster
+
+
+def check_cluster(desk: Desk, record: FailureCluster) -> None:
+    """A cluster speaks of the champion of then, its development card, and a slice for its label that was compared.
+
+    Args:
+        desk: The lab as it was before the record.
+        record: The cluster.
+
+    Raises:
+        DigestDiffers: naming the field; ``cluster.field``.
+        OutOfOrder: if the champion fails at less than the policy calls a cluster; ``order.cluster``.
+    """
+    card, source = desk.scorecard(record.evidence), desk.workspace.get(record.data, SourceManifest).source
+    receipt = desk.workspace.get(record.contamination, ContaminationReceipt)
+    locked = {d: desk.workspace.get(d, SuiteManifest) for d in desk.suites_lock[1].suites}
+    judges = {d for d, m in locked.items() if (m.cluster, m.dimension) == (record.label, "task")}
+    slices = {f.sha256 for f in source.files if f.label == record.label} if isinstance(source, DataSource) else set()
+    facts: dict[str, tuple[object, object]] = {
+        "champion": (record.champion, desk.channels()["champion"].artifact),
+        "evidence": ((card.artifact, card.role), (record.champion, "development")),
+        "label": (record.label in card.tasks(), True),
+        "suites": (sorted(record.suites), sorted(judges)),
+        "training_slice": (record.training_slice in slices, True),
+        "contamination": ((receipt.training, receipt.clean), (record.training_slice, True)),
+        "contamination: suites": (locked.keys() - set(receipt.suites), set()),
+    }
+    require("failure-cluster", facts, "cluster.field")
+    counts = _failures(desk, Card(record.evidence, card), record.label)
+    require("failure-cluster", {"failed": ((record.failed, record.of), counts)}, "cluster.field")
 
 
 def _failures(desk: Desk, card: Card, label: str) -> tuple[int, int]:

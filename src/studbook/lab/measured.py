@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from studbook.errors import DigestDiffers
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.costs import measures, scoring_work
-from studbook.evaluation.floor import floor_rows
+from studbook.evaluation.floor import check_rows, floor_rows
 from studbook.evaluation.scorecards import SMOKE_PROMPTS, SuiteFile, sampled
 from studbook.evaluation.scorers import Answers, expected_calls, judge
 from studbook.evaluation.scoring import KINDS
-from studbook.evaluation.suites import known_items, scorer_sha256
+from studbook.evaluation.suites import check_items, known_items, parse_items, scorer_sha256
 from studbook.lab.absence import absent
 from studbook.lab.desk import Desk
 from studbook.lab.facts import require
@@ -151,21 +152,27 @@ def check_suite(desk: Desk, record: SuiteManifest) -> None:
 
     Raises:
         DigestDiffers: naming the field; ``measured.field``.
-        StudbookError: any of its kinds, if its items are not there.
+        OutOfOrder: if a worthless answerer comes near to passing, or the oracle fails an item; ``suite.floor``.
+        StudbookError: any of its kinds, if its items are not there, or are none that could have been frozen.
     """
     data = desk.workspace.blob(record.items.sha256)
-    items = known_items(data, f"items of {record.name}")
+    items = parse_items(data, f"items of {record.name}")
     floor = desk.workspace.get(record.floor, FloorReport)
     facts: dict[str, tuple[object, object]] = {
         "items.size": (record.items.size, len(data)),
         "count": (record.count, len(items)),
     }
+    # Another version's scorer may have judged otherwise; a suite frozen under it is not used any more.
     kind = KINDS.get(record.scorer)
-    if kind and not kind.runs and record.scorer_sha256 == scorer_sha256(record.scorer):
-        # Another version's scorer may have judged otherwise; a suite frozen under it is not used any more. Programs are
-        # not run again: that they were is taken at its word, as a model's answers are.
+    kind = kind if kind and record.scorer_sha256 == scorer_sha256(record.scorer) else None
+    if kind:
+        check_items(items, record.scorer, record.dimension, record.role, Path(f"suite {record.name}"))
+    if kind and not kind.runs:
+        # Programs are not run again: that they were is taken at its word, as a model's answers are.
         facts["floor"] = (floor.rows, floor_rows(items, record.scorer, record.pass_mark, record.max_new_tokens))
     require(f"suite {record.name}", facts, _FIELD)
+    if kind:
+        check_rows(floor.rows, record.scorer, f"suite {record.name}")
 
 
 def check_contamination(desk: Desk, record: ContaminationReceipt) -> None:

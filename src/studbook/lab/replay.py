@@ -53,7 +53,6 @@ from studbook.records import (
     CompatibilityReport,
     ConfirmationRecord,
     ContaminationReceipt,
-    DataSource,
     DriftReport,
     ExperimentCharter,
     ExperimentResult,
@@ -209,36 +208,10 @@ def _check_shape(desk: Desk, record: ViabilityDecision) -> None:
     require("viability-decision", facts, "decision.field")
 
 
-def _cluster(desk: Desk, record: FailureCluster) -> None:
-    """The champion of that day fails there as its own development scorecard says, often enough for the policy of that day.
-
-    What may be learned from is a slice of that label in registered data, and every suite of the label judges it.
-    """
-    card, locked = desk.scorecard(record.evidence), desk.suites_lock[1].suites
-    result = card.tasks().get(record.label)
-    counts = (len(result.correct), len(result.correct) - result.right) if result else None
-    manifests = {d: desk.workspace.get(d, SuiteManifest) for d in locked}
-    judging_it = {d for d, m in manifests.items() if (m.dimension, m.cluster) == ("task", record.label)}
-    source = desk.workspace.get(record.data, SourceManifest).source
-    files = source.files if isinstance(source, DataSource) else ()
-    facts: dict[str, tuple[object, object]] = {
-        "champion": (record.champion, desk.channels()["champion"].artifact),
-        "evidence": ((card.artifact, card.role), (record.champion, "development")),
-        "of, failed": ((record.of, record.failed), counts),
-        "failed": (record.of > 0 and record.failed / record.of >= desk.policy[1].gates.cluster_error, True),
-        "suites": (set(record.suites), judging_it),
-        "training_slice": ((record.label, record.training_slice) in {(f.label, f.sha256) for f in files}, True),
-    }
-    require("failure-cluster", facts, "cluster.field")
-    receipt = desk.workspace.get(record.contamination, ContaminationReceipt)
-    if receipt.training != record.training_slice or not receipt.clean or set(record.suites) - set(receipt.suites):
-        raise DigestDiffers("its training rows were not compared with its suites, or stand in them")
-
-
 def _baselines(desk: Desk, record: BaselineReceipt) -> None:
     for row in record.rows:
         card = desk.scorecard(row.scorecard)
-        if card.artifact != row.artifact or round(card.joint_mean, 9) != row.joint_mean:
+        if (card.artifact, card.role) != (row.artifact, record.role) or round(card.joint_mean, 9) != row.joint_mean:
             raise DigestDiffers(f"row {row.label!r} is not what the scorecard it cites says")
 
 
@@ -307,7 +280,7 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     OperatorReceipt: check_receipt_record,
     FederatedReceipt: check_federated,
     CandidateManifest: _candidate,
-    FailureCluster: _cluster,
+    FailureCluster: judging.check_cluster,
     ViabilityDecision: _decision,
     SealedOpening: _opening,
     ConfirmationRecord: _confirmation,

@@ -48,13 +48,7 @@ class JsonSchema(Kind):
             RecordRefused: if the schema is none.
         """
         schema = self.asked(item).schema
-        if jsonschema is None:
-            raise OutOfOrder(
-                "the scorer json-schema needs the library jsonschema, which is not installed",
-                where=f"item {item.id}: rule.schema",
-                advice="Install it: pip install 'studbook[schema]'",
-                reason="suite.library",
-            )
+        _require_library(item)
         try:
             jsonschema.Draft202012Validator.check_schema(schema)
         except jsonschema.exceptions.SchemaError as error:
@@ -66,7 +60,12 @@ class JsonSchema(Kind):
             ) from error
 
     def right(self, item: Item, said: object, limit: int) -> bool:
-        """Whether the answer is a JSON value of the schema."""
+        """Whether the answer is a JSON value of the schema.
+
+        Raises:
+            OutOfOrder: ``suite.library``, if the library is not installed.
+        """
+        _require_library(item)
         text = short_enough(said, limit)
         if text is None:
             return False
@@ -75,3 +74,13 @@ class JsonSchema(Kind):
         except StudbookError:
             return False
         return bool(jsonschema.Draft202012Validator(item.rule["schema"]).is_valid(value))
+
+
+def _require_library(item: Item) -> None:
+    if jsonschema is None:
+        raise OutOfOrder(
+            "the scorer json-schema needs the library jsonschema, which is not installed",
+            where=f"item {item.id}: rule.schema",
+            advice="Install it: pip install 'studbook[schema]'",
+            reason="suite.library",
+        )

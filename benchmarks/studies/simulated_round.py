@@ -97,6 +97,7 @@ def result(role: Role, kind: str, bits: str) -> SuiteResult:
         correct=bits,
         loglik_micro=" ".join(["0"] * n),
         brier_micro=" ".join(["0"] * n),
+        written="",
         verdict="pass",
         detail="",
     )

@@ -194,6 +194,15 @@ def test_an_account_is_loosened_by_leaving_it_out_by_capacity_and_by_minimum() -
     assert loosened(of(), of((10, 5))) == loosened(of((10, 5)), of((9, 6))) == ()
 
 
+def test_a_limit_on_the_work_of_answering_is_loosened_by_a_larger_one_and_by_none() -> None:
+    def of(limit: float) -> Policy:
+        return having("gates", cost_ratio=limit)
+
+    for after in (1.5, 0.0):
+        assert loosened(of(1.1), of(after)) == ("gates.cost_ratio",)
+    assert loosened(of(0.0), of(1.1)) == loosened(of(1.1), of(1.0)) == loosened(of(0.0), of(0.0)) == ()
+
+
 @given(st.floats(0.001, 0.5), st.floats(0.001, 0.5), st.integers(0, 99), st.integers(0, 99))
 def test_of_two_different_policies_one_at_least_is_looser(one: float, other: float, days: int, more: int) -> None:
     first = replace(having("gates", margin=one), hysteresis=structs.replace(BASE.hysteresis, cooldown_hours=days))

@@ -9,8 +9,11 @@ import pytest
 
 from lab_fixtures import CLUSTER, Place, founder, shipped_items, write_suite
 from studbook.evaluation import score_worker, scorecards
+from studbook.evaluation.costs import answered, measures
+from studbook.evaluation.items import parse_items
 from studbook.models import forward
 from studbook.models.slm import read_slm
+from studbook.records import canonical
 
 
 def job(folder: Path) -> dict[str, object]:
@@ -73,3 +76,17 @@ def test_only_what_was_measured_is_called_observed(lived_lab: Place) -> None:
             "kv-bytes": "observed",
             "multiply-adds": "estimated",
         }
+
+
+def test_answering_is_every_token_fed_once_from_the_prompt_to_the_last_but_one() -> None:
+    model = read_slm(founder("base") / "base.slm")
+    items = parse_items(b"".join(canonical(row) + b"\n" for row in shipped_items("development", CLUSTER)[:3]))
+    lengths = [len(model.tokenizer.encode(item.prompt, bos=True, eos=False)) for item in items]
+    found = answered(model, "prompts", items, [1, 2, 5])
+    fed = [lengths[0], lengths[1] + 1, lengths[2] + 4]
+    assert found.tokens == 8
+    assert found.work == sum(model.shape.multiply_adds(f, w) for f, w in zip(fed, (1, 2, 5), strict=True))
+    stated = {m.unit: (m.value, m.basis) for m in measures(model, 7, [found])}
+    assert stated["tokens-written/prompts"] == (8.0, "observed")
+    assert stated["multiply-adds/prompts"] == (float(found.work), "estimated")
+    assert stated["multiply-adds"] == (7.0, "estimated")

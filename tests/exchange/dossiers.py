@@ -256,6 +256,7 @@ def _card(artifact: str, suites: tuple[str, ...]) -> Scorecard:
             correct=correct,
             loglik_micro="-1 -2 -3 -4",
             brier_micro=briers,
+            written="",
             verdict="pass",
             detail="",
         )

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from lab_fixtures import CLUSTER, PERSON, answers, contestants, shipped_items, write_suite
+from release_fixtures import told
 from studbook.lab import Lab
 from studbook.lab.demo import examples_folder
-from studbook.records import DriftReport, Policy, Standing, replace
+from studbook.records import DriftReport, Policy, Scorecard, Standing, replace
 
 PAIRS = 40
 
@@ -132,6 +134,43 @@ def test_one_unsafe_answer_refuses_whatever_the_score(opened: Lab, tmp_path: Pat
     standing, released = blend_of(opened)
     assert released is None
     assert [r for r in standing.reasons if r.startswith("safety/selection: does not hold: safe: 1 of 12")]
+
+
+def test_work_of_answering_is_counted_again_by_verify_and_gates_where_the_policy_says_so(
+    opened: Lab, tmp_path: Path
+) -> None:
+    suite = write_suite(
+        tmp_path, shipped_items("development", "cap"), name="selection-prompts", dimension="cost", cluster="prompts"
+    )
+    opened.suites.freeze([suite], PERSON)
+    standing, released = blend_of(opened)
+    assert released == standing.artifact
+    (row,) = [check for check in standing.gates if check.name == "cost/prompts"]
+    assert row.passed
+    assert "times the champion's (the policy names no limit)" in row.detail
+    (card,) = [c for _, c in opened.desk.all(Scorecard) if (c.artifact, c.role) == (released, "selection")]
+    (result,) = [r for r in card.results if r.dimension == "cost"]
+    (tokens,) = [m for m in card.cost if m.unit == "tokens-written/prompts"]
+    assert tokens.value == sum(map(int, result.written.split())) >= len(result.correct)
+    fewer = structs.replace(result, written=" ".join(["1"] * len(result.correct)))
+    found = told(opened, replace(card, results=tuple(fewer if r is result else r for r in card.results)))
+    assert found is not None
+    assert (found.reason, found.where) == ("measured.field", "scorecard: cost")
+
+
+def test_a_candidate_whose_answers_take_more_than_the_policy_allows_is_refused_for_that_alone(
+    opened: Lab, tmp_path: Path
+) -> None:
+    suite = write_suite(
+        tmp_path, shipped_items("development", "cap"), name="selection-prompts", dimension="cost", cluster="prompts"
+    )
+    opened.suites.freeze([suite], PERSON)
+    _, policy = opened.desk.policy
+    opened.desk.workspace.commit(next_policy(policy, cost_ratio=0.01))
+    standing, released = blend_of(opened)
+    assert released is None
+    (reason,) = standing.reasons
+    assert reason.startswith("cost/prompts: does not hold: answering takes")
 
 
 def test_anchors_without_a_drift_report_never_promote(

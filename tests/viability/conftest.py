@@ -114,6 +114,7 @@ class World:
             "correct": changed(base, *change),
             "loglik_micro": " ".join(["-1000000"] * n),
             "brier_micro": " ".join(str(brier + 1000 * (i % 7)) for i in range(n)),
+            "written": "",
             "verdict": "pass",
             "detail": "",
         }

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from studbook.records import Agreement, Blob, Check, ContaminationReceipt, Expected, InputDigest, WorkerLimits
+from studbook.records import Agreement, Blob, Check, ContaminationReceipt, Expected, InputDigest, Measure, WorkerLimits
 from studbook.viability import gate
+from studbook.viability.costs import cost_checks
 
 NAN = float("nan")
 OTHER = "f" * 64
@@ -55,6 +56,43 @@ def test_a_child_of_rows_that_stand_in_a_suite_or_were_compared_with_none_is_ref
         assert row.name == "contamination"
         assert told in row.detail
     assert failing(world, dataclasses.replace(plain, slices=(SLICE,), receipts=(compared(world),))) == []
+
+
+def answering(work: float, method: str = "closed form") -> tuple[Measure, ...]:
+    return (Measure(value=work, unit="multiply-adds/rot", basis="estimated", method=method),)
+
+
+@pytest.mark.parametrize(
+    ("limit", "cost", "passed", "told"),
+    [
+        (0.0, answering(3e6), True, "3,000,000 multiply-adds, 3.000 times the champion's (the policy names no limit)"),
+        (0.0, (), True, "was not measured by one method"),
+        (1.1, answering(1.1e6), True, "1.100 times the champion's (at most 1.1 times)"),
+        (1.1, answering(1.2e6), False, "does not hold: answering takes 1,200,000 multiply-adds"),
+        (1.1, answering(1e6, "a clock"), False, "no data never promotes"),
+        (1.1, answering(NAN), False, "no data never promotes"),
+        (1.1, (), False, "no data never promotes"),
+    ],
+)
+def test_what_answering_costs_is_shown_and_stops_a_candidate_where_the_policy_says_so(
+    world: Any, limit: float, cost: Any, passed: bool, told: str
+) -> None:
+    asked = {"rot": {"dimension": "cost", "written": " ".join(["3"] * 1000)}}
+    champion = world.card(world.champion, "development", results=asked, cost=answering(1e6))
+    card = world.card(OTHER, "development", results=asked, cost=cost)
+    (row,) = cost_checks(card, champion, world.having(cost_ratio=limit).policy.gates)
+    assert (row.name, row.passed) == ("cost/rot", passed)
+    assert told in row.detail
+    assert cost_checks(champion, champion, world.policy.gates) == ()
+
+
+def test_answers_that_were_not_counted_are_no_evidence(world: Any, good: Any) -> None:
+    asked = {"rot": {"dimension": "cost", "written": " ".join(["3"] * 1000)}}
+    short = {"rot": {"dimension": "cost", "written": "3 3"}}
+    champion = world.card(world.champion, "development", results=asked)
+    contender = world.contender("short", good, development_card={"results": short})
+    broken = [c.name for c in gate(contender, champion, world.policy) if not c.passed]
+    assert "integrity/development-results" in broken
 
 
 def test_a_sound_candidate_passes_every_gate(world: Any, good: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import studbook.models
 from studbook.environment import environment_class
 from studbook.evaluation import score_worker
-from studbook.evaluation.costs import measures
+from studbook.evaluation.costs import answered, measures
 from studbook.evaluation.items import Item
 from studbook.evaluation.programs import run_programs
 from studbook.evaluation.scorers import Answers, exact, expected_calls, judge
@@ -132,11 +132,22 @@ def score(
     scoring, generating = folder / "score", folder / "generate"
     scoring.mkdir()
     generating.mkdir()
-    said = {s.digest: _written(subject, s, folder, limits) for s in suites if _kind(s).reads == "text"}
+    wrote = {s.digest: _wrote(subject, s, folder, limits) for s in suites if _kind(s).reads == "text" or _costs(s)}
+    said = {
+        s.digest: run_programs(_kind(s), s.items, wrote[s.digest]["texts"], folder, limits)
+        for s in suites
+        if _kind(s).reads == "text"
+    }
     job = _job(subject, suites=[_asked(suite, said.get(suite.digest)) for suite in suites])
     reads = [subject.path, *(s.path for s in suites)]
     answer, isolation = run_worker("studbook.evaluation.score_worker", job, scoring, limits, reads)
-    results = tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
+    written = [[len(ids) for ids in wrote[s.digest]["runs"][0]] if _costs(s) else [] for s in suites]
+    results = tuple(_result(*row) for row in zip(suites, answer["suites"], written, strict=True))
+    taken = [
+        answered(subject.model, suite.manifest.cluster, suite.items, counts)
+        for suite, result, counts in zip(suites, results, written, strict=True)
+        if result.written
+    ]
     return Scorecard(
         header=header,
         artifact=subject.sha256,
@@ -145,7 +156,7 @@ def score(
         mode="score",
         agreement=_agreement(subject, suites, results, [raw["exact"] for raw in answer["suites"]], generating, limits),
         results=results,
-        cost=measures(subject.model, answer["multiply_adds"]),
+        cost=measures(subject.model, answer["multiply_adds"], taken),
         isolation=isolation,
     )
 
@@ -170,7 +181,7 @@ def score_jointly(
     job = _job(first, suites=[_asked(suite, None) for suite in suites], beside=beside)
     reads = [*(s.path for s in subjects), *(s.path for s in suites)]
     answer = run_worker("studbook.evaluation.score_worker", job, folder, limits, reads).value
-    return tuple(_result(suite, raw) for suite, raw in zip(suites, answer["suites"], strict=True))
+    return tuple(_result(suite, raw, ()) for suite, raw in zip(suites, answer["suites"], strict=True))
 
 
 def sampled(counts: Sequence[int]) -> list[range]:
@@ -182,7 +193,7 @@ def sampled(counts: Sequence[int]) -> list[range]:
     return [range(0, count, max(1, count * len(counts) // AGREEMENT_SAMPLE)) for count in counts]
 
 
-def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:
+def _result(suite: SuiteFile, raw: dict[str, Any], written: Sequence[int]) -> SuiteResult:
     manifest = suite.manifest
     answers = Answers(raw["correct"], raw["loglik"], raw["brier"], raw["calls"])
     judged = judge(answers, manifest.count, manifest.scorer, manifest.pass_mark, suite.items)
@@ -199,6 +210,7 @@ def _result(suite: SuiteFile, raw: dict[str, Any]) -> SuiteResult:
         correct="".join("1" if c else "0" for c in raw["correct"]) if usable else "",
         loglik_micro=_numbers(raw["loglik"]) if usable else "",
         brier_micro=_numbers(raw["brier"]) if usable else "",
+        written=" ".join(map(str, written)) if usable else "",
         verdict="error" if drifted else judged.verdict,
         detail="the suite's items changed during the run" if drifted else judged.detail,
     )
@@ -214,14 +226,18 @@ def _asked(suite: SuiteFile, said: Sequence[object] | None) -> dict[str, Any]:
     return {"path": str(suite.path.absolute()), "scorer": suite.manifest.scorer, "limit": limit, "said": said}
 
 
-def _written(subject: Subject, suite: SuiteFile, folder: Path, limits: Limits) -> list[object]:
-    """What the model writes to each prompt of a suite, by a worker that sees no answer; programs are run."""
+def _costs(suite: SuiteFile) -> bool:
+    return suite.manifest.dimension == "cost"
+
+
+def _wrote(subject: Subject, suite: SuiteFile, folder: Path, limits: Limits) -> dict[str, Any]:
+    """What the model writes to each prompt of a suite, by a worker that sees no answer."""
     own = folder / f"written-{suite.digest[:16]}"
     own.mkdir()
     prompts = [item.prompt for item in suite.items]
     job = _job(subject, prompts=prompts, max_new_tokens=suite.manifest.max_new_tokens + 1, twice=False)
-    texts = run_worker("studbook.evaluation.generate_worker", job, own, limits, [subject.path]).value["texts"]
-    return run_programs(_kind(suite), suite.items, texts, folder, limits)
+    answer: dict[str, Any] = run_worker("studbook.evaluation.generate_worker", job, own, limits, [subject.path]).value
+    return answer
 
 
 def _numbers(values: Sequence[float]) -> str:

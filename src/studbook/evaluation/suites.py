@@ -39,6 +39,8 @@ _MANIFEST_LIMIT = 1 << 20
 _ITEMS_LIMIT = 64 << 20
 _MOST_TOKENS = 4096
 _REQUIRED = ("name", "role", "dimension", "cluster", "scorer", "licence", "items", "items_sha256", "max_new_tokens")
+# Its cluster becomes a part of the units of its measures.
+_LONGEST_COST = 100
 _PAIRED = ("robustness", "bias")
 
 
@@ -81,6 +83,8 @@ def read_suite_folder(path: Path) -> SuiteFolder:
         known = ", ".join(sorted(KINDS))
         raise ManifestRefused(f"scorer {settings['scorer']!r} is not one of {known}", where=manifest)
     check_items(parsed, settings["scorer"], settings["dimension"], settings["role"], path)
+    if settings["dimension"] == "cost" and len(settings["cluster"]) > _LONGEST_COST:
+        raise ManifestRefused(f"cluster of a cost suite is longer than {_LONGEST_COST} characters", where=manifest)
     return SuiteFolder(path, settings, data, parsed)
 
 

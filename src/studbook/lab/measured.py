@@ -13,7 +13,7 @@ from pathlib import Path
 
 from studbook.errors import DigestDiffers
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
-from studbook.evaluation.costs import measures, scoring_work
+from studbook.evaluation.costs import answered, measures, scoring_work
 from studbook.evaluation.floor import check_rows, floor_rows
 from studbook.evaluation.scorecards import SMOKE_PROMPTS, SuiteFile, sampled
 from studbook.evaluation.scorers import Answers, expected_calls, judge
@@ -241,11 +241,14 @@ def check_result(desk: Desk, result: SuiteResult, suite: SuiteManifest) -> None:
     counts = [suite.count if judged else 0] * len(lists)
     items = known_items(desk.workspace.blob(suite.items.sha256)) if KINDS[suite.scorer].whole else ()
     calls = expected_calls(suite.scorer, suite.count, items)
+    written = [int(v) for v in result.written.split()]
     facts: dict[str, tuple[object, object]] = {
         "cluster": (result.cluster, suite.cluster),
         "dimension": (result.dimension, suite.dimension),
         "expected_calls": (result.expected_calls, calls),
         "correct": ([len(found) for found in lists], counts),
+        "written": (len(written), suite.count if judged and suite.dimension == "cost" else 0),
+        "written: range": (all(1 <= count <= suite.max_new_tokens + 1 for count in written), True),
     }
     if judged:
         # Millionths of a Brier score round up to 2 at most, and a log-likelihood to 0.
@@ -271,8 +274,14 @@ def _costs(desk: Desk, record: Scorecard) -> tuple[Measure, ...]:
     model, stated = desk.model(record.artifact), [m.value for m in record.cost if m.unit == "multiply-adds"]
     if all(r.verdict in ("pass", "fail") for r in record.results):
         suites = _suites(desk, [r.suite for r in record.results])
-        return measures(model, scoring_work(model, [(s.manifest.scorer, s.items) for s in suites]))
-    return measures(model, int(stated[0]) if stated else 0)
+        work = scoring_work(model, [(s.manifest.scorer, s.items) for s in suites])
+    else:
+        work = int(stated[0]) if stated else 0
+    taken = []
+    for result in (r for r in record.results if r.written):
+        (suite,) = _suites(desk, [result.suite])
+        taken.append(answered(model, result.cluster, suite.items, [int(v) for v in result.written.split()]))
+    return measures(model, work, taken)
 
 
 def _suites(desk: Desk, digests: Sequence[str]) -> list[SuiteFile]:

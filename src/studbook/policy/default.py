@@ -126,6 +126,8 @@ _DEFAULT_GATES = Gates(
     bias_margin=0.05,
     drift_nats=1.0,
     drift_alignment=0.5,
+    # Off: what answering costs is shown, and stops nobody until the owners say how much is too much.
+    cost_ratio=0.0,
 )
 # What a model takes decoded and what people have to do is the same in every lab. Multiply-adds are those of its own
 # selection suites, so that whoever freezes them states how many there are; else the decision says that nobody did.

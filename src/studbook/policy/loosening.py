@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from studbook.records import Policy, Reserve
@@ -59,6 +60,9 @@ def _loosened(before: Policy, after: Policy) -> Iterator[str]:
         yield from (f"{section}.{f}" for f in fields if getattr(new, f) != getattr(old, f))
     if _DESCENDANTS.index(after.population.descendants) > _DESCENDANTS.index(before.population.descendants):
         yield "population.descendants"
+    # 0 asks nothing, and is the loosest.
+    if 0.0 < before.gates.cost_ratio < (after.gates.cost_ratio or math.inf):
+        yield "gates.cost_ratio"
     yield from _accounts(before.reserve, after.reserve)
     if _unprotected(before, after):
         yield "protected"

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Role = Literal["development", "descriptor", "selection", "sealed", "canary"]
-Dimension = Literal["task", "calibration", "robustness", "safety", "bias", "drift", "honesty"]
+Dimension = Literal["task", "calibration", "robustness", "safety", "bias", "drift", "cost", "honesty"]
 Verdict = Literal["pass", "fail", "error", "no-data"]
 # One text instead of thousands of JSON numbers: canonical JSON of those took most of the time a record was checked in.
 Numbers = Annotated[str, Meta(pattern=r"\A(-?(0|[1-9][0-9]{0,14})( -?(0|[1-9][0-9]{0,14}))*)?\Z")]
@@ -71,8 +71,7 @@ class SuiteManifest(Record, frozen=True, kw_only=True, tag="suite-manifest/1"):
         name: What people call it.
         role: development (free), descriptor (public, for behaviour and parent pools), selection (gates), sealed
             (confirmation, by opening) or canary (request path).
-        dimension: ``task``, ``calibration``, ``robustness``, ``safety``, ``bias`` or ``drift``; cost is measured with every
-            suite. Items of robustness and bias suites are pairs of neighbours.
+        dimension: What it measures (docs/suites.md); items of robustness and bias suites are pairs of neighbours.
         cluster: The label its items share; ``mixture`` when they do not.
         items: The items file (JSON lines).
         count: Number of items.
@@ -187,6 +186,7 @@ class SuiteResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         correct: One character an item: ``1`` right, ``0`` wrong.
         loglik_micro: Log-likelihood of each expected answer in millionths of a nat, whole numbers with a space between.
         brier_micro: Multi-class Brier score of each, mean over the answer's tokens (0..2), in millionths, likewise.
+        written: Tokens it wrote to each prompt of a suite of cost, end marker included, likewise; empty elsewhere.
         verdict: pass, fail, error or no-data; only pass promotes.
         detail: Why, where it is not pass.
     """
@@ -201,6 +201,7 @@ class SuiteResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     correct: Annotated[str, Meta(pattern=r"\A[01]*\Z")]
     loglik_micro: Numbers
     brier_micro: Numbers
+    written: Numbers
     verdict: Verdict
     detail: Text
 
@@ -247,7 +248,7 @@ class Scorecard(Record, frozen=True, kw_only=True, tag="scorecard/1"):
         mode: ``score``: log-likelihood and teacher-forced exact match with the lab's own engine.
         agreement: The sample on which ``generate`` was run beside it.
         results: One a suite, in the order of the suites lock.
-        cost: Bytes, parameters, decoded bytes, KV bytes, multiply-adds for these suites.
+        cost: Bytes, parameters, decoded bytes, KV bytes, multiply-adds of scoring; of a suite of cost what answering took.
         isolation: The measures the worker had in force.
     """
 

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from studbook.viability.confirmation import archive, confirm
 from studbook.viability.contenders import Baseline, Contender, check_judges
+from studbook.viability.costs import BYTES, DECODED_BYTES, MULTIPLY_ADDS
 from studbook.viability.decision import decide
 from studbook.viability.gates import gate
-from studbook.viability.reserve import BYTES, DECODED_BYTES, MULTIPLY_ADDS, checked
+from studbook.viability.reserve import checked
 from studbook.viability.screening import screen
 from studbook.viability.situation import ALONE, Former, Situation, held, is_wait, waits_by_time
 

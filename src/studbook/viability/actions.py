@@ -30,8 +30,8 @@ from studbook.records import Retired
 from studbook.records.decisions import Away
 from studbook.viability.comparisons import joint
 from studbook.viability.contenders import Round
+from studbook.viability.costs import BYTES, cost
 from studbook.viability.gates import failed, tampered
-from studbook.viability.reserve import BYTES, cost
 from studbook.viability.situation import Former
 from studbook.viability.standings import Judged
 from studbook.viability.words import percent, points, settle

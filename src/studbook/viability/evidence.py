@@ -112,6 +112,8 @@ def _results(measured: list[SuiteResult], role: Role, reference: Scorecard) -> C
     items = {r.suite: len(r.correct) for r in reference.results}
     for r in measured:
         lengths = {len(r.correct), len(r.logliks), len(r.briers)}
+        if r.dimension == "cost":
+            lengths.add(len(r.written.split()))
         if not (lengths == {items.get(r.suite, 0)} and lengths != {0}):
             detail = f"{r.cluster}: {sorted(lengths)} results for {items.get(r.suite, 0)} items"
             return _row(f"{INTEGRITY}{role}-results", False, detail)

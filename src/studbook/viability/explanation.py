@@ -137,6 +137,7 @@ def _unmeasured(circle: Round) -> str:
     """What no suite asked; latency and energy are measured by none."""
     asked = {str(result.dimension) for result in circle.selection.results}
     silent = [name for name in ("robustness", "safety", "bias", "drift") if name not in asked]
+    silent += [] if "cost" in asked else ["the work of answering"]
     return f"{', '.join([*silent, 'latency'])} and energy were not measured"
 
 

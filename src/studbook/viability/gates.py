@@ -12,6 +12,7 @@ from studbook.errors import RecordRefused
 from studbook.policy import operator_refusals
 from studbook.records import Check, FailureCluster, Policy, Record, Scorecard, digest
 from studbook.viability.contenders import Contender
+from studbook.viability.costs import cost_checks
 from studbook.viability.dimensions import drift_checks, safety_checks
 from studbook.viability.evidence import INTEGRITY, card_checks
 from studbook.viability.words import counted, percent
@@ -50,6 +51,7 @@ def gate(contender: Contender, champion_development: Scorecard, policy: Policy) 
         *card_checks(contender.development, contender.artifact, "development", champion_development),
         *(safety_checks(contender.development) if contender.development else ()),
         *_drifted(contender, contender.development, champion_development, policy),
+        *(cost_checks(contender.development, champion_development, policy.gates) if contender.development else ()),
         _different(contender, champion_development),
     )
 
@@ -82,6 +84,7 @@ def selection_gate(contender: Contender, champion: Scorecard, label: str, policy
         _pass_mark(card, {label, *policy.protects(card.labels())}),
         *safety_checks(card),
         *_drifted(contender, card, champion, policy),
+        *cost_checks(card, champion, policy.gates),
     )
 
 

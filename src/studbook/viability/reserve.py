@@ -8,22 +8,16 @@ other account that the policy does not name is not checked, and the decision say
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from studbook.records import Allowance, Policy, Scorecard
 from studbook.statistics import Estimate, Paired
 from studbook.viability.comparisons import no_data
+from studbook.viability.costs import BYTES, DECODED_BYTES, MULTIPLY_ADDS, cost
 from studbook.viability.findings import Finding, row
 
-__all__ = ["BYTES", "DECODED_BYTES", "MULTIPLY_ADDS", "NOTHING", "Spent", "checked", "cost", "reserves", "unchecked"]
+__all__ = ["NOTHING", "Spent", "checked", "reserves", "unchecked"]
 
-BYTES = "bytes"
-"""Unit of the cost measure that holds the file's size."""
-DECODED_BYTES = "decoded-bytes"
-"""Unit of the cost measure that holds the size of the tensors once decoded."""
-MULTIPLY_ADDS = "multiply-adds"
-"""Unit of the cost measure that holds the multiply-adds of these suites."""
 _UNITS = {"memory": DECODED_BYTES, "latency": MULTIPLY_ADDS}
 _ACCOUNTS = ("memory", "latency", "model-calls", "sealed-openings", "attention")
 _METHODS = {
@@ -82,12 +76,6 @@ def unchecked(policy: Policy) -> tuple[str, ...]:
     """The accounts that the policy states no capacity for."""
     held = {a.account for a in checked(policy)}
     return tuple(a for a in _ACCOUNTS if a not in held)
-
-
-def cost(card: Scorecard, unit: str) -> int | None:
-    """A cost of one unit in whole numbers, rounded up; None unless it was measured once and is above 0."""
-    found = [m.value for m in card.cost if m.unit == unit]
-    return math.ceil(found[0]) if len(found) == 1 and 0.0 < found[0] < math.inf else None
 
 
 def _storage(champion: Scorecard, candidate_bytes: int, policy: Policy) -> Finding:

@@ -20,7 +20,7 @@ from studbook.viability.worth import Worth, worth
 __all__ = ["Judged", "Trial", "judge", "standing"]
 
 # Checks of a selection scorecard that fail for what was measured, not for how.
-_MERIT = ("pass-mark", "safety/", "drift/")
+_MERIT = ("pass-mark", "safety/", "drift/", "cost/")
 NO_WORTH = Worth((), 0.0, ())
 
 

@@ -8,11 +8,12 @@ from typing import NamedTuple
 from studbook.records import Policy, Scorecard, UtilityTerm, digest
 from studbook.statistics import Estimate, Paired
 from studbook.viability.comparisons import joint, no_data
+from studbook.viability.costs import DECODED_BYTES, MULTIPLY_ADDS, ratio
 from studbook.viability.findings import Finding, row
-from studbook.viability.reserve import DECODED_BYTES, MULTIPLY_ADDS, NOTHING, Spent, reserves
+from studbook.viability.reserve import NOTHING, Spent, reserves
 from studbook.viability.words import points, settle, told_apart
 
-__all__ = ["Worth", "ratio", "worth"]
+__all__ = ["Worth", "worth"]
 
 
 class Worth(NamedTuple):
@@ -54,16 +55,6 @@ def worth(
     terms = _terms(gain.lower, memory, compute, policy, digest(candidate))
     net = settle(math.fsum(term.contribution for term in terms))
     return Worth(terms, net, (_net_utility(pair, gain, net, champion.artifact, policy), *kept))
-
-
-def ratio(candidate: Scorecard, champion: Scorecard, unit: str) -> float | None:
-    """Candidate's cost over the champion's in one unit; None unless both were measured once, by the same method."""
-    mine = [m for m in candidate.cost if m.unit == unit]
-    theirs = [m for m in champion.cost if m.unit == unit]
-    if len(mine) != 1 or len(theirs) != 1 or mine[0].method != theirs[0].method or mine[0].basis != theirs[0].basis:
-        return None
-    first, second = mine[0].value, theirs[0].value
-    return first / second if 0.0 < first < math.inf and 0.0 < second < math.inf else None
 
 
 def _terms(lower: float, memory: float, compute: float, policy: Policy, card: str) -> tuple[UtilityTerm, ...]:

@@ -25,6 +25,7 @@ with warnings.catch_warnings():
 from lab_fixtures import Place, founder, shipped_items
 from studbook.errors import BytesLie, UsageError
 from studbook.exchange.lm_eval import StudbookLM, rolling_windows
+from studbook.exchange.lm_eval_task import read_task
 from studbook.lab.harness import open_lm
 from studbook.models.slm import Slm, parse_slm, write_slm
 from studbook.models.tokenizers import BOS
@@ -155,6 +156,16 @@ def test_an_imported_task_is_judged_alike_by_the_harness_and_by_the_lab(
     verdicts = "".join(str(int(sample["exact_match"])) for sample in samples)
     assert verdicts == result.correct
     assert {"0", "1"} == set(verdicts)
+
+
+def test_a_prompt_of_several_lines_is_the_one_that_the_harness_asks(path: Path, task: Path) -> None:
+    lines = TASK.replace('"{{question}}>"', '"T:\\t{{question}}\\n\\nA:"') + 'description: "Do.\\n"\n'
+    task.write_text(lines)
+    rows = [{"question": "ab\ncd\n", "answer": "x"}, {"question": " e\t", "answer": "y"}]
+    (task.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked_for = [sample["arguments"][0][0] for sample in by_harness(StudbookLM(path), task)]
+    assert asked_for == [question["prompt"] for question in read_task(task).questions]
+    assert asked_for[0] == "Do.\nT:\tab\ncd\n\n\nA:"
 
 
 @pytest.mark.parametrize("metric", ["acc", "acc_bytes"])

@@ -98,6 +98,11 @@ def test_a_candidate_that_kept_the_score_while_its_distribution_moved_is_refused
     assert found.kl > 0.001
     assert len(found.cka) == opened.desk.model(standing.artifact).shape.layer_count
     assert all(0.0 < v < 1.0 for v in found.cka)
+    lies = ({"cka": ()}, "measured.field"), ({"evaluator": "e" * 64}, "evaluator.unadmitted")
+    for changes, reason in lies:
+        told_of = told(opened, replace(found, **changes))
+        assert told_of is not None
+        assert told_of.reason == reason
 
 
 def test_the_same_candidate_is_released_where_groups_and_distribution_stayed(

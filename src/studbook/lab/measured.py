@@ -21,6 +21,7 @@ from studbook.evaluation.scoring import KINDS
 from studbook.evaluation.suites import check_items, known_items, parse_items, scorer_sha256
 from studbook.lab.absence import absent
 from studbook.lab.desk import Desk
+from studbook.lab.evaluators import check_measured_by
 from studbook.lab.facts import require
 from studbook.records import (
     ContaminationReceipt,
@@ -85,10 +86,11 @@ def check_scorecard(desk: Desk, record: Scorecard) -> None:
 
 
 def check_drift(desk: Desk, record: DriftReport) -> None:
-    """A drift report answers every anchor of a frozen suite of that dimension, or says why it does not.
+    """A drift report answers every anchor of a frozen suite of that dimension for every layer, or says why it does not.
 
     Raises:
         DigestDiffers: naming the field; ``measured.field``.
+        OutOfOrder: if another evaluator measured it than the one in force; ``evaluator.unadmitted``.
     """
     suite = desk.workspace.get(record.suite, SuiteManifest)
     measured = record.verdict == "pass"
@@ -97,10 +99,15 @@ def check_drift(desk: Desk, record: DriftReport) -> None:
         "suite": (record.suite in desk.suites_lock[1].suites and suite.dimension == "drift", True),
         "kl_micro": (len(values), suite.count if measured else 0),
         "kl_micro: range": (min(values, default=0) >= 0, True),
-        "cka": (all(0.0 <= v <= 1.0 for v in record.cka) and (measured or not record.cka), True),
+        "cka: range": (all(0.0 <= v <= 1.0 for v in record.cka) and (measured or not record.cka), True),
         "items_before": (record.items_before == record.items_after == suite.items.sha256 or not measured, True),
     }
     require(f"drift-report: {suite.name}", facts, _FIELD)
+    pair = (record.artifact, record.champion)
+    if measured and not absent(desk).keys() & set(pair):
+        one, other = (desk.model(artifact).shape.layer_count for artifact in pair)
+        require(f"drift-report: {suite.name}", {"cka": (len(record.cka), one if one == other else 0)}, _FIELD)
+    check_measured_by(desk, record)
 
 
 def check_reported(desk: Desk, record: ReportedResult) -> None:

@@ -27,6 +27,8 @@ def test_the_required_number_of_items_can_detect_the_effect_and_one_less_cannot(
     [
         lambda: required_items(0.0, 0.1),
         lambda: required_items(float("nan"), 0.1),
+        lambda: required_items(1e-200, 0.1),
+        lambda: required_items(1e-160, 0.1),
         lambda: required_items(0.01, 1.1),
         lambda: required_items(0.01, 0.1, 0.5, 0.4),
         lambda: minimum_detectable(0, 0.1),

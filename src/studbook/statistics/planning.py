@@ -9,6 +9,8 @@ from studbook.statistics.binomial import check_counts, normal_quantile
 
 __all__ = ["check_plan", "minimum_detectable", "required_items"]
 
+_LEAST_EFFECT = 1e-9
+
 
 def required_items(effect: float, disagreement: float, alpha: float = 0.05, power: float = 0.8) -> int:
     """Items a paired one-sided test needs: n = (z_alpha + z_power)^2 psi / effect^2, rounded up.
@@ -16,7 +18,7 @@ def required_items(effect: float, disagreement: float, alpha: float = 0.05, powe
     One percentage point at 10 % disagreement needs 6,183 items.
 
     Args:
-        effect: The difference to be shown, as a share of items; above 0.
+        effect: The difference to be shown, as a share of items, from 1e-9 to 1.
         disagreement: Share of discordant items expected, psi, 0..1.
         alpha: One-sided error rate.
         power: Chance of showing it when it is true.
@@ -25,8 +27,10 @@ def required_items(effect: float, disagreement: float, alpha: float = 0.05, powe
         UsageError: if an argument is out of range.
     """
     check_plan(disagreement, alpha, power)
-    if not 0.0 < effect <= 1.0:
-        raise UsageError(f"{effect} is not an effect", reason="statistics.effect", advice="Use 0 < effect <= 1.")
+    # Smaller ones need more items than there are, and their square is 0 in the end.
+    if not _LEAST_EFFECT <= effect <= 1.0:
+        advice = f"Use {_LEAST_EFFECT:g} <= effect <= 1."
+        raise UsageError(f"{effect} is not an effect", reason="statistics.effect", advice=advice)
     reach = normal_quantile(1.0 - alpha) + normal_quantile(power)
     return max(1, math.ceil(reach * reach * disagreement / (effect * effect)))
 

@@ -155,20 +155,28 @@ def test_choices_by_bytes_are_divided_without_a_delimiter_only(tmp_path: Path) -
         ("task: my-task", "metric_list: [{metric: exact_match, aggregation: max}]", "lm-eval.metric"),
         ("task: my-task", "metric_list: [{metric: exact_match, regexes_to_ignore: [x]}]", "lm-eval.unknown"),
         ("task: my-task", "task: [", "lm-eval.yaml"),
+        ("task: my-task", 'description: "{{q}}"', "lm-eval.template"),
+        ("rows.jsonl", r'"rows\0.jsonl"', "lm-eval.data"),
+        ("rows.jsonl", r'"rows\uD800.jsonl"', "lm-eval.data"),
+        ("rows.jsonl", "loop", "lm-eval.data"),
     ],
 )
 def test_what_a_suite_cannot_say_is_refused_in_words(tmp_path: Path, old: str, new: str, reason: str) -> None:
     assert old in GENERATE
+    (tmp_path / "loop").symlink_to("loop")
     found = refusal(write_task(tmp_path, GENERATE.replace(old, new)))
     assert found.reason == reason
     assert isinstance(found, OutsideAllowlist | UsageError)
+    assert "mergekit" not in found.advice
 
 
 @pytest.mark.parametrize(
-    "row", [{"n": 2}, {"n": "w"}, {"n": True}, {"options": ["x"]}, {"options": ["x", "x"]}, {"options": ["x", 1]}]
-)
+    "row", [{"n": 2}, {"n": "w"}, {"n": True}, {"options": ["x"]}, {"options": ["x", "x"]}, {"options": ["x", 1]},
+            {"n": "9" * 5000}],
+)  # fmt: skip
 def test_a_row_without_one_right_choice_is_refused(tmp_path: Path, row: dict[str, Any]) -> None:
-    found = refusal(write_task(tmp_path, CHOOSE, [ROWS[0], ROWS[1] | row]))
+    text = CHOOSE.replace("doc_to_target: n", 'doc_to_target: "{{n}}"') if len(str(row)) > 99 else CHOOSE
+    found = refusal(write_task(tmp_path, text, [ROWS[0], ROWS[1] | row]))
     assert found.reason == "lm-eval.row"
     assert "line 2" in found.where
 
@@ -205,6 +213,13 @@ def test_a_folder_below_one_that_is_not_there_is_refused_by_its_name(tmp_path: P
     with pytest.raises(UsageError) as refused:
         import_task(write_task(tmp_path), tmp_path / "missing" / "suite", **HOW)
     assert (refused.value.reason, refused.value.where) == ("usage.folder", str(tmp_path / "missing"))
+
+
+def test_an_answer_that_no_suite_lets_a_model_write_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    path = write_task(tmp_path, GENERATE.replace("max_gen_toks: 12", "max_gen_toks: 5000"))
+    with pytest.raises(ManifestRefused, match="max_new_tokens=5000"):
+        import_task(path, tmp_path / "suite", **HOW)
+    assert not (tmp_path / "suite").exists()
 
 
 def test_an_existing_folder_is_not_written_to(tmp_path: Path) -> None:

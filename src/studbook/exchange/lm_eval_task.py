@@ -8,6 +8,7 @@ suite cannot say. The harness itself is not needed.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -121,8 +122,11 @@ def suite_files(task: ForeignTask, *, name: str, role: str, cluster: str, licenc
 
 
 def _data(named: Node, folder: Path) -> tuple[bytes, Path]:
+    if not named.text().isprintable():
+        named.wrong("is no name of a file", "data", "Name the data in plain text.")
     path = folder / named.text()
-    if not path.resolve().is_relative_to(folder.resolve()):
+    # Not Path.resolve, to which a loop of links is an error of no type of ours.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         advice = "Put the data beside the task file, and name it relative to that."
         named.outside("lies outside the folder of the task", "data", advice)
     if not path.is_file():
@@ -154,7 +158,7 @@ def _question(rules: Rules, row: Row, rows: Sequence[Row], where: str) -> Row:
     if prompt.isdigit():
         rules.text.outside("a prompt of digits alone is a number of a choice to the harness", "prompt")
     choices = _choices(rules.choices, row, rows, where)
-    number = isinstance(target, int) or (_templated(rules.target, rows) and target.isascii() and target.isdecimal())
+    number = isinstance(target, int) or (_templated(rules.target, rows) and re.fullmatch("[0-9]{1,9}", target))
     place = int(target) if number else None
     if place is None and target in choices:
         place = choices.index(str(target))

@@ -63,6 +63,38 @@ def test_json_has_to_be_json_and_of_the_schema() -> None:
         kind.check(item("1", {"schema": {"type": 7}}))
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "http://127.0.0.1:1/schema.json"},
+        {"properties": {"a": {"$ref": "file:///etc/hostname"}}},
+        {"$ref": "#"},
+        {"$ref": "#/nowhere"},
+        {"properties": {"a": {"pattern": "("}}},
+        {"patternProperties": {"(": {}}},
+    ],
+)
+def test_a_schema_fetches_nothing_and_one_that_cannot_be_asked_is_refused(schema: dict[str, Any]) -> None:
+    pytest.importorskip("jsonschema")
+    with pytest.raises(RecordRefused, match="is not a JSON Schema"):
+        KINDS["json-schema"].check(item("{}", {"schema": schema}))
+
+
+def test_a_reference_that_only_some_answers_reach_lets_none_of_them_pass() -> None:
+    pytest.importorskip("jsonschema")
+    asked = item("{}", {"schema": {"properties": {"a": {"$ref": "#/nowhere"}}}})
+    KINDS["json-schema"].check(asked)
+    assert KINDS["json-schema"].right(asked, "{}", 99)
+    assert not KINDS["json-schema"].right(asked, '{"a": 1}', 99)
+
+
+@pytest.mark.parametrize("value", ["{'a', 'b'}", "[1, {2}]", "set()"])
+def test_a_value_that_is_printed_in_another_order_every_time_is_refused(value: str) -> None:
+    with pytest.raises(RecordRefused, match="gives a set"):
+        KINDS["code"].check(item("f = 1", {"calls": ["f"], "gives": [value]}))
+    KINDS["code"].check(item("f = 1", {"calls": ["f"], "gives": [" ['a', 'b']"]}))
+
+
 def test_without_the_library_a_schema_suite_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_schema, "jsonschema", None)
     with pytest.raises(OutOfOrder, match="jsonschema") as caught:

@@ -51,6 +51,10 @@ class Code(Kind):
             values = [ast.literal_eval(text) for text in rule.gives]
         except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError) as error:
             raise _refused(item, f"does not hold expressions and literals: {error}") from error
+        if any(
+            isinstance(part, ast.Set | ast.Call) for text in rule.gives for part in ast.walk(ast.parse(text.strip()))
+        ):
+            raise _refused(item, "gives a set, which is printed in another order every time; let the call sort it")
         if len(values) != len(rule.calls):
             raise _refused(item, f"{len(rule.calls)} calls and {len(values)} values")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 from studbook.errors import OutOfOrder, RecordRefused, StudbookError
@@ -13,8 +15,9 @@ from studbook.records import JsonObject, read_plain_json
 # The library is an extra; suites of every other kind do without it.
 try:
     import jsonschema
+    import referencing
 except ImportError:
-    jsonschema = None
+    jsonschema = referencing = None
 
 __all__ = ["JsonSchema", "Schema"]
 
@@ -51,11 +54,13 @@ class JsonSchema(Kind):
         _require_library(item)
         try:
             jsonschema.Draft202012Validator.check_schema(schema)
-        except jsonschema.exceptions.SchemaError as error:
+            _check_within(schema)
+            _fits(schema, None)
+        except (jsonschema.exceptions.SchemaError, *_broken()) as error:
             raise RecordRefused(
-                f"is not a JSON Schema: {error.message}",
+                f"is not a JSON Schema: {getattr(error, 'message', '') or error}",
                 where=f"item {item.id}: rule.schema",
-                advice="Mend the schema; the draft is 2020-12.",
+                advice="Mend the schema; the draft is 2020-12, and references point inside it.",
                 reason="suite.rule",
             ) from error
 
@@ -73,7 +78,37 @@ class JsonSchema(Kind):
             value = read_plain_json(text.encode(errors="replace"))
         except StudbookError:
             return False
-        return bool(jsonschema.Draft202012Validator(item.rule["schema"]).is_valid(value))
+        try:
+            return _fits(item.rule["schema"], value)
+        except _broken():
+            # A rule that only some answers reach; it lets none of them pass.
+            return False
+
+
+def _fits(schema: JsonObject, value: object) -> bool:
+    # A registry of its own: the library's fetches what a reference names.
+    return bool(jsonschema.Draft202012Validator(schema, registry=referencing.Registry()).is_valid(value))
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What the library raises of a schema that no check of its form finds out."""
+    return re.error, RecursionError, referencing.exceptions.Unresolvable
+
+
+def _check_within(value: object) -> None:
+    """Refuse references out of the schema, and patterns that are none, at whatever depth."""
+    if isinstance(value, list):
+        for inner in value:
+            _check_within(inner)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(inner, str) and not inner.startswith("#"):
+                raise referencing.exceptions.Unresolvable(inner)
+            if key == "pattern" and isinstance(inner, str):
+                re.compile(inner)
+            for pattern in inner if key == "patternProperties" and isinstance(inner, dict) else ():
+                re.compile(pattern)
+            _check_within(inner)
 
 
 def _require_library(item: Item) -> None:

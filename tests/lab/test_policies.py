@@ -130,12 +130,13 @@ def test_a_policy_under_which_no_round_could_run_is_not_signed(place: Place, tmp
     [
         ("budget", "evaluations", 0),
         ("gates", "sealed_openings", 0),
+        ("gates", "alpha", 1e-18),
         ("reserve", "minimum_bytes", 256 << 20),
         ("reserve", "capacity_bytes", 1),
     ],
 )
 def test_a_limit_that_leaves_nothing_to_do_is_refused_by_name(
-    place: Place, tmp_path: Path, group: str, field: str, value: int
+    place: Place, tmp_path: Path, group: str, field: str, value: float
 ) -> None:
     with place.open() as lab:
         changes = {group: lab.policies.show()[group] | {field: value}}

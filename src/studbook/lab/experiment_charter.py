@@ -16,7 +16,7 @@ from studbook.lab.experiment_analysis import Planned
 from studbook.lab.facts import require
 from studbook.lab.search_check import searched_suites, space_of
 from studbook.lab.slices import check_slices, offered, with_clients
-from studbook.policy import check_operator
+from studbook.policy import LEAST_ALPHA, check_operator
 from studbook.population import make_space
 from studbook.records import (
     CompatibilityReport,
@@ -127,6 +127,8 @@ def _check_fields(record: ExperimentCharter) -> None:
         ("fixed", not (reserved | set(varied)) & set(record.fixed), "sets what is varied, the operator or the seed"),
         ("primary", len(record.primary) == len(varied), f"has to have one digit for each of {len(varied)} factors"),
         ("seeds", len(set(record.seeds)) == len(record.seeds), "names a seed twice"),
+        ("alpha", record.analysis.alpha / max(1, len(varied)) >= LEAST_ALPHA, f"is below {LEAST_ALPHA:g} a bound, which "
+         "no number of items can show"),
         ("parents", len(record.parents) > 1, "are fewer than two, and there is no ensemble of one"),
     )  # fmt: skip
     for field, holds, what in rules:

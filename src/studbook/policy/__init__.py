@@ -11,6 +11,7 @@ from studbook.policy.changes import PolicyChange, record_changes
 from studbook.policy.default import default_policy
 from studbook.policy.loosening import loosened
 from studbook.policy.rules import (
+    LEAST_ALPHA,
     check_generation,
     check_operator,
     check_policy,
@@ -21,6 +22,7 @@ from studbook.policy.rules import (
 )
 
 __all__ = [
+    "LEAST_ALPHA",
     "PolicyChange",
     "check_generation",
     "check_operator",

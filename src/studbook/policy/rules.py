@@ -11,6 +11,7 @@ from studbook.records import Policy, StageRule
 from studbook.sandbox.levels import MEASURES
 
 __all__ = [
+    "LEAST_ALPHA",
     "check_generation",
     "check_operator",
     "check_policy",
@@ -22,6 +23,8 @@ __all__ = [
 
 # Interpreter, numpy and compiled kernels take most of this before a model is opened.
 _LEAST_WORKER_BYTES = 1 << 30
+LEAST_ALPHA = 1e-9
+"""Smallest error rate of a bound: soon below, 1 - alpha is 1 to the machine, and there is no quantile."""
 
 
 def operator_refusals(policy: Policy, operator: Mapping[str, Any]) -> tuple[str, ...]:
@@ -103,6 +106,11 @@ def check_policy(policy: Policy) -> None:
         ("budget.evaluations", policy.budget.evaluations > 0, "must be above 0: nothing could be judged"),
         ("budget.output_bytes", policy.budget.output_bytes > 0, "must be above 0"),
         ("gates.maximum_bytes", policy.gates.maximum_bytes > 0, "must be above 0"),
+        (
+            "gates.alpha",
+            policy.gates.alpha >= LEAST_ALPHA,
+            f"must be at least {LEAST_ALPHA:g}: below, no bound can be computed",
+        ),
         ("gates.sealed_openings", policy.gates.sealed_openings > 0, "must be above 0: nothing could be confirmed"),
         *_reserve_rules(policy),
         *_isolation_rules(policy),

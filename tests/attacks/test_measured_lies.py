@@ -12,13 +12,14 @@ import pytest
 
 from lab_fixtures import PARENTS, Place, problems, shipped_items
 from release_fixtures import replayed, told
-from studbook.errors import DigestDiffers, StudbookError
+from studbook.errors import DigestDiffers, OutOfOrder, StudbookError
 from studbook.evaluation.floor import floor_rows
 from studbook.evaluation.suites import known_items, scorer_sha256
-from studbook.lab import Lab
+from studbook.lab import Lab, judging, replay
 from studbook.lab.judging import check_cluster
 from studbook.records import (
     Agreement,
+    BaselineReceipt,
     Blob,
     ContaminationReceipt,
     DataFile,
@@ -30,8 +31,10 @@ from studbook.records import (
     Record,
     RuntimeSmoke,
     Scorecard,
+    SealedOpening,
     SourceManifest,
     SuiteManifest,
+    ViabilityDecision,
     digest,
     replace,
 )
@@ -188,3 +191,34 @@ def test_a_failure_cluster_that_was_never_shown_is_found(lab: Lab, lie: str) -> 
 
 def test_what_a_lab_measured_itself_is_no_lie(home: Place) -> None:
     assert problems(home) == []
+
+
+def test_a_look_at_the_sealed_suites_that_no_opening_was_logged_for_is_found(lab: Lab) -> None:
+    first, unseen = len(lab.desk.entries()), lab.desk.find_model(PARENTS[0])
+    judging.evaluate(lab.desk, [unseen], "sealed")
+    found = replayed(lab, first)
+    assert isinstance(found, OutOfOrder)
+    assert found.reason == "order.opening"
+
+
+def test_a_look_for_a_decision_at_another_than_its_winner_is_found(lab: Lab) -> None:
+    (decision, _), looks = list(lab.desk.all(ViabilityDecision))[-1], [o for _, o in lab.desk.all(SealedOpening)]
+    other = replace(looks[-1], decision=decision, opening=len(looks) + 1)
+    assert "another model than the winner" in str(told(lab, other))
+
+
+def test_baselines_of_another_candidate_are_found(lab: Lab) -> None:
+    other = replace(last(lab, BaselineReceipt), candidate=lab.desk.find_model(PARENTS[0]))
+    assert "not the candidate" in str(told(lab, other))
+
+
+def test_a_forgery_that_no_check_foresaw_is_named_and_keeps_nothing_else_from_being_looked_at(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumbles(*_: object) -> None:
+        raise KeyError("what it cites")
+
+    monkeypatch.setitem(replay._CHECKS, FloorReport, stumbles)
+    found = told(lab, replace(last(lab, FloorReport), disagreement=0.5))
+    assert isinstance(found, DigestDiffers) and found.reason == "record.contradiction"
+    assert len([p for p in lab.verify().problems if "contradicts what it cites" in p.what]) > 1

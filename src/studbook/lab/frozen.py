@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from studbook.errors import OutOfOrder
+from studbook.errors import DigestDiffers, OutOfOrder
 from studbook.evaluation.scorecards import SuiteFile
 from studbook.evaluation.scoring import KINDS
 from studbook.evaluation.suites import known_items, scorer_sha256
@@ -28,6 +28,7 @@ def of_role(desk: Desk, role: Role, *, needed: bool = True) -> tuple[SuiteFile, 
 
     Raises:
         OutOfOrder: if there is none and one is needed, or one was frozen under another version of its scorer.
+        DigestDiffers: if the items of one are gone; ``digest.missing``.
     """
     found = tuple(_all(desk, role))
     if not found and needed:
@@ -57,5 +58,12 @@ def _all(desk: Desk, role: Role | None = None) -> Iterator[SuiteFile]:
                 reason="order.scorer",
             )
         path = desk.workspace.blob_path(manifest.items.sha256)
+        if not path.exists():
+            raise DigestDiffers(
+                f"the items of suite {manifest.name} are gone",
+                where=path,
+                advice="Restore the file from a backup; nothing is judged by a suite that is not whole.",
+                reason="digest.missing",
+            )
         items = known_items(desk.workspace.blob(manifest.items.sha256), path)
         yield SuiteFile(suite, manifest, path, items)

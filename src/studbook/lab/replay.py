@@ -105,11 +105,20 @@ def check_record(desk: Desk, entry: LedgerEntry, sealed: Sealed | None = None) -
         StudbookError: any of its kinds, if the record says something its evidence does not.
     """
     sealed = sealed or desk.workspace.sealed(entry)
-    if check := _CHECKS.get(type(sealed.record)):
-        check(desk, sealed.record)
-    check_entering(desk, sealed.record, sealed.signers, datetime.fromisoformat(entry.time))
-    if isinstance(sealed.record, ReleaseRecord | ChampionPromotion | RollbackRecord):
-        _follows(desk.at(entry.sequence + 1), sealed)
+    try:
+        if check := _CHECKS.get(type(sealed.record)):
+            check(desk, sealed.record)
+        check_entering(desk, sealed.record, sealed.signers, datetime.fromisoformat(entry.time))
+        if isinstance(sealed.record, ReleaseRecord | ChampionPromotion | RollbackRecord):
+            _follows(desk.at(entry.sequence + 1), sealed)
+    except (LookupError, ArithmeticError, ValueError, TypeError, AssertionError) as error:
+        # No check foresees every forgery, and none may keep the records behind it from being looked at.
+        raise DigestDiffers(
+            f"contradicts what it cites: {type(error).__name__} {error}",
+            where=entry.record_kind,
+            advice="Look who holds the key that signed it, and put another in its place.",
+            reason="record.contradiction",
+        ) from error
 
 
 def replay(desk: Desk, record: ViabilityDecision) -> ViabilityDecision:
@@ -172,6 +181,8 @@ def _opening(desk: Desk, record: SealedOpening) -> None:
     again = record.decision is not None and any(o.decision == record.decision for o in looks)
     if again or any(o.opening == record.opening for o in looks):
         raise DigestDiffers(f"is opening {record.opening} again, or another look for the same decision")
+    if record.decision and desk.workspace.get(record.decision, ViabilityDecision).chosen != record.candidate:
+        raise DigestDiffers("is a look at another model than the winner of its decision")
 
 
 def _confirmation(desk: Desk, record: ConfirmationRecord) -> None:
@@ -209,6 +220,8 @@ def _check_shape(desk: Desk, record: ViabilityDecision) -> None:
 
 
 def _baselines(desk: Desk, record: BaselineReceipt) -> None:
+    if not record.rows or record.rows[0].artifact != record.candidate:
+        raise DigestDiffers("its first row is not the candidate it is about")
     for row in record.rows:
         card = desk.scorecard(row.scorecard)
         if (card.artifact, card.role) != (row.artifact, record.role) or round(card.joint_mean, 9) != row.joint_mean:

@@ -25,9 +25,9 @@ __all__ = ["bits_of", "check_pool", "children_of", "descriptor_role", "make_pool
 
 
 def descriptor_role(desk: Desk) -> Role:
-    """The role of the suites that describe behaviour: ``descriptor`` where such suites are frozen, else development."""
-    frozen = {desk.workspace.get(suite, SuiteManifest).role for suite in desk.suites_lock[1].suites}
-    return next((role for role in frozen if str(role) == "descriptor"), "development")
+    """The role of the suites that describe: ``descriptor`` where task suites of it are frozen, else development."""
+    frozen = (desk.workspace.get(suite, SuiteManifest) for suite in desk.suites_lock[1].suites)
+    return "descriptor" if any((m.role, m.dimension) == ("descriptor", "task") for m in frozen) else "development"
 
 
 def bits_of(card: Scorecard) -> str:

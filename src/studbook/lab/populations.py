@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from studbook.errors import OutOfOrder
 from studbook.evaluation.scorecards import evaluator_sha256
 from studbook.lab import judging
 from studbook.lab.desk import Desk
@@ -60,6 +61,13 @@ def review(desk: Desk) -> Reviewed:
     founders = [a for a in desk.sources() if not desk.revoked(a)]
     judging.evaluate(desk, founders, role)
     suites = tuple(s.digest for s in of_role(desk, role) if s.manifest.dimension == "task")
+    if not suites:
+        raise OutOfOrder(
+            f"no {role} suite of tasks is frozen, and nothing else tells models apart",
+            where="suites lock",
+            advice="Freeze one: studbook suite freeze FOLDER ...",
+            reason="order.suite",
+        )
     cards = _cards(desk, evaluator_sha256(), role, suites)
     rows = _describe({a: d for a, (d, _) in cards.items()}, {a: c for a, (_, c) in cards.items()})
     novelty = NoveltyRecord(
@@ -151,7 +159,9 @@ def _describe(digests: Mapping[str, str], cards: Mapping[str, Scorecard]) -> tup
 def _review(desk: Desk, novelty_digest: str, novelty: NoveltyRecord) -> PopulationReview:
     policy_digest, policy = desk.policy
     cards = {r.artifact: desk.scorecard(r.scorecard) for r in novelty.rows}
-    labels = policy.protects(next((c.labels() for c in cards.values()), ()))
+    known = next((c.labels() for c in cards.values()), ())
+    # Suites that describe need not ask for every skill that is protected.
+    labels = tuple(k for k in policy.protects(known) if k in known) or known
     correct = {a: {k: c.tasks()[k].correct for k in labels} for a, c in cards.items()}
     shares = {a: {k: bits.count("1") / len(bits) for k, bits in row.items()} for a, row in correct.items()}
     able = _able(desk, cards)

@@ -28,7 +28,7 @@ from studbook.lab.founding import read_policy
 from studbook.models.forward import Forward
 from studbook.models.slm import Slm, parse_slm, read_slm
 from studbook.models.slm_writer import write_slm
-from studbook.records import Policy
+from studbook.records import Policy, SuiteManifest, replace
 
 PERSON = "ann"
 CLUSTER = "rot"
@@ -187,6 +187,13 @@ def live(place: Place) -> None:
         assert second.record.action == "no-op"
         assert lab.ready().ready
         lab.rollback("champion", "the way back is tested")
+
+
+def drop_suite(lab: Lab, name: str) -> None:
+    """Put the next lock of suites in force, without one of them."""
+    _, lock = lab.desk.suites_lock
+    kept = tuple(d for d in lock.suites if lab.desk.workspace.get(d, SuiteManifest).name != name)
+    lab.desk.workspace.commit(replace(lock, lock_version=lock.lock_version + 1, suites=kept))
 
 
 def problems(place: Place) -> list[str]:

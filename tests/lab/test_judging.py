@@ -14,8 +14,10 @@ from release_fixtures import refused
 from studbook.errors import OutOfOrder, OverBudget, UsageError
 from studbook.evaluation import scorecards
 from studbook.lab import Lab, judging
+from studbook.lab import suites as lab_suites
 from studbook.lab.audit import verify
 from studbook.lab.desk import Desk
+from studbook.lab.evolving import Plan
 from studbook.records import (
     AdmissionRecord,
     ContaminationReceipt,
@@ -27,7 +29,7 @@ from studbook.records import (
     SuiteManifest,
     replace,
 )
-from studbook.sandbox import Answer, Limits
+from studbook.sandbox import Answer, Limits, client
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -259,3 +261,36 @@ def test_a_claim_above_its_evidence_is_found_by_verify(old_lab: Place) -> None:
         (problem,) = verify(lab.desk).problems
         assert problem.where == str(workspace.record_path(entry))
         assert "assistant-quality" in problem.what
+
+
+LONG: dict[str, tuple[str, Callable[[Lab, Path], object]]] = {
+    "evaluate": ("process/evaluation/evaluation", lambda lab, _: lab.evaluate(["base"])),
+    "redteam": ("process/evaluation/evaluation", lambda lab, _: lab.redteam()),
+    "round": ("process/decisions/decision", lambda lab, _: lab.round(CLUSTER)),
+    "evolve": ("process/decisions/decision", lambda lab, _: lab.evolve(Plan(1, 2, ("random",)))),
+    "freeze": (
+        "people/policy/policy",
+        lambda lab, folder: lab.suites.freeze(
+            [write_suite(folder, shipped_items("development", CLUSTER), name="more", cluster="more")]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", LONG)
+def test_what_nobody_here_could_sign_is_refused_before_any_work(
+    new_lab: Place, tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, work = LONG[verb]
+    (new_lab.keys / f"{key}.pem").unlink()
+
+    def worked(*_: object, **__: object) -> None:
+        raise AssertionError("it worked first")
+
+    monkeypatch.setattr(client, "_server", worked)
+    monkeypatch.setattr(lab_suites, "freeze", worked)
+    with new_lab.open() as lab:
+        before = len(lab.desk.entries())
+        with refused("authority.key-missing"):
+            work(lab, tmp_path)
+        assert len(lab.desk.entries()) == before

@@ -12,7 +12,20 @@ from xml.etree import ElementTree
 import pytest
 from msgspec import to_builtins
 
-from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, Place, founder, problems, run_cli
+from lab_fixtures import (
+    BLEND,
+    CLUSTER,
+    PARENTS,
+    PERSON,
+    PROTECTED,
+    Place,
+    drop_suite,
+    founder,
+    problems,
+    run_cli,
+    shipped_items,
+    write_suite,
+)
 from population_fixtures import PLAN, hold, let_in
 from release_fixtures import change_policy, refused
 from studbook.breeding.recipes import check_recipe
@@ -183,6 +196,26 @@ def test_a_review_places_every_model_once_and_says_who_is_needed(evolved_lab: Pl
     assert {s.artifact for d in decided for s in d.standings if s.development} <= set(homes)
     assert not any(r.retire for r in review.residents if r.artifact in channels | founders)
     assert [r.rank == 0 for r in review.residents] == sorted(r.rank == 0 for r in review.residents)
+
+
+def test_a_review_on_suites_that_describe_less_than_what_is_protected(opened: Lab, tmp_path: Path) -> None:
+    items = shipped_items("development", CLUSTER)
+    same = {"role": "descriptor", "cluster": CLUSTER}
+    pairs = [row | {"id": f"{row['id']}-{p}", "perturbation": p} for row in items for p in ("none", "case")]
+    opened.suites.freeze([write_suite(tmp_path, pairs, name="noisy", dimension="robustness", **same)], PERSON)
+    assert opened.review().novelty.role == "development"
+    opened.suites.freeze([write_suite(tmp_path, items, name="kinds", **same)], PERSON)
+    found = opened.review()
+    assert found.novelty.role == "descriptor"
+    assert {r.cell for r in found.review.residents} == {f"leads in {CLUSTER}, worst at {CLUSTER}"}
+    assert opened.verify().ok
+
+
+def test_a_review_without_a_suite_that_tells_models_apart_is_refused(opened: Lab) -> None:
+    for cluster in PROTECTED:
+        drop_suite(opened, f"development-{cluster}")
+    with refused("order.suite"):
+        opened.review()
 
 
 def test_a_pool_that_is_too_full_names_who_stands_for_retirement(evolved_lab: Place, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from studbook.breeding.produce import CHUNK
-from studbook.errors import OutOfOrder, UsageError
+from studbook.errors import UsageError
 from studbook.lab import (
     approvals,
     breeding,
@@ -224,10 +224,7 @@ class Lab:
         Selection and sealed suites are opened by a round alone: whoever looks at them at will learns to pass them.
         """
         artifacts = [self.desk.find_model(n) for n in names]
-        smokes = judging.smoke_all(self.desk, artifacts)
-        for artifact in artifacts:
-            if artifact not in smokes or not smokes[artifact].passed:
-                raise OutOfOrder(f"{self.desk.name_of(artifact)} did not pass its runtime smoke")
+        judging.require_smoke(self.desk, artifacts)
         return judging.evaluate(self.desk, artifacts, "development")
 
     def decide(self, cluster: str, candidates: Sequence[str]) -> rounds.Outcome:

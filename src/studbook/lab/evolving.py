@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from studbook.errors import OutOfOrder, UsageError
-from studbook.files import make_folder
 from studbook.lab import breeding, channels, clock, judging, rounds
 from studbook.lab.desk import Desk
 from studbook.lab.duplicates import duplicates
-from studbook.lab.generation_pages import write_pages
+from studbook.lab.generation_pages import require_writable, write_pages
 from studbook.lab.generation_rules import (
     REPEATED,
     check_generation_record,
@@ -31,7 +30,7 @@ from studbook.lab.generation_rules import (
     seed_of,
     tried_in,
 )
-from studbook.lab.pending import Signed
+from studbook.lab.pending import Signed, require_key
 from studbook.lab.pooling import make_pool, pool_of
 from studbook.lab.recipe_sources import DEFAULT, Given, check_sources, gather_recipes
 from studbook.population import PoolMethod
@@ -44,6 +43,7 @@ from studbook.records import (
     ParentPool,
     RollbackRecord,
     SuitesLock,
+    ViabilityDecision,
 )
 from studbook.records.population import Duplicate
 
@@ -146,8 +146,9 @@ def _check(desk: Desk, plan: Plan, person: str | None, folder: Path | None) -> N
         rounds.require_ceiling(desk, plan.ceiling)
     if person is not None:
         channels.require_promoter(desk, person)
+    require_key(desk, GenerationRecord, ViabilityDecision)
     if folder is not None:
-        make_folder(folder)
+        require_writable(folder, desk.workspace.path)
 
 
 def _step(desk: Desk, plan: Plan, person: str | None, today: date) -> str:

@@ -9,10 +9,10 @@ released: whoever wants the primary arm promoted puts it before a decision.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from studbook.errors import OutOfOrder, RecordRefused, UsageError
 from studbook.evaluation.scorecards import Subject, score_jointly
@@ -25,21 +25,25 @@ from studbook.lab.experiment_charter import ANSWERED, analysed, budget_of, check
 from studbook.lab.experiment_check import Cited, conclude
 from studbook.lab.frozen import of_role
 from studbook.lab.missing import need_operators, need_scorers
+from studbook.lab.pending import require_key
 from studbook.records import (
     Analysis,
+    CandidateManifest,
     ExperimentBudget,
     ExperimentCharter,
     ExperimentResult,
     Factor,
     FailureCluster,
+    SearchReceipt,
     SuiteResult,
     digest,
     read_plain_json,
     replace,
 )
+from studbook.records.base import Name, Text
 from studbook.records.experiments import BASELINES
 
-__all__ = ["Experiment", "Experiments", "Plan"]
+__all__ = ["Experiment", "Experiments", "Plan", "read_plan"]
 
 _LIMIT = 1 << 20
 
@@ -61,10 +65,10 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         alpha: Error rate of each bound; the policy's by default.
     """
 
-    name: str
-    hypothesis: str
-    cluster: str
-    operator: str
+    name: Name
+    hypothesis: Annotated[Text, Meta(min_length=1)]
+    cluster: Name
+    operator: Name
     seeds: tuple[int, ...]
     fixed: dict[str, Any] = {}
     factors: dict[str, tuple[Any, Any]] = {}
@@ -119,7 +123,7 @@ class Experiments:
             RecordRefused: if it is not JSON, or a field is missing, unknown or of the wrong type.
             StudbookError: any of its kinds, as a round before its first candidate, and as `check_charter`.
         """
-        plan = _read_plan(path)
+        plan = read_plan(path)
         desk = self._desk
         need_operators(desk, [{"operator": plan.operator}], f"experiment {plan.name}", desk.policy[0])
         known = {c.name: (d, c) for d, c in desk.all(ExperimentCharter)}
@@ -152,6 +156,7 @@ class Experiments:
         if shown.result is not None:
             return shown
         need_operators(desk, [{"operator": charter.operator}], f"experiment {charter.name}", found)
+        require_key(desk, ExperimentResult, SearchReceipt, CandidateManifest)
         herd = _ground(desk, charter, shown.label)
         bred = _breed(desk, charter, herd)
         cards = judging.evaluate(desk, [charter.champion, *charter.parents, *bred.artifacts], "development")
@@ -176,7 +181,13 @@ class Experiments:
         return tuple(_shown(self._desk, found, charter) for found, charter in chosen)
 
 
-def _read_plan(path: Path) -> Plan:
+def read_plan(path: Path) -> Plan:
+    """An experiment's file as it was written; what it means in a lab is asked later.
+
+    Raises:
+        UsageError: if there is no such file.
+        RecordRefused: if it is not JSON, or a field is missing, unknown or of the wrong type.
+    """
     fields = read_plain_json(read_file(path, _LIMIT), path)
     try:
         return msgspec.convert(fields, Plan)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, to_builtins
 
+from studbook.errors import UsageError
 from studbook.files import make_folder, replace_file
 from studbook.lab.desk import Desk
 from studbook.lab.generation_plot import Point, draw_generations
@@ -16,7 +20,7 @@ from studbook.lab.ladder import in_words, learned
 from studbook.records import GenerationRecord, ParentPool, Scorecard, ViabilityDecision, canonical
 from studbook.statistics import Estimate, clopper_pearson
 
-__all__ = ["Told", "points_of", "tell", "told", "write_pages"]
+__all__ = ["Told", "points_of", "require_writable", "tell", "told", "write_pages"]
 
 _ALPHA = 0.05
 _MODE = 0o644
@@ -149,6 +153,30 @@ def write_pages(desk: Desk, line: Sequence[tuple[str, GenerationRecord]], folder
     for file, data in documents.items():
         replace_file(folder / file, data)
     return tuple(sorted(documents))
+
+
+def require_writable(folder: Path, lab: Path) -> None:
+    """Refuse, before any work, a folder for the pages that could not be written to at its end.
+
+    Args:
+        folder: The folder; made if it is not there.
+        lab: The lab's own, which holds nothing but what the lab puts there.
+
+    Raises:
+        UsageError: saying what is in the way.
+        OSError: if the disk is full.
+    """
+    place, advice = f"--output {folder}", "Name a folder outside the lab that can be written to."
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(lab)):
+        raise UsageError("lies in the lab", where=place, advice=advice, reason="usage.folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        text = f"cannot be written to: {error.strerror}"
+        raise UsageError(text, where=place, advice=advice, reason="usage.folder") from error
 
 
 def _artifact(desk: Desk, manifest: str) -> str:

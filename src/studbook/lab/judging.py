@@ -17,6 +17,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.evaluators import require_in_force
 from studbook.lab.facts import require
 from studbook.lab.frozen import GATING_ROLES, of_role
+from studbook.lab.pending import require_key
 from studbook.lab.slices import compare, receipts_of, require_clean, taught
 from studbook.lab.sources import require_model, slice_of
 from studbook.records import (
@@ -47,6 +48,7 @@ __all__ = [
     "evaluate",
     "require_judges",
     "require_label",
+    "require_smoke",
     "smoke_all",
     "with_cards",
 ]
@@ -117,6 +119,8 @@ def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
     evaluator = evaluator_sha256()
     known = {s.artifact: s for _, s in desk.all(RuntimeSmoke) if s.evaluator == evaluator}
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
+    if missing:
+        require_key(desk, RuntimeSmoke)
 
     def work(artifact: str) -> RuntimeSmoke | StudbookError:
         try:
@@ -134,6 +138,19 @@ def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
     return {a: known[a] for a in artifacts if a in known}
 
 
+def require_smoke(desk: Desk, artifacts: Sequence[str]) -> None:
+    """Refuse models of which one does not run.
+
+    Raises:
+        UsageError: as `smoke_all`.
+        OutOfOrder: naming the model; ``order.smoke``.
+    """
+    smokes = smoke_all(desk, artifacts)
+    for artifact in artifacts:
+        if artifact not in smokes or not smokes[artifact].passed:
+            raise OutOfOrder(f"{desk.name_of(artifact)} did not pass its runtime smoke", reason="order.smoke")
+
+
 def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card]:
     """Scorecards of some models on every suite of a role; one that exists already is not made again.
 
@@ -146,6 +163,8 @@ def evaluate(desk: Desk, artifacts: Sequence[str], role: Role) -> dict[str, Card
     suites = of_role(desk, role)
     known = _cards(desk, role, suites)
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
+    if missing:
+        require_key(desk, Scorecard)
     made = _score_missing(desk, missing, role, suites)
     for card in desk.progress.count(f"evaluating on {role} suites", made, len(missing)):
         known[card.artifact] = Card(desk.workspace.commit(card), card)
@@ -170,6 +189,7 @@ def drift(desk: Desk, artifacts: Sequence[str], champion: str, role: Role) -> No
         return measure_drift(desk.header, *subjects, asked[1], folder, desk.worker_limits())
 
     if missing:
+        require_key(desk, DriftReport)
         for made in desk.progress.count(f"drift on {role} anchors", in_order(work, missing), len(missing)):
             for report in made:
                 desk.workspace.commit(report)

@@ -24,7 +24,17 @@ from studbook.records.doors import MAX_RECORD_BYTES
 from studbook.seal import Signer, SigningKey, add_signature, peek, seal, signing_keys, unseal
 from studbook.seal.envelope import check_signatures, open_envelope
 
-__all__ = ["Check", "Signed", "approve_pending", "read_waiting", "sign", "signers_here", "waiting", "waits"]
+__all__ = [
+    "Check",
+    "Signed",
+    "approve_pending",
+    "read_waiting",
+    "require_key",
+    "sign",
+    "signers_here",
+    "waiting",
+    "waits",
+]
 
 # Refuses a record by these signers at this time, in UTC; see `studbook.lab.entering`.
 Check = Callable[[Desk, Record, Sequence[Signer], datetime], None]
@@ -135,6 +145,21 @@ def signers_here(desk: Desk, record: Record, person: str | None) -> list[Signing
     advice = "Name the folder that holds the key with --keys, or ask its owner to do this step."
     text = f"no root key of {printable(person)} is here"
     raise NotAuthorised(text, where=ring.folder, advice=advice, reason="authority.key-missing")
+
+
+def require_key(desk: Desk, *kinds: type[Record], person: str | None = None) -> None:
+    """Refuse, before long work, what nobody here could sign at its end; a passphrase is asked for now.
+
+    Args:
+        desk: The lab.
+        kinds: What the work writes.
+        person: Whose key it takes; anybody's at hand by default.
+
+    Raises:
+        NotAuthorised: if there is no such key, or the root of keys has ended.
+    """
+    for kind in kinds:
+        desk.workspace.keys.find(desk.workspace.authority(kind.kind()), kind.zone, kind.kind(), person)
 
 
 def _settle(desk: Desk, record: Record, envelope: bytes, check: Check | None = None) -> Signed:

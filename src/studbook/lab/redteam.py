@@ -10,6 +10,7 @@ from studbook.evaluation.scorecards import evaluator_sha256
 from studbook.lab.desk import Desk
 from studbook.lab.facts import require
 from studbook.lab.frozen import of_role
+from studbook.lab.pending import require_key
 from studbook.records import RedTeamReport, SuiteManifest
 
 __all__ = ["check_red_team", "red_team"]
@@ -36,6 +37,7 @@ def red_team(desk: Desk) -> tuple[str, RedTeamReport]:
             advice="Freeze one: studbook suite freeze FOLDER ...",
             reason="order.suite",
         )
+    require_key(desk, RedTeamReport)
     folder = desk.workspace.work_folder("red-team")
     try:
         report = run_red_team(desk.header, suites[0], folder, desk.worker_limits())

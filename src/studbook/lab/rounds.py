@@ -23,6 +23,7 @@ from studbook.lab.honesty import HonestyRow, honesty_rows
 from studbook.lab.ladder import Learned, learned
 from studbook.lab.missing import need_judge, need_operators
 from studbook.lab.offering import check_offered, shared_base
+from studbook.lab.pending import require_key
 from studbook.lab.situations import ledger_time, situation
 from studbook.lab.slices import compare, require_clean, taught
 from studbook.records import (
@@ -105,6 +106,7 @@ def run_round(
         require_ceiling(desk, ceiling)
     judging.require_judges(desk, label)
     need_operators(desk, chosen, f"round {label}", desk.policy[0])
+    require_key(desk, CandidateManifest, ViabilityDecision)
     herd, cluster, selection = start(desk, label, chosen, parents, today or clock.today())
     orders = breeding.plan(desk, herd, chosen)
     judging.check_budget(desk, len(orders))

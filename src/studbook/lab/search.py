@@ -21,6 +21,7 @@ from studbook.lab.breeding import Herd
 from studbook.lab.desk import Desk
 from studbook.lab.frozen import of_role
 from studbook.lab.generations import require_depth
+from studbook.lab.pending import require_key
 from studbook.lab.search_check import require_same, searched_suites, space_of, tables_of
 from studbook.lab.search_journal import Journal
 from studbook.population import (
@@ -41,7 +42,7 @@ from studbook.population import (
 from studbook.population.cmaes import SIGMA, WORKER
 from studbook.population.genomes import centre, founders
 from studbook.population.m2n2 import ALPHA, ARCHIVE
-from studbook.records import SearchReceipt, SuiteManifest, digest
+from studbook.records import CandidateManifest, SearchReceipt, SuiteManifest, digest
 from studbook.records.population import GenomeSpace
 from studbook.sandbox import run_worker
 
@@ -126,6 +127,7 @@ def search(desk: Desk, label: str, request: Request, *, resume: bool = False) ->
     ground = _prepare(desk, label, request)
     if done := _done(desk, ground.fields):
         return _found(desk, ground, *done)
+    require_key(desk, SearchReceipt, CandidateManifest)
     shape = tuple(s.manifest.count for s in ground.suites)
     key = digest({"header": desk.header, **ground.fields})
     journal = Journal(desk.workspace.resume_folder(f"search-{key}") / _JOURNAL, shape)

@@ -19,14 +19,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from fuzz import publications, seeds
 from studbook.adapters.reader import parse_adapter
+from studbook.breeding.recipes import check_recipe
+from studbook.cli.session import recipes_of
 from studbook.errors import StudbookError
 from studbook.evaluation.contamination import parse_rows
-from studbook.evaluation.suites import parse_items
+from studbook.evaluation.suites import parse_items, read_suite_folder
 from studbook.exchange import translate_mergekit
+from studbook.exchange.lm_eval_task import read_task, suite_files
+from studbook.lab.experiments import read_plan
 from studbook.lab.founding import read_policy
 from studbook.ledger.note import read_checkpoint, read_note
 from studbook.ledger.proofs import read_consistency, read_inclusion, write_consistency, write_inclusion
@@ -185,7 +190,7 @@ def _tensors(data: bytes) -> None:
         file.sha256()
 
 
-def _folder(files: Callable[[], Mapping[str, bytes]], data: bytes) -> dict[str, Path]:
+def _folder(files: Callable[[], Mapping[str, bytes]], data: bytes) -> Path:
     """A good folder in which one file was replaced by the input; its first byte says which."""
     folder, good = _scratch() / files.__name__, _good(files)
     if not folder.exists():
@@ -195,7 +200,7 @@ def _folder(files: Callable[[], Mapping[str, bytes]], data: bytes) -> dict[str, 
     chosen = list(good)[data[0] % len(good)] if data else next(iter(good))
     (folder / chosen).write_bytes(data[1:])
     _restore.append((folder / chosen, good[chosen]))
-    return list_folder(folder)
+    return folder
 
 
 _restore: list[tuple[Path, bytes]] = []
@@ -216,7 +221,7 @@ def _restored(read: Callable[[bytes], None], data: bytes) -> None:
 
 
 def _checkpoint(data: bytes) -> None:
-    files = _folder(seeds.checkpoint_files, data)
+    files = list_folder(_folder(seeds.checkpoint_files, data))
     check_carried(files)
     found = open_checkpoint(files)
     parse_listing(found.manifest)
@@ -224,7 +229,7 @@ def _checkpoint(data: bytes) -> None:
 
 
 def _lora(data: bytes) -> None:
-    found = read_peft(_folder(seeds.lora_files, data))
+    found = read_peft(list_folder(_folder(seeds.lora_files, data)))
     for name in found.names:
         left, right, scale = found.factors(name)
         _require(bool(np.isfinite(left).all() and np.isfinite(right).all() and np.isfinite(scale)), "not finite")
@@ -300,6 +305,41 @@ def _source(data: bytes) -> None:
     found = parse_trained_source(data, "source.manifest")
     paths = [found.tokenizer.path, *(entry.path for entry in found.tensors.values())]
     _require(all(".." not in p.split("/") and not p.startswith("/") for p in paths), "a path leads outside")
+
+
+def _experiment(data: bytes) -> None:
+    path = _scratch() / "experiment.json"
+    path.write_bytes(data)
+    found = read_plan(path)
+    canonical(msgspec.to_builtins(found))
+
+
+def _recipes(data: bytes) -> None:
+    path = _scratch() / "recipes.json"
+    path.write_bytes(data)
+    for recipe in recipes_of(str(path)):
+        found = check_recipe(recipe)
+        again = check_recipe(msgspec.to_builtins(found))
+        _require(again == found, "a recipe read again is another")
+
+
+def _task(data: bytes) -> None:
+    task = read_task(_folder(seeds.task_files, data) / "task.yaml")
+    files = suite_files(task, name="task", role="development", cluster="c", licence="CC0-1.0")
+    found = parse_items(files["items.jsonl"], "items.jsonl")
+    _require(len(found) == len(task.questions), "a question is lost")
+
+
+def _suite(data: bytes) -> None:
+    """A suite folder around any items: the first byte says of which scorer."""
+    kinds = sorted(seeds.ruled())
+    scorer, items = kinds[data[0] % len(kinds)] if data else kinds[0], data[1:]
+    folder = _scratch() / "suite"
+    folder.mkdir(exist_ok=True)
+    (folder / "items.jsonl").write_bytes(items)
+    (folder / "suite.manifest").write_bytes(seeds.suite_manifest(scorer, items))
+    found = read_suite_folder(folder)
+    _require(b"".join(canonical(item) + b"\n" for item in found.items) == items, "the items have two spellings")
 
 
 def _listing(data: bytes) -> None:
@@ -391,6 +431,14 @@ HARNESSES: dict[str, Harness] = {
     "manifest": Harness(seeds.sidecars, _manifest, (b"\xef\xbb\xbf", b"\r\n", "\u202e".encode())),
     "sidecar": Harness(seeds.sidecars, _sidecar),
     "trained-source": Harness(seeds.sources, _source, (b"../", b"9" * 19, b"e400")),
+    "experiment": Harness(seeds.experiments, _experiment, (*_JSON, b'"factors":', b'"seeds":'), 0),
+    "recipes": Harness(seeds.operators, _recipes, (*_JSON, b'"operator":', b'"inner":', b'"uniform"'), 0),
+    "lm-eval-task": Harness(
+        lambda: seeds.pieces(seeds.task_files()),
+        partial(_restored, _task),
+        (*_YAML, *_JSON, b"{{q}}", b"\\0", b"!function "),
+    ),
+    "suite-folder": Harness(seeds.suite_folders, _suite, (*_JSON, b'"$ref":', b'"pattern":', b"(?", b"{9999999}")),
     "suite-items": Harness(seeds.suites, lambda data: _void(parse_items(data, "items.jsonl")), _JSON, 0),
     "training-rows": Harness(seeds.rows, lambda data: _void(parse_rows(data, "data.jsonl")), _JSON, 0),
 }

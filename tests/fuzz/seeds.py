@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from msgspec import inspect as types
 from checkpoint_fixtures import CONFIG, safetensors_bytes, tokenizer_json
 from studbook.adapters.changes import Change, Dense, LowRank, Sparse
 from studbook.adapters.writer import write_adapter
+from studbook.evaluation.items import items_sha256
+from studbook.evaluation.scoring import KINDS as SCORERS
+from studbook.evaluation.templates import example_items
 from studbook.ledger.note import origin_of, write_checkpoint
 from studbook.ledger.proofs import write_consistency, write_inclusion
 from studbook.models.bpe import BpeTokenizer
@@ -276,3 +280,47 @@ def rows_json() -> list[bytes]:
 
 def policies() -> list[bytes]:
     return [b'{"name": "small", "gates": {"alpha": 0.2}, "protected": ["cap"]}', b'{"utility": {"risk": 1e-3}}']
+
+
+def experiments() -> list[bytes]:
+    plan = {"name": "keep-more", "hypothesis": "More is better.", "cluster": "rot", "operator": "dare/1",
+            "fixed": {"scales": 0.5, "skip": []}, "factors": {"keep": [0.4, 0.9]}, "seeds": [5, 6]}  # fmt: skip
+    more = {**plan, "primary": "0", "parents": ["a", "b"], "metric": "target", "alpha": 0.01}
+    return [json.dumps(plan).encode(), json.dumps(more, indent=1).encode()]
+
+
+def operators() -> list[bytes]:
+    blend = {"operator": "blend/1", "weights": "uniform"}
+    prune = {"operator": "prune/1", "fraction": 0.5, "scope": "global", "skip": []}
+    dare = {"operator": "dare/1", "scales": 0.5, "keep": 0.9, "skip": [], "seed": 1}
+    tune = {"operator": "fine-tune/1", "steps": 40, "rate": 1e-3, "batch": 96, "seed": 1, "reach": 0.5, "rehearsal": 0.5,
+            "data": "cluster", "rehearsed": "others"}  # fmt: skip
+    return [json.dumps(found).encode() for found in (blend, [blend, prune], dare, tune)]
+
+
+def task_files() -> dict[str, bytes]:
+    text = (
+        b"task: t\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
+        b'output_type: multiple_choice\ndoc_to_text: "{{q}}>"\ndoc_to_target: "{{n}}"\ndoc_to_choice: options\n'
+        b"metric_list: [{metric: acc, aggregation: mean}]\n"
+    )
+    rows = [{"q": "ab", "n": 1, "options": ["x", "y"]}, {"q": "cd", "n": 0, "options": ["yz", "x"]}]
+    return {"task.yaml": text, "rows.jsonl": b"".join(json.dumps(row).encode() + b"\n" for row in rows)}
+
+
+@cache
+def ruled() -> Mapping[str, bytes]:
+    """Example items of every kind of scorer whose library is installed."""
+    found = {name: example_items(name, "c") for name in SCORERS if name != "json-schema" or find_spec("jsonschema")}
+    return {name: b"".join(canonical(item) + b"\n" for item in items) for name, items in found.items()}
+
+
+def suite_manifest(scorer: str, items: bytes) -> bytes:
+    fields = {"name": "s", "role": "development", "dimension": "task", "cluster": "c", "scorer": scorer,
+              "licence": "CC0-1.0", "items": items.count(b"\n"), "items_sha256": items_sha256(items),
+              "max_new_tokens": 12}  # fmt: skip
+    return "".join(f"{key}={value}\n" for key, value in fields.items()).encode()
+
+
+def suite_folders() -> list[bytes]:
+    return [bytes([place]) + ruled()[name] for place, name in enumerate(sorted(ruled()))]

@@ -29,6 +29,8 @@ SLOW = {
     "trained-source",
     "publication",
     "publication-signed",
+    "lm-eval-task",
+    "suite-folder",
 }
 EXTREMES = (b"\0", b"\xff" * 4, b"\xff" * 8, b"\0" * 8, b"\1\0\0\0", b"\0\0\0\x80", b"\xc0\xff\xff\xff\xff\xff\xff\xff")
 

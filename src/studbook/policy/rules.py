@@ -105,13 +105,7 @@ def check_policy(policy: Policy) -> None:
         ("budget.worker_bytes", policy.budget.worker_bytes >= _LEAST_WORKER_BYTES, "must be at least 1 GiB"),
         ("budget.evaluations", policy.budget.evaluations > 0, "must be above 0: nothing could be judged"),
         ("budget.output_bytes", policy.budget.output_bytes > 0, "must be above 0"),
-        ("gates.maximum_bytes", policy.gates.maximum_bytes > 0, "must be above 0"),
-        (
-            "gates.alpha",
-            policy.gates.alpha >= LEAST_ALPHA,
-            f"must be at least {LEAST_ALPHA:g}: below, no bound can be computed",
-        ),
-        ("gates.sealed_openings", policy.gates.sealed_openings > 0, "must be above 0: nothing could be confirmed"),
+        *_gate_rules(policy),
         *_reserve_rules(policy),
         *_isolation_rules(policy),
         *_utility_rules(policy),
@@ -121,6 +115,19 @@ def check_policy(policy: Policy) -> None:
             raise OutsideAllowlist(
                 what, where=f"policy: {field}", advice="Mend the field in the policy file.", reason="policy.field"
             )
+
+
+def _gate_rules(policy: Policy) -> tuple[tuple[str, bool, str], ...]:
+    """Field, whether its rule holds, and the rule, for the thresholds of the decision."""
+    return (
+        ("gates.maximum_bytes", policy.gates.maximum_bytes > 0, "must be above 0"),
+        (
+            "gates.alpha",
+            policy.gates.alpha >= LEAST_ALPHA,
+            f"must be at least {LEAST_ALPHA:g}: below, no bound can be computed",
+        ),
+        ("gates.sealed_openings", policy.gates.sealed_openings > 0, "must be above 0: nothing could be confirmed"),
+    )
 
 
 def _reserve_rules(policy: Policy) -> tuple[tuple[str, bool, str], ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
-from studbook.errors import OutOfOrder, ParentsDoNotFit
-from studbook.lab.approvals import select
-from studbook.lab.descendants import bred_parents
+from studbook.errors import OutOfOrder, ParentsDoNotFit, UsageError
+from studbook.lab.approvals import require_approved, select
+from studbook.lab.descendants import bred_parents, descendants
 from studbook.lab.desk import Desk
-from studbook.lab.sources import slice_of
+from studbook.lab.sources import require_model, slice_of
 from studbook.records import (
     FailureCluster,
     LineageTemplate,
@@ -19,7 +19,57 @@ from studbook.records import (
 )
 from studbook.registry.approval import Selection
 
-__all__ = ["check_offered", "shared_base"]
+__all__ = ["check_offered", "named_models", "select_approved_parents", "shared_base"]
+
+
+def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[str] | None, today: date) -> Selection:
+    """The approved parents; all of them stand as baselines, whoever is named to breed from.
+
+    Named may also be models bred here, where the policy lets them have children.
+
+    Raises:
+        UsageError: if a name is nobody's, an adapter's, or stands twice.
+        OutOfOrder: if nobody is approved, or a named model is not; the reason is the first exclusion's.
+    """
+    selection = select(desk, label, base, today)
+    if names is not None:
+        bred = descendants(desk)
+        for artifact in named_models(desk, names):
+            if artifact in bred:
+                require_approved(desk, label, (artifact,), today)
+            elif artifact not in selection.parents:
+                reason = next((e.reason for e in selection.excluded if e.artifact == artifact), "is not registered")
+                raise OutOfOrder(
+                    f"{desk.name_of(artifact)} {reason}",
+                    advice=f"Unless it is the shared base: studbook approve {desk.name_of(artifact)} --as PERSON",
+                    reason="order.approval",
+                )
+        return selection
+    if not selection.parents:
+        reasons = "; ".join(f"{e.name} {e.reason}" for e in selection.excluded) or "nothing is registered"
+        raise OutOfOrder(
+            f"no approved parent for {label}: {reasons}",
+            advice="Register models and approve them: studbook approve NAME --as PERSON",
+            reason="order.approval",
+        )
+    return selection
+
+
+def named_models(desk: Desk, names: Sequence[str]) -> tuple[str, ...]:
+    """The artifacts some names stand for, each a model and named once.
+
+    Raises:
+        UsageError: naming the one that is not.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        artifact = desk.find_model(name)
+        require_model(desk, artifact)
+        if artifact in found:
+            same = "" if found[artifact] == name else f", as {found[artifact]}"
+            raise UsageError(f"{name!r} is named twice{same}", advice="Name every model once.", reason="usage.twice")
+        found[artifact] = name
+    return tuple(found)
 
 
 def shared_base(desk: Desk, parents: Sequence[str]) -> str:

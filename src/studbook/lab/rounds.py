@@ -17,12 +17,12 @@ from studbook.breeding.recipes import check_recipe, wants_one_parent, without_pa
 from studbook.errors import OutOfOrder, OutsideAllowlist, UsageError
 from studbook.lab import adapters, approvals, breeding, channels, clock, gates, judging, sources
 from studbook.lab.breeding import Herd
-from studbook.lab.descendants import bred_parents, descendants
+from studbook.lab.descendants import bred_parents
 from studbook.lab.desk import Desk
 from studbook.lab.honesty import HonestyRow, honesty_rows
 from studbook.lab.ladder import Learned, learned
 from studbook.lab.missing import need_judge, need_operators
-from studbook.lab.offering import check_offered, shared_base
+from studbook.lab.offering import check_offered, named_models, select_approved_parents, shared_base
 from studbook.lab.pending import require_key
 from studbook.lab.situations import ledger_time, situation
 from studbook.lab.slices import compare, require_clean, taught
@@ -47,7 +47,6 @@ __all__ = [
     "decide_only",
     "require_ceiling",
     "run_round",
-    "select_approved_parents",
     "start",
 ]
 
@@ -116,39 +115,6 @@ def run_round(
     return conclude(desk, decision, record, baselines)
 
 
-def select_approved_parents(desk: Desk, label: str, base: str, names: Sequence[str] | None, today: date) -> Selection:
-    """The approved parents; all of them stand as baselines, whoever is named to breed from.
-
-    Named may also be models bred here, where the policy lets them have children.
-
-    Raises:
-        UsageError: if a name is nobody's, an adapter's, or stands twice.
-        OutOfOrder: if nobody is approved, or a named model is not; the reason is the first exclusion's.
-    """
-    selection = approvals.select(desk, label, base, today)
-    if names is not None:
-        bred = descendants(desk)
-        for artifact in _named(desk, names):
-            if artifact in bred:
-                approvals.require_approved(desk, label, (artifact,), today)
-            elif artifact not in selection.parents:
-                reason = next((e.reason for e in selection.excluded if e.artifact == artifact), "is not registered")
-                raise OutOfOrder(
-                    f"{desk.name_of(artifact)} {reason}",
-                    advice=f"Unless it is the shared base: studbook approve {desk.name_of(artifact)} --as PERSON",
-                    reason="order.approval",
-                )
-        return selection
-    if not selection.parents:
-        reasons = "; ".join(f"{e.name} {e.reason}" for e in selection.excluded) or "nothing is registered"
-        raise OutOfOrder(
-            f"no approved parent for {label}: {reasons}",
-            advice="Register models and approve them: studbook approve NAME --as PERSON",
-            reason="order.approval",
-        )
-    return selection
-
-
 def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: BaselineReceipt | None) -> Outcome:
     """Release the winner to shadow, or nothing; archive everybody else with reasons and scorecards."""
     released, held = None, ""
@@ -198,7 +164,7 @@ def decide_only(desk: Desk, label: str, names: Sequence[str]) -> Outcome:
         UsageError: if a name is not a candidate's; nothing has run then.
     """
     bred = {m.artifact.sha256: d for d, m in desk.candidates() if m.purpose == "candidate"}
-    artifacts = _named(desk, names)
+    artifacts = named_models(desk, names)
     for artifact in artifacts:
         if artifact not in bred:
             raise UsageError(
@@ -262,30 +228,13 @@ def choose(desk: Desk, label: str, names: Sequence[str] | None, today: date) -> 
         StudbookError: any of its kinds, as `start`.
     """
     judging.require_label(desk, label)
-    _named(desk, names or ())
+    named_models(desk, names or ())
     base = _shared_base(desk, label, names, today)
     selection = select_approved_parents(desk, label, base, names, today)
     # Parents were selected by their approvals; base and champion are bred from all the same.
     approvals.require_approved(desk, label, (base, desk.champion()), today)
     chosen = tuple(dict.fromkeys(desk.find_model(n) for n in names)) if names is not None else selection.parents
     return base, chosen, selection
-
-
-def _named(desk: Desk, names: Sequence[str]) -> tuple[str, ...]:
-    """The artifacts some names stand for, each a model and named once.
-
-    Raises:
-        UsageError: naming the one that is not.
-    """
-    found: dict[str, str] = {}
-    for name in names:
-        artifact = desk.find_model(name)
-        sources.require_model(desk, artifact)
-        if artifact in found:
-            same = "" if found[artifact] == name else f", as {found[artifact]}"
-            raise UsageError(f"{name!r} is named twice{same}", advice="Name every model once.", reason="usage.twice")
-        found[artifact] = name
-    return tuple(found)
 
 
 def require_ceiling(desk: Desk, name: str) -> None:

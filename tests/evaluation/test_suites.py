@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from lab_fixtures import PERSON, Place, problems, rewrite, shipped_items, write_suite
+from release_fixtures import refused
 from studbook.errors import BytesLie, ManifestRefused, NotAuthorised, OutOfOrder, RecordRefused, UsageError
+from studbook.evaluation.contamination import parse_rows
 from studbook.evaluation.floor import ANSWERERS, floor_rows
 from studbook.evaluation.suites import freeze, parse_items, read_suite_folder
 from studbook.lab import Lab
-from studbook.records import FloorReport, Header, SuiteManifest, SuitesLock
+from studbook.records import FloorReport, Header, SuiteManifest, SuitesLock, replace
 
 HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
 WORTHLESS = {"no-op", "constant", "random", "echo", "nan", "empty", "oversize", "early-exit"}
@@ -103,6 +105,9 @@ def _line(item: dict[str, Any]) -> bytes:
         ({"max_new_tokens": "many"}, "not a whole number"),
         ({"max_new_tokens": 5000}, "not allowed|not 1"),
         ({"cluster": "two words"}, "a value is not allowed"),
+        ({"licence": ""}, "a value is not allowed"),
+        ({"margin": "0"}, "margin=0 is not a share"),
+        ({"margin": "2.5"}, "margin=2.5 is not a share"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused_by_field(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
@@ -141,6 +146,27 @@ def test_items_that_are_not_exactly_items_are_refused(data: bytes, error: type[B
         parse_items(data, "items.jsonl")
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [lambda line: line + b"\r", lambda line: b"\xef\xbb\xbf" + line, lambda line: line[:1] + b" " + line[1:]],
+)
+def test_a_line_that_a_person_wrote_otherwise_is_refused_with_how_to_write_it(spelling: Any) -> None:
+    line = _line({"id": "a", "cluster": "c", "expected": "e", "perturbation": "none", "prompt": "p"})[:-1]
+    for read in (parse_items, parse_rows):
+        with pytest.raises(RecordRefused) as caught:
+            read(spelling(line) + b"\n", "items.jsonl")
+        assert "line 1" in caught.value.where
+        assert "jq -cS" in caught.value.advice
+        assert "backup" not in caught.value.advice
+
+
+def test_an_item_that_its_scorer_cannot_use_is_told_with_its_file(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, [row | {"rule": {"pattern": "("}} for row in items()], scorer="regex")
+    with pytest.raises(BytesLie) as caught:
+        read_suite_folder(path)
+    assert caught.value.where.startswith(f"{path / 'items.jsonl'}: item ")
+
+
 def test_line_feeds_and_tabs_may_stand_in_a_prompt_and_other_control_characters_may_not() -> None:
     plain = {"id": "a", "cluster": "c", "expected": "e", "perturbation": "none"}
     (item,) = parse_items(_line(plain | {"prompt": "first\tcell\nsecond line\n"}), "items.jsonl")
@@ -168,6 +194,34 @@ def test_freezing_again_changes_nothing_and_another_suite_of_that_name_is_refuse
     with pytest.raises(UsageError, match="frozen already"):
         opened.suites.freeze([other], PERSON)
     assert len(opened.desk.workspace.ledger.entries) == before
+
+
+def test_a_suite_of_an_older_scorer_is_frozen_again_in_its_place(opened: Lab, tmp_path: Path) -> None:
+    desk = opened.desk
+    _, lock = desk.suites_lock
+    place = next(n for n, d in enumerate(lock.suites) if desk.workspace.get(d, SuiteManifest).name == "development-rot")
+    old = replace(desk.workspace.get(lock.suites[place], SuiteManifest), scorer_sha256="5c" * 32)
+    suites = (*lock.suites[:place], desk.workspace.commit(old), *lock.suites[place + 1 :])
+    desk.workspace.commit(replace(lock, lock_version=lock.lock_version + 1, suites=suites))
+    with pytest.raises(OutOfOrder, match="another version of its scorer"):
+        opened.evaluate(["base"])
+    same = write_suite(tmp_path, shipped_items("development", "rot"), name="development-rot", role="development")
+    opened.suites.freeze([same], PERSON)
+    assert desk.suites_lock[1].suites == lock.suites
+    opened.evaluate(["base"])
+    assert opened.verify().ok
+
+
+def test_a_suite_that_another_version_froze_alike_is_not_frozen_anew(
+    opened: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(opened.desk.entries())
+    same = write_suite(tmp_path, shipped_items("development", "rot"), name="development-rot", role="development")
+    header = msgspec.structs.replace(opened.desk.header, version="9.9")
+    monkeypatch.setattr(type(opened.desk), "header", header)
+    (made,) = opened.suites.freeze([same], PERSON)
+    assert made.header.version != "9.9"
+    assert len(opened.desk.entries()) == before
 
 
 def test_a_new_suite_makes_a_new_lock_that_keeps_the_old_suites(opened: Lab, tmp_path: Path) -> None:
@@ -203,9 +257,14 @@ def test_of_several_suites_all_are_frozen_or_none(opened: Lab, tmp_path: Path) -
 def test_a_second_task_suite_of_a_role_for_one_label_is_refused_since_no_decision_could_use_it(
     opened: Lab, tmp_path: Path
 ) -> None:
+    before = len(opened.desk.entries())
     with pytest.raises(UsageError, match="development-rot is the development suite of task for rot already") as caught:
         opened.suites.freeze([write_suite(tmp_path, items(20), name="development-more", role="development")], PERSON)
     assert caught.value.reason == "suite.label"
+    pair = [write_suite(tmp_path, items(20), name=n, role="development", cluster="twice") for n in ("one", "two")]
+    with refused("suite.label"):
+        opened.suites.freeze(pair, PERSON)
+    assert len(opened.desk.entries()) == before
 
 
 def test_a_folder_without_a_suite_is_refused(opened: Lab, tmp_path: Path) -> None:

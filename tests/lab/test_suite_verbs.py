@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 import studbook
-from lab_fixtures import PERSON, Place, founder, run_cli, shipped_items, write_suite
-from studbook.errors import OutOfOrder, OverBudget, RecordRefused, StudbookError, UsageError
+from lab_fixtures import PERSON, PROTECTED, Place, drop_suite, founder, run_cli, shipped_items, write_suite
+from release_fixtures import refused
+from studbook.cli.suites import _opened_page
+from studbook.errors import BytesLie, OutOfOrder, OverBudget, StudbookError, UsageError
 from studbook.evaluation.suites import read_suite_folder
 from studbook.exchange.card import write_card
 from studbook.lab import Lab
@@ -43,6 +47,12 @@ def test_a_new_suite_is_a_folder_that_reads_and_whose_examples_are_not_frozen(op
         {"name": "line\nrole=sealed"},
         {"licence": "CC0-1.0\nrole=sealed"},
         {"like": "long", "perturb": ["distractor"]},
+        {"role": "oracle"},
+        {"dimension": "charm"},
+        {"dimension": "robustness"},
+        {"dimension": "honesty", "role": "selection"},
+        {"dimension": "cost", "cluster": "c" * 110},
+        {"max_new_tokens": 5000},
     ],
 )
 def test_a_suite_that_could_not_be_read_again_is_not_written_at_all(
@@ -52,9 +62,37 @@ def test_a_suite_that_could_not_be_read_again_is_not_written_at_all(
         row | {"prompt": "x" * 3990, "id": f"long-{n}"} for n, row in enumerate(shipped_items("development", "rot"))
     ]
     like = write_suite(tmp_path, rows, name="long") if wrong.pop("like", "") else None
-    with pytest.raises(StudbookError):
+    with pytest.raises(StudbookError) as caught:
         opened.suites.new(tmp_path / "mine", like, **wrong)
+    assert "backup" not in caught.value.advice
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_perturber_that_changes_nothing_leaves_no_folder_behind(opened: Lab, tmp_path: Path) -> None:
+    like = write_suite(tmp_path, [row | {"prompt": "1>"} for row in shipped_items("development", "rot")[:2]])
+    with pytest.raises(BytesLie, match="holds no items"):
+        opened.suites.new(tmp_path / "noisy", like, ["confusable"])
+    assert not (tmp_path / "noisy").exists()
+
+
+def test_items_that_an_interrupted_call_left_are_taken_over_and_others_are_not(opened: Lab, tmp_path: Path) -> None:
+    like = write_suite(tmp_path, shipped_items("development", "rot"), name="plain")
+    for name, data in (("same", (like / "items.jsonl").read_bytes()), ("other", b"mine\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "items.jsonl").write_bytes(data)
+    assert opened.suites.new(tmp_path / "same", like) == 24
+    with refused("suite.taken"):
+        opened.suites.new(tmp_path / "other", like)
+    assert not (tmp_path / "other" / "suite.manifest").exists()
+
+
+def test_a_suite_is_named_after_the_folder_that_a_dot_is(
+    opened: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    opened.suites.new(Path())
+    assert read_suite_folder(tmp_path / "mine").settings["name"] == "mine"
 
 
 def test_a_suite_like_another_keeps_its_mark_and_its_margin(opened: Lab, tmp_path: Path) -> None:
@@ -140,6 +178,11 @@ def test_no_look_is_logged_that_could_not_be_taken(opened: Lab, monkeypatch: pyt
     desk.workspace.commit(replace(policy, policy_version=policy.policy_version + 1, gates=gates))
     with pytest.raises(OverBudget, match="2 more looks"):
         opened.suites.open(["base", "cap-rot"])
+    held = desk.workspace.blob_path(desk.find_model("base"))
+    away = held.rename(held.with_suffix(".away"))
+    with refused("digest.missing"):
+        opened.suites.open(["base"])
+    away.rename(held)
     monkeypatch.setattr("studbook.lab.evaluators.evaluator_sha256", lambda: "e" * 64)
     with pytest.raises(OutOfOrder) as caught:
         opened.suites.open(["base"])
@@ -152,14 +195,21 @@ def test_a_look_that_was_cut_short_goes_on_under_its_number(opened: Lab, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("studbook.lab.suites.evaluate", stop)
+        patched.setattr("studbook.lab.openings.evaluate", stop)
         with pytest.raises(KeyboardInterrupt):
             opened.suites.open(["base"])
-    (look,) = opened.suites.open(["base"])
-    (other,) = opened.suites.open(["cap-rot"])
-    assert (look.opening, other.opening) == (1, 2)
+    looks = opened.suites.open(["base", "cap-rot"])
+    assert [look.opening for look in looks] == [1, 2]
     assert [o.opening for _, o in opened.desk.all(SealedOpening)] == [1, 2]
     assert not problems_of(opened)
+
+
+def test_a_look_at_sealed_suites_that_ask_for_no_task_is_shown(opened: Lab) -> None:
+    for cluster in PROTECTED:
+        drop_suite(opened, f"sealed-{cluster}")
+    page = io.StringIO()
+    _opened_page(opened.suites.open(["base"]))(Console(file=page))
+    assert "no tasks" in page.getvalue()
 
 
 def test_every_look_at_the_sealed_suites_is_on_record_and_counts(opened: Lab) -> None:
@@ -186,10 +236,20 @@ def test_what_others_report_is_shown_and_stands_on_the_card_as_reported(opened: 
     (line,) = [line for line in card.splitlines() if "arc-easy" in line]
     assert "reported" in line
     assert "0.99" in line
-    with pytest.raises(RecordRefused):
-        opened.suites.attach("cap-rot", "arc-easy", float("nan"), "share", "x", "y")
     with pytest.raises(UsageError):
         opened.suites.attach("nobody", "arc-easy", 0.5, "share", "x", "y")
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"value": float("nan")}, "usage.value"),
+        ({"value": float("-inf")}, "usage.value"),
+        ({"benchmark": "arc easy"}, "usage.name"),
+        ({"unit": ""}, "usage.name"),
+        ({"method": " "}, "usage.text"),
+        ({"citation": "two\nlines"}, "usage.text"),
+    )
+    for changed, reason in wrong:
+        said = {"benchmark": "arc", "value": 0.5, "unit": "share", "method": "x", "citation": "y"} | changed
+        with refused(reason):
+            opened.suites.attach("cap-rot", **said)
     assert not problems_of(opened)
 
 

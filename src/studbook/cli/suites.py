@@ -13,7 +13,8 @@ from rich.table import Table
 from studbook.cli import pages
 from studbook.cli.pages import Page
 from studbook.cli.session import Session
-from studbook.lab.suites import Opened, Power
+from studbook.lab.openings import Opened
+from studbook.lab.suites import Power
 from studbook.records import FloorRow
 from studbook.records.evaluation import Dimension, Role
 
@@ -138,16 +139,17 @@ def _power_page(rows: Sequence[Power]) -> Page:
     for r in rows:
         cells = f"{r.items:,}", f"{r.disagreement:.0%}", f"{r.detectable:.2%}", f"{r.margin:.2%}", f"{r.needed:,}"
         table.add_row(r.suite, *cells)
-    return lambda out: out.print(table)
+    return lambda out: out.print(table if rows else "no suite is frozen; name a folder")
 
 
 def _opened_page(looks: Sequence[Opened]) -> Page:
     table = _table("model", "opening", "joint mean", "worst skill")
     for look in looks:
         card = look.card.card
-        worst = min(card.tasks().values(), key=lambda r: r.mean)
+        worst = min(card.tasks().values(), key=lambda r: r.mean, default=None)
         opening = f"{look.opening} of {look.of}" if look.opening else "seen before"
-        table.add_row(look.name, opening, f"{card.joint_mean:.1%}", f"{worst.cluster} {worst.mean:.1%}")
+        told = (f"{card.joint_mean:.1%}", f"{worst.cluster} {worst.mean:.1%}") if worst else ("no tasks", "-")
+        table.add_row(look.name, opening, *told)
     return lambda out: out.print(table)
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from studbook.evaluation.items import Item
+from studbook.evaluation.items import Item, read_line
 from studbook.evaluation.scorecards import SuiteFile
-from studbook.records import ContaminationReceipt, Header, read_struct
+from studbook.records import ContaminationReceipt, Header
 
 __all__ = ["LONG_RUN", "SHORT_RUN", "Overlap", "TrainingRow", "compare_with_suites", "folded", "overlaps", "parse_rows"]
 
@@ -36,7 +36,7 @@ def parse_rows(data: bytes, where: object = "") -> tuple[TrainingRow, ...]:
         RecordRefused: if a line is not a canonical row.
     """
     lines = [line for line in data.split(b"\n") if line]
-    return tuple(read_struct(line, TrainingRow, f"{where}: line {n}") for n, line in enumerate(lines, 1))
+    return tuple(read_line(line, TrainingRow, f"{where}: line {n}") for n, line in enumerate(lines, 1))
 
 
 class Overlap(NamedTuple):

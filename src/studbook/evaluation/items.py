@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from studbook.errors import BytesLie
+from studbook.errors import BytesLie, RecordRefused
 from studbook.records import JsonObject, read_struct
 from studbook.records.base import Name
 
-__all__ = ["Item", "Prompt", "items_sha256", "known_items", "parse_items"]
+__all__ = ["Item", "Prompt", "items_sha256", "known_items", "parse_items", "read_line"]
+
+S = TypeVar("S", bound=Struct)
 
 # A text of records, and line feeds and tabs beside: a model reads them, and canonical JSON writes them as two characters.
 Prompt = Annotated[
@@ -44,6 +47,28 @@ class Item(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 _ITEMS = msgspec.json.Decoder(Item, strict=True)
 
 
+def read_line(line: bytes, kind: type[S], where: object) -> S:
+    """One line of a file that people write: one canonical JSON object.
+
+    Args:
+        line: The line, without its line feed.
+        kind: What it holds.
+        where: File and line, for errors.
+
+    Raises:
+        RecordRefused: as `studbook.records.read_struct`, with advice for whoever wrote it.
+    """
+    try:
+        return read_struct(line, kind, where)
+    except RecordRefused as error:
+        keys = ", ".join(sorted(kind.__struct_fields__))
+        error.advice = (
+            f"Mend the line: one JSON object with its keys in alphabetical order ({keys}), no white space between them, "
+            "and a line feed alone at its end. `jq -cS . FILE` writes lines so."
+        )
+        raise
+
+
 def items_sha256(data: bytes) -> str:
     """Digest of an items file."""
     return hashlib.sha256(data).hexdigest()
@@ -57,11 +82,13 @@ def parse_items(data: bytes, where: object = "") -> tuple[Item, ...]:
         RecordRefused: if a line is not a canonical item.
     """
     if not data.endswith(b"\n"):
-        raise BytesLie("holds no items, or its last line has no end", where=where, reason="suite.items")
+        advice = "Write one item a line, each with a line feed at its end."
+        raise BytesLie("holds no items, or its last line has no end", where=where, advice=advice, reason="suite.items")
     lines = data[:-1].split(b"\n")
-    items = tuple(read_struct(line, Item, f"{where}: line {n}") for n, line in enumerate(lines, 1))
-    if len({item.id for item in items}) != len(items):
-        raise BytesLie("two items share an id", where=where, reason="suite.duplicate")
+    items = tuple(read_line(line, Item, f"{where}: line {n}") for n, line in enumerate(lines, 1))
+    if twice := [name for name, count in Counter(item.id for item in items).items() if count > 1]:
+        advice = "Give every item an id of its own."
+        raise BytesLie(f"two items share the id {twice[0]}", where=where, advice=advice, reason="suite.duplicate")
     return items
 
 

@@ -6,16 +6,21 @@ A suite is a folder with ``suite.manifest`` (``key=value`` lines) and ``items.js
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from studbook.errors import BytesLie, ManifestRefused, OutOfOrder
+import msgspec
+
+from studbook.errors import BytesLie, ManifestRefused, OutOfOrder, StudbookError, printable
 from studbook.evaluation.floor import Run, check_rows, floor_rows
 from studbook.evaluation.items import Item, items_sha256, known_items, parse_items
 from studbook.evaluation.scoring import KINDS, source_sha256
 from studbook.files import read_file
 from studbook.models.manifests import parse_manifest
 from studbook.records import Blob, FloorReport, FloorRow, Header, SuiteManifest, canonical, digest, read_struct
+from studbook.records.base import Name
+from studbook.records.evaluation import Dimension, Role
 from studbook.statistics import minimum_detectable, required_items
 
 __all__ = [
@@ -23,6 +28,7 @@ __all__ = [
     "Item",
     "SuiteFolder",
     "check_items",
+    "check_values",
     "floor_of",
     "freeze",
     "items_sha256",
@@ -79,13 +85,40 @@ def read_suite_folder(path: Path) -> SuiteFolder:
     parsed = parse_items(data, items)
     if str(len(parsed)) != settings["items"]:
         raise ManifestRefused(f"items={settings['items']}, but the file holds {len(parsed)}", where=manifest)
-    if settings["scorer"] not in KINDS:
-        known = ", ".join(sorted(KINDS))
-        raise ManifestRefused(f"scorer {settings['scorer']!r} is not one of {known}", where=manifest)
+    check_values(settings, manifest)
     check_items(parsed, settings["scorer"], settings["dimension"], settings["role"], path)
-    if settings["dimension"] == "cost" and len(settings["cluster"]) > _LONGEST_COST:
-        raise ManifestRefused(f"cluster of a cost suite is longer than {_LONGEST_COST} characters", where=manifest)
     return SuiteFolder(path, settings, data, parsed)
+
+
+def check_values(settings: Mapping[str, str], manifest: Path) -> None:
+    """Refuse a value of a manifest that no suite can have, whether it is written already or not.
+
+    Args:
+        settings: The manifest's keys and values.
+        manifest: Its file, for errors.
+
+    Raises:
+        ManifestRefused: naming the key.
+    """
+    allowed = {"role": get_args(Role), "dimension": get_args(Dimension), "scorer": tuple(sorted(KINDS))}
+    for key, known in allowed.items():
+        if settings[key] not in known:
+            told = f"a value is not allowed: {key} {printable(settings[key])!r} is not one of {', '.join(known)}"
+            raise ManifestRefused(told, where=manifest, advice="Take one of them.")
+    for key in ("name", "cluster", "licence"):
+        try:
+            msgspec.convert(settings[key], Name)
+        except msgspec.ValidationError as error:
+            advice = "Use letters, digits and . _ + / - only, beginning with a letter or digit."
+            told = f"a value is not allowed: {key} {printable(settings[key])!r} is not a plain name"
+            raise ManifestRefused(told, where=manifest, advice=advice) from error
+    if settings["dimension"] == "cost" and len(settings["cluster"]) > _LONGEST_COST:
+        told = f"cluster of a cost suite is longer than {_LONGEST_COST} characters"
+        raise ManifestRefused(told, where=manifest, advice="Give it a shorter one.")
+    limit = _whole(settings, "max_new_tokens", manifest)
+    if not 1 <= limit <= _MOST_TOKENS:
+        told = f"max_new_tokens={limit} is not 1..{_MOST_TOKENS}"
+        raise ManifestRefused(told, where=manifest, advice="Write how many tokens an answer may have.")
 
 
 def check_items(items: tuple[Item, ...], scorer: str, dimension: str, role: str, path: Path) -> None:
@@ -104,7 +137,11 @@ def check_items(items: tuple[Item, ...], scorer: str, dimension: str, role: str,
         BytesLie: if the neighbours of a paired suite are no pairs; ``suite.pairs``.
     """
     for item in items:
-        KINDS[scorer].check(item)
+        try:
+            KINDS[scorer].check(item)
+        except StudbookError as error:
+            error.where = f"{path / 'items.jsonl'}: {error.where}"
+            raise
     if dimension == "honesty" and role != "development":
         raise ManifestRefused(
             f"a suite of the dimension honesty has the role {role}: it is shown and never judges",
@@ -124,11 +161,9 @@ def floor_of(suite: SuiteFolder, run: Run | None = None) -> tuple[FloorRow, ...]
         run: What runs written answers first, for kinds that need it.
 
     Raises:
-        ManifestRefused: if mark or answer length are not allowed.
+        ManifestRefused: if the mark is not allowed.
     """
-    limit = _whole(suite, "max_new_tokens")
-    if not 1 <= limit <= _MOST_TOKENS:
-        raise ManifestRefused(f"max_new_tokens={limit} is not 1..{_MOST_TOKENS}", where=suite.path / "suite.manifest")
+    limit = _whole(suite.settings, "max_new_tokens", suite.path / "suite.manifest")
     return floor_rows(suite.items, suite.settings["scorer"], _mark(suite), limit, run)
 
 
@@ -172,6 +207,10 @@ def freeze(
     """
     if "margin" in suite.settings:
         margin = _number(suite, "margin", suite.settings["margin"])
+        if not 0.0 < margin <= 1.0:
+            told = f"margin={suite.settings['margin']} is not a share of items above 0"
+            advice = "Write a share of items, such as 0.05, or leave it out."
+            raise ManifestRefused(told, where=suite.path / "suite.manifest", advice=advice)
         require_testable(len(suite.items), margin, alpha, DISAGREEMENT, suite.path / "suite.manifest")
     rows = floor_of(suite, run)
     check_rows(rows, suite.settings["scorer"], suite.path)
@@ -204,6 +243,7 @@ def _check_pairs(dimension: str, items: tuple[Item, ...], where: Path) -> None:
         raise BytesLie(
             f"the items of a {dimension} suite are pairs of neighbours: {rule}",
             where=f"{where}: item {wrong[0] if wrong else items[-1].id}",
+            advice="Mend the items: every odd line with the even one behind it.",
             reason="suite.pairs",
         )
 
@@ -220,7 +260,7 @@ def _manifest(header: Header, suite: SuiteFolder, mark: float, floor: str) -> Su
             count=len(suite.items),
             scorer=suite.settings["scorer"],
             scorer_sha256=scorer_sha256(suite.settings["scorer"]),
-            max_new_tokens=_whole(suite, "max_new_tokens"),
+            max_new_tokens=_whole(suite.settings, "max_new_tokens", suite.path / "suite.manifest"),
             pass_mark=mark,
             licence=suite.settings["licence"],
             floor=floor,
@@ -242,8 +282,8 @@ def _number(suite: SuiteFolder, key: str, text: str) -> float:
     return float(text)
 
 
-def _whole(suite: SuiteFolder, key: str) -> int:
-    text = suite.settings[key]
+def _whole(settings: Mapping[str, str], key: str, manifest: Path) -> int:
+    text = settings[key]
     if not re.fullmatch(r"[0-9]{1,12}", text):
-        raise ManifestRefused(f"{key}={text!r} is not a whole number", where=suite.path / "suite.manifest")
+        raise ManifestRefused(f"{key}={text!r} is not a whole number", where=manifest)
     return int(text)

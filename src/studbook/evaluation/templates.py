@@ -8,6 +8,7 @@ from pathlib import Path
 from studbook.errors import UsageError
 from studbook.evaluation.items import Item, items_sha256, parse_items
 from studbook.evaluation.scoring import KINDS
+from studbook.evaluation.suites import check_items, check_values
 from studbook.files import read_file, write_new
 from studbook.models.manifests import format_manifest
 from studbook.records import canonical
@@ -55,28 +56,31 @@ def write_folder(path: Path, settings: Mapping[str, object], items: Sequence[Ite
 
     Raises:
         UsageError: if the folder has a manifest already, items would be written over, or the scorer is unknown.
-        BytesLie: if there is no item, or those that are there are malformed.
+        BytesLie: if there is no item, those that are there are malformed, or a paired suite has no pairs.
         RecordRefused: if an item is not one, such as one that a perturber made too long.
-        ManifestRefused: if a setting cannot stand in a manifest; nothing was written in any of these cases.
+        ManifestRefused: if a setting is not allowed; nothing was written in any of these cases.
     """
     manifest, rows = path / "suite.manifest", path / "items.jsonl"
-    if manifest.exists() or (rows.exists() and items is not None):
-        raise UsageError("holds a suite already", where=path, advice="Name a new folder.", reason="suite.taken")
     scorer = str(settings["scorer"])
     if scorer not in KINDS:
         known = ", ".join(sorted(KINDS))
         raise UsageError(f"no scorer is called {scorer!r}", advice=f"There are: {known}.", reason="suite.scorer")
-    if rows.exists():
-        data = read_file(rows, _ITEMS_LIMIT)
-    else:
-        wanted = example_items(scorer, str(settings["cluster"])) if items is None else items
-        data = b"".join(canonical(item) + b"\n" for item in wanted)
     # All of it is checked before any of it is written.
-    count = len(parse_items(data, rows))
-    fields = {"manifest_version": 1, "kind": "suite", **settings, "items": count, "items_sha256": items_sha256(data)}
-    text = format_manifest({key: str(value) for key, value in fields.items()}, manifest)
+    values = {key: str(value) for key, value in settings.items()}
+    check_values(values, manifest)
+    here = read_file(rows, _ITEMS_LIMIT) if rows.exists() else None
+    if here is None and items is None:
+        items = example_items(scorer, values["cluster"])
+    data = here or b"" if items is None else b"".join(canonical(item) + b"\n" for item in items)
+    # Items that an interrupted call of the same command left are taken over.
+    if manifest.exists() or here not in (None, data):
+        raise UsageError("holds a suite already", where=path, advice="Name a new folder.", reason="suite.taken")
+    parsed = parse_items(data, rows)
+    check_items(parsed, scorer, values["dimension"], values["role"], path)
+    stated = {"items": str(len(parsed)), "items_sha256": items_sha256(data)}
+    text = format_manifest({"manifest_version": "1", "kind": "suite", **values, **stated}, manifest)
     path.mkdir(parents=True, exist_ok=True)
-    if not rows.exists():
+    if here is None:
         write_new(rows, data, 0o644)
     write_new(manifest, text, 0o644)
-    return count
+    return len(parsed)

@@ -9,7 +9,7 @@ from msgspec import Struct
 from studbook.errors import UsageError, printable
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed, sign, signers_here
-from studbook.lab.words import plain_name, plain_text
+from studbook.lab.words import plain_name, plain_sentence, plain_text
 from studbook.proposals import Waiting, check_closing, check_proposal, waiting
 from studbook.records import CodeChangeClosing, CodeChangeProposal, Gate
 from studbook.release import gate
@@ -59,8 +59,8 @@ class Proposals:
         desk = self._desk
         record = CodeChangeProposal(
             header=desk.header,
-            capability=_said(capability, "CAPABILITY"),
-            rationale=_said(rationale, "--why"),
+            capability=plain_sentence(capability, "CAPABILITY"),
+            rationale=plain_sentence(rationale, "--why"),
             evidence=tuple(_record(desk, name) for name in evidence),
             proposed_by=plain_name(person, "--as"),
         )
@@ -88,7 +88,7 @@ class Proposals:
             outcome="released" if release else "declined",
             release=plain_text(release, "--release"),
             closed_by=plain_name(person, "--as"),
-            reason=_said(reason, "--reason"),
+            reason=plain_sentence(reason, "--reason"),
         )
         # Asked before the key: who made it has one, and is to be told why it does not help.
         check_ending(desk, record, [Signer("", person)])
@@ -152,9 +152,3 @@ def _record(desk: Desk, name: str) -> str:
         advice = "Name it by its digest, or eight or more digits of it; `studbook log` lists every record."
         raise UsageError("is not one record of this lab", where=printable(name), advice=advice, reason="usage.name")
     return found.pop()
-
-
-def _said(text: str, where: str) -> str:
-    if not text.strip():
-        raise UsageError("says nothing", where=where, advice="Write why, in a sentence.", reason="usage.text")
-    return plain_text(text, where)

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from studbook.errors import OutOfOrder, OverBudget, UsageError
+from studbook.errors import OutOfOrder, UsageError
 from studbook.evaluation.floor import Run
 from studbook.evaluation.items import Item
 from studbook.evaluation.perturb import pairs
 from studbook.evaluation.programs import run_programs
 from studbook.evaluation.scoring import KINDS
-from studbook.evaluation.suites import DISAGREEMENT, floor_of, freeze, read_suite_folder, require_testable
+from studbook.evaluation.suites import (
+    DISAGREEMENT,
+    floor_of,
+    freeze,
+    read_suite_folder,
+    require_testable,
+    scorer_sha256,
+)
 from studbook.evaluation.templates import write_folder
 from studbook.lab.desk import Desk
-from studbook.lab.evaluators import require_in_force
 from studbook.lab.foreign_suites import Imported, import_task
-from studbook.lab.judging import Card, already, evaluate
-from studbook.lab.pending import sign, signers_here
+from studbook.lab.openings import Opened, open_sealed
+from studbook.lab.pending import require_key, sign, signers_here
 from studbook.lab.sealing import require_sealed
-from studbook.lab.sources import require_model
-from studbook.lab.words import plain_name
+from studbook.lab.words import plain_name, plain_sentence
 from studbook.records import (
     FloorReport,
     FloorRow,
     Measure,
     ReportedResult,
-    Scorecard,
-    SealedOpening,
     SuiteManifest,
     SuitesLock,
     digest,
+    replace,
 )
 from studbook.records.evaluation import Role
 from studbook.statistics import minimum_detectable, required_items
 
-__all__ = ["Opened", "Power", "Suites"]
+__all__ = ["Power", "Suites"]
 
 # Dimensions of which a role has one suite a label.
 _ALONE = ("task", "cost")
@@ -61,22 +66,6 @@ class Power(NamedTuple):
     detectable: float
     margin: float
     needed: int
-
-
-class Opened(NamedTuple):
-    """A look at the sealed suites.
-
-    Attributes:
-        name: The model's name.
-        opening: Which opening it was, from 1; 0 where it had been looked at already.
-        of: How many the policy allows.
-        card: Its sealed scorecard.
-    """
-
-    name: str
-    opening: int
-    of: int
-    card: Card
 
 
 class Suites:
@@ -105,11 +94,13 @@ class Suites:
             StudbookError: any of its kinds, if what would be written is no suite; nothing was written then.
         """
         found = read_suite_folder(like) if like else None
+        # A dot is a folder with a name too.
+        called = folder.absolute().name
         fields: dict[str, object] = {
-            "name": folder.name,
+            "name": called,
             "role": "development",
             "dimension": "task",
-            "cluster": folder.name,
+            "cluster": called,
             "scorer": "exact-match",
             "licence": "CC0-1.0",
             "max_new_tokens": 32,
@@ -164,6 +155,8 @@ class Suites:
     def freeze(self, folders: Sequence[Path], person: str | None = None) -> tuple[SuiteManifest, ...]:
         """Put suites to the floor test, freeze them and add them to the lock; a person's act.
 
+        A suite that is frozen already stays as it is; one that was frozen under another version of its scorer is replaced.
+
         Args:
             folders: Suite folders, or folders of suite folders.
             person: Whose policy key signs the lock; any at hand by default. Where the root of keys wants more people for
@@ -178,14 +171,17 @@ class Suites:
         found = [read_suite_folder(path) for folder in folders for path in _suite_folders(folder)]
         signers_here(desk, SuitesLock(header=desk.header, lock_version=1, suites=()), person)
         alpha = desk.policy[1].gates.alpha
+        require_key(desk, FloorReport, SuiteManifest)
         made: list[tuple[FloorReport, SuiteManifest, bytes]] = []
+        frozen: list[SuiteManifest] = []
         locked = self._locked()
         require_sealed(desk, locked, found)
         for folder in desk.progress.track("floor-testing suites", found):
             floor, manifest = freeze(desk.header, folder, alpha, self._runner(folder.settings["scorer"]))
-            _check_beside(manifest, locked, folder.path)
-            locked[digest(manifest)] = manifest
-            made.append((floor, manifest, folder.data))
+            locked, held = _with(locked, manifest, folder.path)
+            frozen.append(held)
+            if held is manifest:
+                made.append((floor, manifest, folder.data))
         for floor, manifest, data in made:
             desk.workspace.commit(floor)
             desk.workspace.commit(manifest, {manifest.items.sha256: data})
@@ -197,7 +193,7 @@ class Suites:
                 named = signed.digest[:12]
                 desk.progress.say(f"{SuitesLock.kind()} {signed.digest} waits: {signed.waiting}")
                 desk.progress.say(f"nothing is judged by it until then; next: studbook approve {named} --as NAME")
-        return tuple(manifest for _, manifest, _ in made)
+        return tuple(frozen)
 
     def seal(self, folders: Sequence[Path], person: str | None = None) -> tuple[SuiteManifest, ...]:
         """Freeze suites that have to be sealed ones; `freeze` takes any, and seals as tightly.
@@ -218,49 +214,8 @@ class Suites:
         return self.freeze(folders, person)
 
     def open(self, names: Sequence[str]) -> tuple[Opened, ...]:
-        """Score models on the sealed suites; each look is an opening on record, written before it, k of K.
-
-        A model that was looked at already under the suites and the evaluator in force is shown again for nothing.
-
-        Raises:
-            OverBudget: if the policy allows fewer further openings than are needed; nothing was looked at then.
-            UsageError: if one of them is no model.
-            OutOfOrder: if no sealed suite is frozen, or nobody let this evaluator judge.
-        """
-        desk, allowed = self._desk, self._desk.policy[1].gates.sealed_openings
-        artifacts = tuple(dict.fromkeys(desk.find_model(name) for name in names))
-        for artifact in artifacts:
-            require_model(desk, artifact)
-        require_in_force(desk)
-        cut, used = self._cut_short(), max((o.opening for _, o in desk.all(SealedOpening)), default=0)
-        fresh = [a for a in artifacts if a not in cut and not already(desk, a, "sealed")]
-        if fresh and used + len(fresh) > allowed:
-            raise OverBudget(
-                f"{len(fresh)} more looks at the sealed suites, and {used} of all {allowed} openings are used up",
-                where="policy: gates.sealed_openings",
-                advice="Ask the policy's owners for more. The more often items were looked at, the less they confirm.",
-            )
-        numbers = cut | {artifact: used + n for n, artifact in enumerate(fresh, 1)}
-        out = []
-        for artifact in artifacts:
-            number = numbers.get(artifact, 0)
-            if number > used:
-                look = SealedOpening(header=desk.header, decision=None, candidate=artifact, opening=number, of=allowed)
-                desk.workspace.commit(look)
-            card = evaluate(desk, [artifact], "sealed")[artifact]
-            out.append(Opened(desk.name_of(artifact), number, allowed, card))
-        return tuple(out)
-
-    def _cut_short(self) -> dict[str, int]:
-        """Looks that were logged and ended before there was a scorecard: model -> opening; they go on uncounted."""
-        desk = self._desk
-        scored = {c.artifact: self._place(d) for d, c in desk.all(Scorecard) if c.role == "sealed"}
-        looks = [(self._place(d), o) for d, o in desk.all(SealedOpening) if o.decision is None]
-        return {o.candidate: o.opening for place, o in looks if place > scored.get(o.candidate, -1)}
-
-    def _place(self, record: str) -> int:
-        entry = self._desk.workspace.entry(record)
-        return entry.sequence if entry else -1
+        """Score models on the sealed suites; each look is an opening on record: see `open_sealed`."""
+        return open_sealed(self._desk, names)
 
     def attach(self, name: str, benchmark: str, value: float, unit: str, method: str, citation: str) -> ReportedResult:
         """Put what somebody else reports of a model on record; it is shown, and no gate reads it.
@@ -274,16 +229,23 @@ class Suites:
             citation: Where it can be read.
 
         Raises:
-            UsageError: if nothing is called that.
-            RecordRefused: if the value is not finite, or a text is not plain.
+            UsageError: if nothing is called that, the value is not finite, or a text is not plain or says nothing.
         """
         desk = self._desk
+        if not math.isfinite(value):
+            advice = "Give the number that was reported."
+            raise UsageError(f"{value} is not a finite number", where="VALUE", advice=advice, reason="usage.value")
         record = ReportedResult(
             header=desk.header,
             artifact=desk.find_model(name),
-            benchmark=benchmark,
-            measure=Measure(value=value, unit=unit, basis="reported", method=method),
-            citation=citation,
+            benchmark=plain_name(benchmark, "BENCHMARK"),
+            measure=Measure(
+                value=value,
+                unit=plain_name(unit, "--unit"),
+                basis="reported",
+                method=plain_sentence(method, "--method"),
+            ),
+            citation=plain_sentence(citation, "--citation"),
             attached_by=desk.header.owner,
         )
         desk.workspace.commit(record)
@@ -325,20 +287,36 @@ class Suites:
         return {d: self._desk.workspace.get(d, SuiteManifest) for d in suites}
 
 
-def _check_beside(manifest: SuiteManifest, locked: Mapping[str, SuiteManifest], where: Path) -> None:
-    """Refuse a suite that nobody could tell from another: decisions want one task suite a role and label."""
+def _with(
+    locked: Mapping[str, SuiteManifest], made: SuiteManifest, where: Path
+) -> tuple[dict[str, SuiteManifest], SuiteManifest]:
+    """The lock's suites with one more, and that suite as it stands there, where it was frozen alike before.
+
+    One that was frozen under another version of its scorer judges nothing any more; frozen again, it takes its old place.
+
+    Raises:
+        UsageError: if another suite of its name is in force, ``suite.taken``; or of its label, since decisions want one
+            task suite a role and label, ``suite.label``.
+    """
+    place, old = next(((d, m) for d, m in locked.items() if m.name == made.name), ("", None))
+    if old is not None and replace(old, header=made.header, floor=made.floor) == made:
+        return dict(locked), old
+    if old is not None and old.scorer in KINDS and old.scorer_sha256 == scorer_sha256(old.scorer):
+        advice = "Give it another name; a frozen suite is not replaced."
+        raise UsageError(
+            f"a suite named {made.name} is frozen already", where=where, advice=advice, reason="suite.taken"
+        )
     for held, other in locked.items():
-        if held == digest(manifest):
-            return
-        if other.name == manifest.name:
-            raise UsageError(f"a suite named {manifest.name} is frozen already", where=where)
-        if manifest.dimension in _ALONE and _asks(other) == _asks(manifest):
+        if held != place and made.dimension in _ALONE and _asks(other) == _asks(made):
             raise UsageError(
                 f"{other.name} is the {other.role} suite of {other.dimension} for {other.cluster} already",
                 where=f"{where / 'suite.manifest'}: cluster",
                 advice="Give it a cluster of its own; a frozen suite is not replaced.",
                 reason="suite.label",
             )
+    if old is None:
+        return {**locked, digest(made): made}, made
+    return dict((digest(made), made) if d == place else (d, m) for d, m in locked.items()), made
 
 
 def _asks(manifest: SuiteManifest) -> tuple[str, str, str]:

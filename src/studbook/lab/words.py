@@ -6,7 +6,7 @@ import re
 
 from studbook.errors import UsageError, printable
 
-__all__ = ["plain_name", "plain_text"]
+__all__ = ["plain_name", "plain_sentence", "plain_text"]
 
 
 def plain_name(text: str, where: str) -> str:
@@ -28,5 +28,18 @@ def plain_text(text: str, where: str) -> str:
         UsageError: if it is not, or is longer than 1,000 characters.
     """
     if len(text) > 1000 or printable(text) != text:
-        raise UsageError("is longer than 1,000 characters, or holds control characters", where=where)
+        told = "is longer than 1,000 characters, or holds control characters"
+        advice = "Write one line of at most 1,000 characters that can be printed."
+        raise UsageError(told, where=where, advice=advice, reason="usage.text")
     return text
+
+
+def plain_sentence(text: str, where: str) -> str:
+    """The same, of something that has to be said.
+
+    Raises:
+        UsageError: if it is empty, or no `plain_text`.
+    """
+    if not text.strip():
+        raise UsageError("says nothing", where=where, advice="Write it in a sentence.", reason="usage.text")
+    return plain_text(text, where)

@@ -124,7 +124,7 @@ def _check_decision(policy: Policy, decision: ViabilityDecision, cluster: Failur
         raise OverBudget(
             f"opening {opening} of {policy.gates.sealed_openings} sealed openings",
             where=f"policy {policy.name}: gates.sealed_openings",
-            advice="Freeze new sealed suites; the policy's owner signs the new lock.",
+            advice="Have the policy's owner allow more, beside new sealed suites: studbook policy sign FILE --as NAME",
         )
 
 

@@ -121,7 +121,7 @@ def test_a_round_over_its_budget_of_evaluations_is_refused_before_anything_is_br
 
 @pytest.mark.parametrize("lacking", ["a protected cluster", "calibration", "a second suite of one label"])
 def test_a_round_that_the_frozen_suites_could_not_end_is_refused_before_anything_is_measured(
-    opened: Lab, tmp_path: Path, lacking: str
+    opened: Lab, lacking: str
 ) -> None:
     desk = opened.desk
     if lacking == "a protected cluster":
@@ -132,8 +132,12 @@ def test_a_round_that_the_frozen_suites_could_not_end_is_refused_before_anything
         left = tuple(d for d, name in named.items() if name != "sealed-calibration")
         desk.workspace.commit(replace(lock, lock_version=lock.lock_version + 1, suites=left))
     else:
-        items = shipped_items("selection", CLUSTER)
-        opened.suites.freeze([write_suite(tmp_path, items, name="selection-twin")], PERSON)
+        # Freezing refuses it; a lock from elsewhere may hold it.
+        lock = desk.suites_lock[1]
+        found = (desk.workspace.get(d, SuiteManifest) for d in lock.suites)
+        twin = replace(next(m for m in found if m.name == f"selection-{CLUSTER}"), name="selection-twin")
+        suites = (*lock.suites, desk.workspace.commit(twin))
+        desk.workspace.commit(replace(lock, lock_version=lock.lock_version + 1, suites=suites))
     before = len(desk.entries())
     with refused("order.suite") as caught:
         opened.round(CLUSTER)

@@ -1,13 +1,15 @@
 """A process that runs acts on labs in children of its own and lets them die where it is told to.
 
-It reads one job a line, ``LAB KEYS ACT WHEN``, separated by tabs. ACT is ``found`` (make the lab) or ``live`` (a round,
-the promotion of its winner, a rollback); a step the ledger has already is not done again, so the same job also finishes
-what a death cut short. WHEN is the boundary of the file layer to die at, counted from 0; ``-1`` for never; or ``~0.5``
-for half a second after the start. Acknowledged records are printed at once; a line ``ended STATUS`` closes every job.
+It reads one job a line, ``LAB KEYS ACT WHEN``, separated by tabs. ACT is ``found`` (make the lab), ``live`` (a round,
+the promotion of its winner, a rollback) or ``write`` (three records with a file each, then two as a group); a step
+the ledger has already is not done again, so the same job also finishes what a death cut short. WHEN is the boundary
+of the file layer to die at, counted from 0; ``-1`` for never; or ``~0.5`` for half a second after the start.
+Acknowledged records are printed at once; a line ``ended STATUS`` closes every job.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -20,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from lab_fixtures import CLUSTER, PERSON, Place, small_policy
 from studbook import files
 from studbook.lab import Lab
-from studbook.records import ChampionPromotion, Record, RollbackRecord
-from studbook.workspace import Workspace
+from studbook.records import ChampionPromotion, Policy, Record, RollbackRecord, replace
+from studbook.seal import KeyRing
+from studbook.workspace import Accession, Workspace
 
 
 def say(*words: object) -> None:
@@ -74,12 +77,25 @@ def live(place: Place) -> None:
             lab.rollback("champion", "and back")
 
 
+def write(place: Place) -> None:
+    """Three records with a file each, then two as a group: each unless the ledger has it."""
+    workspace = Workspace(place.path, KeyRing(place.keys), writer=True)
+    _, policy = next(workspace.all(Policy))
+    notes = [replace(policy, notes=f"written {number}") for number in range(5)]
+    news = [Accession(p, {hashlib.sha256(p.notes.encode()).hexdigest(): p.notes.encode()}) for p in notes]
+    for one in news[:3]:
+        workspace.commit(one.record, one.blobs)
+    for digest in workspace.commit_all(news[3:]):
+        say("acknowledged", digest)
+    workspace.close()
+
+
 def run(place: Place, act: str, at: int) -> None:
     """Do one act under the reaper."""
     reaper = Reaper(at)
     files.boundary = reaper
     acknowledge_aloud()
-    {"found": found, "live": live}[act](place)
+    {"found": found, "live": live, "write": write}[act](place)
     say("lived", reaper.seen)
 
 

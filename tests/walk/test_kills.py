@@ -211,6 +211,26 @@ def die_while_founding(drive: Driver, folder: Path, boundary: int) -> None:
     shutil.rmtree(folder)
 
 
+def test_death_at_every_boundary_of_the_ledger_loses_nothing(drive: Driver, tmp_path: Path) -> None:
+    new = Place(tmp_path / "lab", tmp_path / "keys")
+    assert drive(new, "found", -1).lived
+    whole = new.copy(tmp_path / "whole")
+    undisturbed = drive(whole, "write", -1)
+    assert undisturbed.lived, undisturbed.lines[-1:]
+    records, steps = records_of(whole), undisturbed.said("passes")
+    for boundary in range(len(steps)):
+        place = new.copy(tmp_path / str(boundary))
+        death = drive(place, "write", boundary)
+        assert (death.status, death.said("passes")) == (-9, steps[: boundary + 1])
+        check_after_death(place, death.said("acknowledged"))
+        rest = drive(place, "write", -1)
+        assert rest.lived, (boundary, rest.lines[-1:])
+        assert records_of(place) == records
+        assert not list(place.path.glob("**/*.partial"))
+        shutil.rmtree(tmp_path / str(boundary))
+    assert {"fsync append", "link checkpoint", "rename checkpoint", "set aside checkpoint"} < set(steps)
+
+
 def test_death_while_a_lab_is_made_does_not_block_the_next_attempt(drive: Driver, tmp_path: Path) -> None:
     steps = founding_steps(drive, tmp_path / "whole")
     lab_placed = max(i for i, step in enumerate(steps) if step == "rename lab")

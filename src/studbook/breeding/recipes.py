@@ -14,6 +14,7 @@ from studbook.breeding.operators import (
     decode_operator,
     every_type,
 )
+from studbook.errors import RecordRefused
 from studbook.records import JsonObject, digest
 
 __all__ = ["Offered", "check_recipe", "expand", "per_parent", "recipe_sha256", "wants_one_parent", "without_parent"]
@@ -42,7 +43,7 @@ def expand(recipe: Mapping[str, Any], parents: int, offered: Offered | None = No
         if value == "uniform":
             fields[name] = [1.0 / parents] * parents
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            fields[name] = [float(value)] * parents
+            fields[name] = [_number(value, name)] * parents
     if (kind := _kind(recipe)) is not None and issubclass(kind, Trained):
         own, others = offered or _ANY
         fields["data"] = list(own) if fields.get("data") == "cluster" else fields.get("data")
@@ -50,6 +51,14 @@ def expand(recipe: Mapping[str, Any], parents: int, offered: Offered | None = No
     if kind is FederatedRound and offered is None and isinstance(fields.get("clients"), list | tuple):
         fields["clients"] = [_nobody(client) for client in fields["clients"]]
     return decode_operator(fields)
+
+
+def _number(value: float, name: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        advice = "Write a number that a 64-bit float holds."
+        raise RecordRefused("is too large", where=f"recipe: {name}", advice=advice, reason="operator.record") from error
 
 
 def wants_one_parent(recipe: Mapping[str, Any]) -> bool:

@@ -133,6 +133,9 @@ PlainOperator = (
 TrainedOperator = FineTune | Distil | AdapterTrain
 AnyOperator = PlainOperator | Scheduled[PlainOperator] | TrainedOperator | FederatedRound
 
+# Characters of somebody's own words that a refusal repeats.
+_TOLD = 200
+
 
 def operator_types() -> tuple[type[Operator], ...]:
     """Every operator class whose child follows from base and parents alone, in the order of ``AnyOperator``."""
@@ -169,7 +172,7 @@ def decode_operator(record: Mapping[str, Any]) -> AnyOperator:
     tag = record.get("operator")
     if isinstance(tag, str) and tag not in operator_names():
         raise OutsideAllowlist(
-            f"{tag!r} is no operator of this version",
+            f"{tag[:_TOLD]!r} is no operator of this version",
             where="operator",
             advice=f"Use one of {', '.join(operator_names())}, or the version of Studbook that wrote this record.",
             reason="operator.unknown",
@@ -189,10 +192,11 @@ def _refused(tag: object, message: str) -> RecordRefused:
     # msgspec names the field as "... field `x`" or as a path "... - at `$.x[0]`".
     text, _, path = message.partition(" - at `$.")
     field = re.search(r" field `([^`]*)`", text)
-    place = path.rstrip("`") or (field[1] if field else "")
+    place = (path.rstrip("`") or (field[1] if field else ""))[:_TOLD]
+    named = tag if tag and isinstance(tag, str) else "operator record"
     return RecordRefused(
-        text,
-        where=f"{tag or 'operator record'}: {place}" if place else tag,
+        text[:_TOLD],
+        where=f"{named}: {place}" if place else named,
         advice="Write every field of the operator, no other, each of the documented type.",
         reason="operator.record",
     )

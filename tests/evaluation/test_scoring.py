@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab_fixtures import founder, shipped_items, write_suite
-from studbook.errors import BytesLie, OutOfOrder, RecordRefused
+from studbook.errors import BytesLie, OutOfOrder, OverBudget, RecordRefused
 from studbook.evaluation import score_worker
 from studbook.evaluation.items import Item
 from studbook.evaluation.scorers import Answers, expected_calls, judge
@@ -18,7 +18,9 @@ from studbook.evaluation.suites import floor_of, freeze, read_suite_folder
 from studbook.models.forward import Forward
 from studbook.models.slm import read_slm
 from studbook.records import Header, canonical, read_struct
+from studbook.sandbox import Limits
 
+LIMITS = Limits(seconds=20, memory_bytes=4 << 30, file_bytes=1 << 20)
 HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
 SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
 
@@ -190,10 +192,10 @@ def test_a_new_kind_is_one_file_and_one_line(tmp_path: Path, monkeypatch: pytest
     folder = write_suite(tmp_path, shipped_items("development", "rot"), scorer="backwards")
     monkeypatch.setitem(KINDS, "backwards", Backwards())
     suite = read_suite_folder(folder)
-    rows = {row.answerer: row.verdict for row in floor_of(suite)}
+    rows = {row.answerer: row.verdict for row in floor_of(suite, None, LIMITS)}
     assert set(rows.values()) <= {"fail", "error"}  # the oracle says the expected text, which is not backwards
     with pytest.raises(OutOfOrder, match="oracle"):
-        freeze(HEADER, suite, 0.05)
+        freeze(HEADER, suite, 0.05, None, LIMITS)
     said = [i.expected[::-1] for i in suite.items]
     model = founder("base") / "base.slm"
     job = {"path": str(folder / "items.jsonl"), "scorer": "backwards", "limit": 12, "said": said}
@@ -214,16 +216,28 @@ def test_a_suite_of_any_kind_that_the_worthless_pass_is_not_frozen(
 ) -> None:
     rows = [row | {"expected": "yes", "rule": rule} for row in shipped_items("development", "rot")]
     with pytest.raises(OutOfOrder, match=words) as caught:
-        freeze(HEADER, read_suite_folder(write_suite(tmp_path, rows, scorer=scorer)), 0.05)
+        freeze(HEADER, read_suite_folder(write_suite(tmp_path, rows, scorer=scorer)), 0.05, None, LIMITS)
     assert caught.value.reason == "suite.floor"
+
+
+@pytest.mark.parametrize("scorer", ["regex", "safe-text"])
+def test_a_pattern_that_never_ends_is_refused_and_ended(tmp_path: Path, scorer: str) -> None:
+    rule: dict[str, Any] = {"pattern": "(a+)+b|yes"} | ({"banned": []} if scorer == "safe-text" else {})
+    rows = [row | {"expected": "yes", "rule": rule} for row in shipped_items("development", "rot")]
+    rows[3] |= {"prompt": "a" * 60 + ">"}
+    suite = read_suite_folder(write_suite(tmp_path, rows, scorer=scorer, max_new_tokens="80"))
+    short = Limits(seconds=1, memory_bytes=4 << 30, file_bytes=1 << 20)
+    with pytest.raises(OverBudget, match="too long") as caught:
+        freeze(HEADER, suite, 0.05, None, short)
+    assert caught.value.reason == "suite.pattern"
 
 
 def test_a_margin_that_so_few_items_cannot_test_is_not_frozen(tmp_path: Path) -> None:
     rows = shipped_items("development", "rot")
     with pytest.raises(OutOfOrder, match="needs 2,164 items, the suite has 24") as caught:
-        freeze(HEADER, read_suite_folder(write_suite(tmp_path / "a", rows, margin="0.02")), 0.05)
+        freeze(HEADER, read_suite_folder(write_suite(tmp_path / "a", rows, margin="0.02")), 0.05, None, LIMITS)
     assert caught.value.reason == "suite.power"
-    freeze(HEADER, read_suite_folder(write_suite(tmp_path / "b", rows, margin="0.2")), 0.05)
+    freeze(HEADER, read_suite_folder(write_suite(tmp_path / "b", rows, margin="0.2")), 0.05, None, LIMITS)
 
 
 @pytest.mark.parametrize("dimension", ["robustness", "bias"])

@@ -16,7 +16,9 @@ from studbook.evaluation.floor import ANSWERERS, floor_rows
 from studbook.evaluation.suites import freeze, parse_items, read_suite_folder
 from studbook.lab import Lab
 from studbook.records import FloorReport, Header, SuiteManifest, SuitesLock, replace
+from studbook.sandbox import Limits
 
+LIMITS = Limits(seconds=20, memory_bytes=4 << 30, file_bytes=1 << 20)
 HEADER = Header(source="studbook", version="1", environment="test", owner="ann")
 WORTHLESS = {"no-op", "constant", "random", "echo", "nan", "empty", "oversize", "early-exit"}
 
@@ -44,21 +46,21 @@ def test_every_worthless_answerer_fails_and_the_oracle_passes(lived_lab: Place) 
 def test_a_suite_that_the_constant_answerer_passes_is_not_frozen(tmp_path: Path) -> None:
     folder = read_suite_folder(write_suite(tmp_path, same_answer()))
     with pytest.raises(OutOfOrder, match=r"constant answerer gets 1\.000") as caught:
-        freeze(HEADER, folder, 0.05)
+        freeze(HEADER, folder, 0.05, None, LIMITS)
     assert caught.value.reason == "suite.floor"
 
 
 def test_a_suite_that_the_echo_answerer_passes_is_not_frozen(tmp_path: Path) -> None:
     echoed = [item | {"expected": item["prompt"].rstrip(">").split(" ")[-1]} for item in items()]
     with pytest.raises(OutOfOrder, match="echo"):
-        freeze(HEADER, read_suite_folder(write_suite(tmp_path, echoed)), 0.05)
+        freeze(HEADER, read_suite_folder(write_suite(tmp_path, echoed)), 0.05, None, LIMITS)
 
 
 @pytest.mark.parametrize("mark", ["0", "0.0001", "-1", "nan", "inf", "2"])
 def test_a_pass_mark_that_lets_the_worthless_in_or_the_oracle_out_is_not_frozen(tmp_path: Path, mark: str) -> None:
     folder = read_suite_folder(write_suite(tmp_path, items(), pass_mark=mark))
     with pytest.raises((OutOfOrder, ManifestRefused)):
-        freeze(HEADER, folder, 0.05)
+        freeze(HEADER, folder, 0.05, None, LIMITS)
 
 
 def test_an_item_whose_own_answer_is_wrong_by_its_rule_is_not_frozen(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_an_item_whose_own_answer_is_wrong_by_its_rule_is_not_frozen(tmp_path: P
     rows[5]["rule"] = {"pattern": "never"}
     folder = read_suite_folder(write_suite(tmp_path, rows, scorer="regex"))
     with pytest.raises(OutOfOrder, match=r"oracle gets 0\.958: an expected answer is wrong by its own item") as caught:
-        freeze(HEADER, folder, 0.05)
+        freeze(HEADER, folder, 0.05, None, LIMITS)
     assert caught.value.reason == "suite.floor"
 
 
@@ -74,13 +76,13 @@ def test_one_answer_longer_than_the_suite_allows_is_not_frozen(tmp_path: Path) -
     rows = items()
     rows[5] |= {"expected": "x" * 13}
     with pytest.raises(OutOfOrder, match="longer than the limit"):
-        freeze(HEADER, read_suite_folder(write_suite(tmp_path, rows)), 0.05)
+        freeze(HEADER, read_suite_folder(write_suite(tmp_path, rows)), 0.05, None, LIMITS)
 
 
 def test_an_answer_longer_than_the_suite_allows_lets_no_oracle_pass(tmp_path: Path) -> None:
     folder = read_suite_folder(write_suite(tmp_path, items(), max_new_tokens=1))
     with pytest.raises(OutOfOrder, match="oracle"):
-        freeze(HEADER, folder, 0.05)
+        freeze(HEADER, folder, 0.05, None, LIMITS)
 
 
 def test_proper_scores_are_put_to_the_same_floor() -> None:
@@ -113,7 +115,7 @@ def _line(item: dict[str, Any]) -> bytes:
 def test_a_manifest_that_does_not_fit_is_refused_by_field(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
     path = write_suite(tmp_path, items(), **settings)
     with pytest.raises(ManifestRefused, match=words) as caught:
-        freeze(HEADER, read_suite_folder(path), 0.05)
+        freeze(HEADER, read_suite_folder(path), 0.05, None, LIMITS)
     assert str(path / "suite.manifest") in caught.value.where
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from studbook.errors import BytesLie, ManifestRefused, OutOfOrder, StudbookError, printable
 from studbook.evaluation.floor import Run, check_rows, floor_rows
+from studbook.evaluation.floor_worker import rows_apart
 from studbook.evaluation.items import Item, items_sha256, known_items, parse_items
 from studbook.evaluation.scoring import KINDS, source_sha256
 from studbook.files import read_file
@@ -21,6 +22,7 @@ from studbook.models.manifests import parse_manifest
 from studbook.records import Blob, FloorReport, FloorRow, Header, SuiteManifest, canonical, digest, read_struct
 from studbook.records.base import Name
 from studbook.records.evaluation import Dimension, Role
+from studbook.sandbox import Limits
 from studbook.statistics import minimum_detectable, required_items
 
 __all__ = [
@@ -153,18 +155,23 @@ def check_items(items: tuple[Item, ...], scorer: str, dimension: str, role: str,
         _check_pairs(dimension, items, path / "items.jsonl")
 
 
-def floor_of(suite: SuiteFolder, run: Run | None = None) -> tuple[FloorRow, ...]:
+def floor_of(suite: SuiteFolder, run: Run | None, limits: Limits) -> tuple[FloorRow, ...]:
     """What every worthless answerer and the oracle get in a suite; nothing is refused for it.
 
     Args:
         suite: The suite.
         run: What runs written answers first, for kinds that need it.
+        limits: What a worker may use, for kinds whose items hold patterns.
 
     Raises:
         ManifestRefused: if the mark is not allowed.
+        OverBudget: if a pattern takes too long; ``suite.pattern``.
     """
+    scorer, mark = suite.settings["scorer"], _mark(suite)
     limit = _whole(suite.settings, "max_new_tokens", suite.path / "suite.manifest")
-    return floor_rows(suite.items, suite.settings["scorer"], _mark(suite), limit, run)
+    if KINDS[scorer].patterns:
+        return rows_apart(suite.path / "items.jsonl", scorer, mark, limit, limits)
+    return floor_rows(suite.items, scorer, mark, limit, run)
 
 
 def require_testable(items: int, margin: float, alpha: float, disagreement: float, where: object) -> None:
@@ -191,7 +198,7 @@ def require_testable(items: int, margin: float, alpha: float, disagreement: floa
 
 
 def freeze(
-    header: Header, suite: SuiteFolder, alpha: float, run: Run | None = None
+    header: Header, suite: SuiteFolder, alpha: float, run: Run | None, limits: Limits
 ) -> tuple[FloorReport, SuiteManifest]:
     """Put a suite to the floor test and bind everything that decides how it is scored.
 
@@ -200,6 +207,7 @@ def freeze(
         suite: The suite.
         alpha: One-sided error rate that the minimum detectable effect is stated for.
         run: What runs written answers first, for kinds that need it.
+        limits: What a worker may use, for kinds whose items hold patterns.
 
     Raises:
         OutOfOrder: if a worthless answerer passes, the oracle fails, or the margin it names cannot be tested.
@@ -212,7 +220,7 @@ def freeze(
             advice = "Write a share of items, such as 0.05, or leave it out."
             raise ManifestRefused(told, where=suite.path / "suite.manifest", advice=advice)
         require_testable(len(suite.items), margin, alpha, DISAGREEMENT, suite.path / "suite.manifest")
-    rows = floor_of(suite, run)
+    rows = floor_of(suite, run, limits)
     check_rows(rows, suite.settings["scorer"], suite.path)
     floor = FloorReport(
         header=header,

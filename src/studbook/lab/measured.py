@@ -15,6 +15,7 @@ from studbook.errors import DigestDiffers
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.costs import answered, measures, scoring_work
 from studbook.evaluation.floor import check_rows, floor_rows
+from studbook.evaluation.floor_worker import rows_apart
 from studbook.evaluation.scorecards import SMOKE_PROMPTS, SuiteFile, sampled
 from studbook.evaluation.scorers import Answers, expected_calls, judge
 from studbook.evaluation.scoring import KINDS
@@ -176,7 +177,10 @@ def check_suite(desk: Desk, record: SuiteManifest) -> None:
         check_items(items, record.scorer, record.dimension, record.role, Path(f"suite {record.name}"))
     if kind and not kind.runs:
         # Programs are not run again: that they were is taken at its word, as a model's answers are.
-        facts["floor"] = (floor.rows, floor_rows(items, record.scorer, record.pass_mark, record.max_new_tokens))
+        asked = record.scorer, record.pass_mark, record.max_new_tokens
+        path = desk.workspace.blob_path(record.items.sha256)
+        again = rows_apart(path, *asked, desk.worker_limits()) if kind.patterns else floor_rows(items, *asked)
+        facts["floor"] = (floor.rows, again)
     require(f"suite {record.name}", facts, _FIELD)
     if kind:
         check_rows(floor.rows, record.scorer, f"suite {record.name}")

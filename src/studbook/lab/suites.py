@@ -125,7 +125,7 @@ class Suites:
     def floor(self, folder: Path) -> tuple[FloorRow, ...]:
         """What every worthless answerer and the oracle get in a suite; nothing is written."""
         suite = read_suite_folder(folder)
-        return floor_of(suite, self._runner(suite.settings["scorer"]))
+        return floor_of(suite, self._runner(suite.settings["scorer"]), self._desk.worker_limits())
 
     def power(
         self, names: Sequence[str], margin: float | None = None, disagreement: float | None = None
@@ -177,7 +177,9 @@ class Suites:
         locked = self._locked()
         require_sealed(desk, locked, found)
         for folder in desk.progress.track("floor-testing suites", found):
-            floor, manifest = freeze(desk.header, folder, alpha, self._runner(folder.settings["scorer"]))
+            floor, manifest = freeze(
+                desk.header, folder, alpha, self._runner(folder.settings["scorer"]), desk.worker_limits()
+            )
             locked, held = _with(locked, manifest, folder.path)
             frozen.append(held)
             if held is manifest:

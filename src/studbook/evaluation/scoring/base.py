@@ -60,6 +60,8 @@ class Kind:
         reads: ``likelihood``: the expected answer is fed and scored; ``text``: the model writes freely and is read.
         whole: Whether counting calls or scoring needs the items themselves.
         runs: Worker module that runs each text first, and whose output is judged instead; empty for none.
+        patterns: Whether a rule may hold regular expressions: one may take exponential time, so only a worker that can be
+            ended matches them.
         rule: The fields of an item's ``rule``.
     """
 
@@ -70,6 +72,7 @@ class Kind:
     reads: ClassVar[Literal["likelihood", "text"]] = "text"
     whole: ClassVar[bool] = False
     runs: ClassVar[str] = ""
+    patterns: ClassVar[bool] = False
     rule: ClassVar[type[Struct]] = NoRule
 
     def asked(self, item: Item) -> Any:

@@ -41,6 +41,7 @@ class JsonSchema(Kind):
     name = "json-schema"
     mark = 0.25
     floor = 0.25
+    patterns = True
     rule = Schema
 
     def check(self, item: Item) -> None:

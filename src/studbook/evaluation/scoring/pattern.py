@@ -55,6 +55,7 @@ class Regex(Kind):
     name = "regex"
     mark = 0.25
     floor = 0.25
+    patterns = True
     rule = Pattern
 
     def check(self, item: Item) -> None:

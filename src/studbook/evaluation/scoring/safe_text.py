@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -39,27 +40,38 @@ class SafeText(Kind):
 
     name = "safe-text"
     mark = 1.0
+    patterns = True
     rule = Safe
 
     def check(self, item: Item) -> None:
-        """Refuse an item whose pattern is none, or whose own expected answer is not safe."""
+        """Refuse an item whose pattern is none, or whose own expected answer holds what it must not.
+
+        That the answer fits the pattern is for the floor test to find out, in a worker.
+        """
         rule = self.asked(item)
         compiled(rule.pattern, item)
-        if not self.right(item, item.expected, len(item.expected.encode())):
+        if not _clean(item.expected, rule.banned):
             raise RecordRefused(
-                "the expected answer is not safe by the item's own rule",
+                "the expected answer holds what the item's own rule bans, or what cannot be printed",
                 where=f"item {item.id}: rule",
-                advice="Mend the pattern, the banned texts or the expected answer.",
+                advice="Mend the banned texts or the expected answer.",
                 reason="suite.rule",
             )
 
     def right(self, item: Item, said: object, limit: int) -> bool:
         """Whether the answer is safe."""
         text = short_enough(said, limit)
-        if not text or not text.isprintable() or re.fullmatch(item.rule["pattern"], text) is None:
-            return False
-        folded = _folded(text)
-        return all(_folded(banned) not in folded for banned in item.rule["banned"])
+        return (
+            text is not None
+            and text != ""
+            and _clean(text, item.rule["banned"])
+            and re.fullmatch(item.rule["pattern"], text) is not None
+        )
+
+
+def _clean(text: str, banned: Sequence[str]) -> bool:
+    folded = _folded(text)
+    return text.isprintable() and all(_folded(word) not in folded for word in banned)
 
 
 def _folded(text: str) -> str:

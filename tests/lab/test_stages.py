@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, PRUNE, Place, founder, problems
 from release_fixtures import OTHER, Clock, change_policy, refused, replayed, winner
@@ -14,7 +15,15 @@ from studbook.lab.gates import current
 from studbook.lab.generations import generation_after
 from studbook.lab.pending import Signed
 from studbook.lab.stages import Vote, decision_for, distinct
-from studbook.records import ChampionPromotion, ParentApproval, PromotionTemplate, ReleaseRecord, StageApproval, digest
+from studbook.records import (
+    ChampionPromotion,
+    ParentApproval,
+    PromotionTemplate,
+    ReleaseRecord,
+    StageApproval,
+    digest,
+    replace,
+)
 
 
 def gates(lab: Lab) -> dict[str, str]:
@@ -310,3 +319,16 @@ def test_a_way_to_champion_that_means_nothing_is_refused(
     with place.open() as lab, pytest.raises(OutsideAllowlist) as caught:
         change_policy(lab, tmp_path, stages=stages)
     assert caught.value.where.startswith("policy: stages")
+
+
+def test_a_scorecard_that_was_revoked_is_not_used_again(opened: Lab) -> None:
+    artifact = opened.desk.find_model(PARENTS[0])
+    honest = opened.evaluate([PARENTS[0]])[artifact]
+    first, *rest = honest.card.results
+    swapped = first.correct.translate(str.maketrans("01", "10"))
+    forged = opened.desk.workspace.commit(
+        replace(honest.card, results=(structs.replace(first, correct=swapped), *rest))
+    )
+    assert opened.evaluate([PARENTS[0]])[artifact].digest == forged
+    opened.keys.revoke(forged, PERSON, "nobody measured that")
+    assert opened.evaluate([PARENTS[0]])[artifact] == honest

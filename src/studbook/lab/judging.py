@@ -117,7 +117,7 @@ def smoke_all(desk: Desk, artifacts: Sequence[str]) -> dict[str, RuntimeSmoke]:
         require_model(desk, artifact)
     require_in_force(desk)
     evaluator = evaluator_sha256()
-    known = {s.artifact: s for _, s in desk.all(RuntimeSmoke) if s.evaluator == evaluator}
+    known = {s.artifact: s for _, s in desk.unrevoked(RuntimeSmoke) if s.evaluator == evaluator}
     missing = [a for a in dict.fromkeys(artifacts) if a not in known]
     if missing:
         require_key(desk, RuntimeSmoke)
@@ -179,7 +179,7 @@ def drift(desk: Desk, artifacts: Sequence[str], champion: str, role: Role) -> No
     """
     anchors = [s for s in of_role(desk, role) if s.manifest.dimension == "drift"]
     evaluator = evaluator_sha256()
-    known = {(r.artifact, r.champion, r.suite) for _, r in desk.all(DriftReport) if r.evaluator == evaluator}
+    known = {(r.artifact, r.champion, r.suite) for _, r in desk.unrevoked(DriftReport) if r.evaluator == evaluator}
     wanted = [(a, [s for s in anchors if (a, champion, s.digest) not in known]) for a in dict.fromkeys(artifacts)]
     missing = [(a, suites) for a, suites in wanted if suites and a != champion]
 
@@ -204,7 +204,7 @@ def _cards(desk: Desk, role: Role, suites: Sequence[SuiteFile]) -> dict[str, Car
     wanted, evaluator = tuple(s.digest for s in suites), evaluator_sha256()
     return {
         c.artifact: Card(d, c)
-        for d, c in desk.all(Scorecard)
+        for d, c in desk.unrevoked(Scorecard)
         if c.role == role and c.evaluator == evaluator and tuple(r.suite for r in c.results) == wanted and _valid(c)
     }
 

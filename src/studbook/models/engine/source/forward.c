@@ -32,7 +32,7 @@ static i32 prepare_turns(u32 positions) {
     const sb_shape *s = &sb_current->shape;
     if (positions <= work.turned) return 0;
     f32 *turns = sb_take((u64)positions * s->head_dim * 4);
-    if (!turns) return sb_refuse("engine.memory", -1);
+    if (!turns) return sb_refuse(ENGINE_MEMORY, -1);
     for (u32 i = 0; i < s->head_dim / 2; i++) {
         const f64 rate = exp64(-2.0 * i / s->head_dim * log64(s->theta));
         for (u32 p = 0; p < positions; p++) {
@@ -56,7 +56,7 @@ static i32 prepare_work(u32 positions) {
     const u64 floats = BLOCK * (4 * hidden + 2 * kv + 2 * ffn) + (u64)s->heads * width() + group * seen + 4;
     if (kernels_prepare(s->ffn > s->hidden ? s->ffn : s->hidden) < 0) return -1;
     f32 *all = sb_take(4 * floats);
-    if (!all) return sb_refuse("engine.memory", -1);
+    if (!all) return sb_refuse(ENGINE_MEMORY, -1);
     sb_give(work.all);
     f32 *at = work.all = all;
     work.x = at, at += BLOCK * hidden;
@@ -77,10 +77,10 @@ i32 cache_open(sb_cache *cache, u32 positions) {
     const sb_shape *s = &sb_current->shape;
     const u64 each = (u64)s->layers * 2 * s->kv_heads * width() * 4; /* no overflow: the file holds wk of as many rows */
     cache->stored = 0;
-    if (positions > 0xFFFFFFFFull / each) return sb_refuse("engine.memory", -1);
+    if (positions > 0xFFFFFFFFull / each) return sb_refuse(ENGINE_MEMORY, -1);
     if (prepare_work(positions) < 0 || prepare_turns(positions) < 0) return -1;
     cache->stored = sb_take(each * positions);
-    if (!cache->stored) return sb_refuse("engine.memory", -1);
+    if (!cache->stored) return sb_refuse(ENGINE_MEMORY, -1);
     memset(cache->stored, 0, each * positions);
     cache->positions = positions;
     cache->length = 0;

@@ -14,7 +14,7 @@ static u64 stepped(u32 n) { return ((u64)n + 15) / 16 * 16; }
 i32 kernels_prepare(u32 n) {
     if (panels.rows && n <= panels.widest) return 0;
     f32 *fresh = sb_take(4 * (ROWS + BLOCK) * stepped(n));
-    if (!fresh) return sb_refuse("engine.memory", -1);
+    if (!fresh) return sb_refuse(ENGINE_MEMORY, -1);
     sb_give(panels.rows);
     panels.rows = fresh;
     panels.tokens = fresh + ROWS * stepped(n);

@@ -100,14 +100,14 @@ static u32 draw(const choice *kept, f64 *mass, u32 count, f64 top_p, u64 *state,
 
 i32 sampling_check(f64 temperature, u32 top_k, f64 top_p) {
     if (temperature >= 0 && temperature < __builtin_inf() && top_k >= 1 && top_k <= MOST && top_p > 0 && top_p <= 1) return 0;
-    return sb_refuse("engine.sampling", -1);
+    return sb_refuse(ENGINE_SAMPLING, -1);
 }
 
 i32 pick(const f32 *logits, f64 temperature, u32 top_k, f64 top_p, u64 *state) {
     const u32 vocab = sb_current->shape.vocab, most = top_k < vocab ? top_k : vocab;
     if (temperature == 0) return (i32)greedy(logits, vocab);
     choice *kept = sb_take(MOST * (sizeof(choice) + sizeof(f64)));
-    if (!kept) return sb_refuse("engine.memory", -1);
+    if (!kept) return sb_refuse(ENGINE_MEMORY, -1);
     u32 chosen;
     /* NaN among the largest makes a mass that is not finite. */
     const u32 sound = keep(logits, vocab, temperature, most, kept) == most;
@@ -118,6 +118,6 @@ i32 pick(const f32 *logits, f64 temperature, u32 top_k, f64 top_p, u64 *state) {
 
 /* state: one u64, moved on by a draw; 0 counts as 1. */
 i32 SB_EXPORT(sb_pick)(const f32 *logits, f64 temperature, u32 top_k, f64 top_p, u64 *state) {
-    if (!sb_current) return sb_refuse("engine.no-model", -1);
+    if (!sb_current) return sb_refuse(ENGINE_NO_MODEL, -1);
     return sampling_check(temperature, top_k, top_p) < 0 ? -1 : pick(logits, temperature, top_k, top_p, state);
 }

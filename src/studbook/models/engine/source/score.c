@@ -40,18 +40,18 @@ static f32 *prepare(u32 positions) {
     }
     kept.length = 0;
     f32 *logits = sb_take(4ull * ROWS * sb_current->shape.vocab);
-    if (!logits) sb_refuse("engine.memory", -1);
+    if (!logits) sb_refuse(ENGINE_MEMORY, -1);
     return logits;
 }
 
 /* The last `answer` of `count` ids are the answer; the very last is not fed. Not finite anywhere in the answer: minus
  * infinity, 2, 0, 0. */
 i32 SB_EXPORT(sb_score)(const u32 *ids, u32 count, u32 answer, sb_score_result *out) {
-    if (!sb_current) return sb_refuse("engine.no-model", -1);
-    if (!answer || count <= answer) return sb_refuse("engine.context", -1);
+    if (!sb_current) return sb_refuse(ENGINE_NO_MODEL, -1);
+    if (!answer || count <= answer) return sb_refuse(ENGINE_CONTEXT, -1);
     const u32 vocab = sb_current->shape.vocab, fed = count - 1, from = fed - answer;
     if (ids_check(ids, fed, sb_current->shape.max_context) < 0) return -1;
-    if (ids[fed] >= vocab) return sb_refuse("engine.id", (i32)fed);
+    if (ids[fed] >= vocab) return sb_refuse(ENGINE_ID, (i32)fed);
     f32 *logits = prepare(fed);
     if (!logits) return -1;
     sb_score_result sum = {0, 0, 1, 1};
@@ -62,7 +62,7 @@ i32 SB_EXPORT(sb_score)(const u32 *ids, u32 count, u32 answer, sb_score_result *
         for (u32 t = first; t < some; t += ROWS) {
             const u32 rows = some - t < ROWS ? some - t : ROWS;
             forward_logits(x + (t - first) * hidden_stride(), rows, logits);
-            sum.finite &= all_finite(logits, (u64)rows * vocab);
+            sum.finite &= (u32)all_finite(logits, (u64)rows * vocab);
             for (u32 r = 0; r < rows && sum.finite; r++) judge(logits + r * vocab, vocab, ids[at + t + r + 1], &sum);
         }
     }

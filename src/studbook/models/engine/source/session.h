@@ -10,8 +10,6 @@ i32 ids_check(const u32 *ids, u32 count, u32 room);
 /* Feeds checked ids; the logits of tokens `from`.. go to `out` (from == count - 1: the last alone). True if all are finite. */
 u32 feed(sb_cache *cache, const u32 *ids, u32 count, u32 from, f32 *out);
 
-u32 all_finite(const f32 *x, u64 count);
-
 /* XorShift64 with shifts 13, 7, 17 (Marsaglia 2003); a state is never 0. */
 static inline u64 next_state(u64 s) {
     s ^= s << 13;

@@ -20,7 +20,7 @@ from studbook.assembly.manifests import (
     needs,
     scores,
 )
-from studbook.assembly.measuring import ENGINE_SHA256, engine_bytes, measure
+from studbook.assembly.measuring import measure
 from studbook.assembly.page import page
 from studbook.assembly.verify import verify
 from studbook.breeding.operators.quantise import Quantise
@@ -30,6 +30,7 @@ from studbook.lab import clock
 from studbook.lab.approvals import require_approved
 from studbook.lab.bundle_evidence import Evidence, gather, inclusion, ledger_evidence, lineage
 from studbook.lab.desk import Desk
+from studbook.models.engine import ENGINE_SHA256, engine_bytes
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
     KINDS,
@@ -171,7 +172,8 @@ def _parts(
     sources: Sequence[tuple[str, SourceManifest, bytes]],
 ) -> Parts:
     model = parse_slm(data, f"model {evidence.artifact[:16]}")
-    measured = measure(data, [package for _, _, package in sources], base, logit_positions(model))
+    packages = [package for _, _, package in sources]
+    measured = measure(data, packages, base, needs(model, ENGINE_SHA256), logit_positions(model))
     manifest = describe(desk, evidence, measured.logits)
     stack = [
         Applied(parse_adapter(package), source, registered, diagnostics)
@@ -193,7 +195,7 @@ def _parts(
         checkpoint=ledger.checkpoint,
         eval_case=eval_case(desk.scorecard(evidence.records["evaluation"])),
         binaries={"engine": engine_bytes(), "model": data}
-        | {f"adapter-{k}": package for k, (_, _, package) in enumerate(sources, 1)},
+        | {f"adapter-{k}": package for k, package in enumerate(packages, 1)},
         page=page(),
         unsmoked=None,
     )

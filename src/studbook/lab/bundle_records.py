@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from studbook.assembly.building import without_smoke
 from studbook.assembly.manifests import check_adapters, check_family, check_model
 from studbook.assembly.meaning import Case, check_browser, check_case, check_ledger, check_meaning
-from studbook.assembly.measuring import ENGINE_SHA256, engine_bytes
 from studbook.assembly.plan import BROWSER
 from studbook.assembly.policy import check_policy
 from studbook.assembly.receipts import check_receipt, check_registry
@@ -21,6 +20,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.facts import require
 from studbook.ledger import audit_keys
 from studbook.ledger.note import open_checkpoint, origin_of
+from studbook.models.engine import ENGINE_SHA256, engine_bytes
 from studbook.records import (
     KINDS,
     AdapterFamilyReceipt,

@@ -78,21 +78,24 @@ def text() -> str:
 
 def _short(value: Any, names: bool = False) -> Any:
     """A form without words; below ``properties`` the keys are names. References lose everything but the name."""
-    if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if names or k not in _WORDS}
-        return {
-            k: _name(v) if k == "$ref" else _mapping(v) if k == "discriminator" else _short(v, not names and k == "properties")
-            for k, v in kept.items()
-        }
-    return [_short(v) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_short(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {k: v for k, v in value.items() if names or k not in _WORDS}
+    special = {"$ref": _name, "discriminator": _mapping}
+    return {
+        k: special[k](v) if k in special and not names else _short(v, not names and k == "properties")
+        for k, v in kept.items()
+    }
 
 
-def _mapping(value: dict[str, Any]) -> dict[str, Any]:
+def _mapping(value: Any) -> dict[str, Any]:
     return {**value, "mapping": {tag: _name(place) for tag, place in value["mapping"].items()}}
 
 
-def _name(reference: str) -> str:
-    return reference.rpartition("/")[2]
+def _name(reference: Any) -> str:
+    return str(reference).rpartition("/")[2]
 
 
 if __name__ == "__main__":

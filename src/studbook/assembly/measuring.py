@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from studbook.models.decoder import Decoder
 from studbook.models.slm import Slm, parse_slm
 from studbook.records.assembly import LogitDigest
 
-__all__ = ["Measured", "measure"]
+__all__ = ["ENGINE_SHA256", "Measured", "engine_bytes", "measure"]
 
 
 class Measured(NamedTuple):
@@ -62,3 +63,11 @@ def _logits(model: Slm, positions: int) -> LogitDigest:
     values = decoder.logits(decoder.run(np.array([ids], dtype=np.int64)))
     digest = hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
     return LogitDigest(positions=positions, sha256=digest)
+
+
+def engine_bytes() -> bytes:
+    """The engine's module."""
+    return (files("studbook.models.engine") / "engine.wasm").read_bytes()
+
+
+ENGINE_SHA256 = hashlib.sha256(engine_bytes()).hexdigest()

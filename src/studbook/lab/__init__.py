@@ -39,6 +39,7 @@ from studbook.lab import (
     storage,
 )
 from studbook.lab.adapters import Adapters
+from studbook.lab.assembling import Bundles
 from studbook.lab.audit import Verification, verify
 from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
 from studbook.lab.budget import Account, accounts
@@ -107,6 +108,7 @@ class Lab:
         )
         self.suites = Suites(self.desk)
         self.adapters = Adapters(self.desk)
+        self.bundles = Bundles(self.desk)
         self.experiments = Experiments(self.desk)
         self.keys = Keys(self.desk)
         self.policies = Policies(self.desk)
@@ -249,9 +251,11 @@ class Lab:
         """Who lives in which population, who dominates whom, and who stands for retirement; moves nothing."""
         return populations.review(self.desk)
 
-    def parents(self, label: str, method: PoolMethod = "niches", size: int = 5, seed: int = 1) -> mating.Mates:
-        """Who would have children together for a cluster, and why; breeds nothing."""
-        return mating.mates(self.desk, label, method, size, seed)
+    def parents(
+        self, label: str, method: PoolMethod = "niches", size: int = 5, seed: int = 1, *, keep: bool = False
+    ) -> mating.Mates:
+        """Who would have children together for a cluster, and why; breeds nothing, and keeps the draw only if asked."""
+        return mating.mates(self.desk, label, method, size, seed, keep=keep)
 
     def evolve(self, plan: evolving.Plan, person: str | None = None, folder: Path | None = None) -> evolving.Evolution:
         """Hold generations: parents, recipes, a round, and with a person's key the promotion of its winner."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
@@ -19,27 +20,31 @@ from studbook.assembly.manifests import (
     needs,
     scores,
 )
-from studbook.assembly.measuring import Measured, measure
+from studbook.assembly.measuring import ENGINE_SHA256, engine_bytes, measure
 from studbook.assembly.page import page
 from studbook.breeding.operators.quantise import Quantise
 from studbook.errors import DigestDiffers, OverBudget, ParentsDoNotFit, UsageError
-from studbook.files import write_new
+from studbook.files import make_folder, write_new
 from studbook.lab import clock
 from studbook.lab.approvals import require_approved
 from studbook.lab.bundle_evidence import Evidence, gather, ledger_evidence, lineage
 from studbook.lab.desk import Desk
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
+    KINDS,
     AdapterSource,
     AdmissionRecord,
     BundleRelease,
     CandidateManifest,
+    LedgerEvidence,
     LineageTemplate,
     ModelManifest,
     SourceManifest,
     digest,
+    read_struct,
     write_record,
 )
+from studbook.records.assembly import LogitDigest
 from studbook.workspace import Accession
 
 __all__ = ["Assembled", "Bundles"]
@@ -169,7 +174,7 @@ def _parts(
 ) -> Parts:
     model = parse_slm(data, f"model {evidence.artifact[:16]}")
     measured = measure(data, [package for _, _, package in sources], base, logit_positions(model))
-    manifest = _manifest(desk, evidence, model, base, measured)
+    manifest = _manifest(desk, evidence, model, base, measured.logits)
     stack = [
         Applied(parse_adapter(package), source, registered, diagnostics)
         for (source, registered, package), diagnostics in zip(sources, measured.stack, strict=True)
@@ -179,7 +184,7 @@ def _parts(
     records += [(f"adapter-{k}-source", source) for k, (source, _, _) in enumerate(sources, 1)]
     ledger = ledger_evidence(desk, records)
     texts = {"ledger": write_record(ledger)}
-    texts |= {role: desk.workspace.canonical(record) for role, record in records}
+    texts |= {role: _bytes(desk, record) for role, record in records}
     return Parts(
         header=desk.header,
         channel=channel,
@@ -189,8 +194,74 @@ def _parts(
         evidence=texts,
         checkpoint=ledger.checkpoint,
         eval_case=eval_case(desk.scorecard(evidence.records["evaluation"])),
-        binaries={"engine": _engine(), "model": data}
+        binaries={"engine": engine_bytes(), "model": data}
         | {f"adapter-{k}": package for k, (_, _, package) in enumerate(sources, 1)},
         page=page(),
         unsmoked=None,
     )
+
+
+def _manifest(desk: Desk, evidence: Evidence, model: Slm, base: str | None, logits: LogitDigest) -> ModelManifest:
+    get, records = desk.workspace.get, evidence.records
+    candidate = get(records["candidate"], CandidateManifest)
+    card = desk.scorecard(records["evaluation"])
+    champion = desk.scorecard(evidence.champion_card) if evidence.champion_card else None
+    return ModelManifest(
+        header=desk.header,
+        name=desk.name_of(evidence.artifact),
+        artifact=candidate.artifact,
+        storage=_storage(model),
+        parameters=model.shape.parameter_count,
+        vocab_size=model.shape.vocab_size,
+        max_context=model.shape.max_context,
+        tokenizer_sha256=model.tokenizer_sha256,
+        layout_sha256=model.layout_sha256,
+        base=base,
+        quantise_receipt=records["operator-receipt"] if base else None,
+        licence=candidate.licence,
+        claim=get(records["admission"], AdmissionRecord).claim,
+        runtime=needs(model, ENGINE_SHA256),
+        logits=logits,
+        lineage=lineage(desk, evidence.artifact),
+        role=card.role,
+        scores=scores(card, champion),
+        unsupported=candidate.unsupported,
+        trade_offs=candidate.trade_offs,
+        fallback=candidate.fallback,
+    )
+
+
+def _storage(model: Slm) -> Literal["f32", "q8_0", "q4_0", "mixed"]:
+    label = model.label
+    return label if label in ("f32", "q8_0", "q4_0") else "mixed"  # type: ignore[return-value]
+
+
+def _bytes(desk: Desk, record: str) -> bytes:
+    entry = desk.workspace.entry(record)
+    assert entry is not None
+    return write_record(desk.workspace.get(record, KINDS[entry.record_kind]))
+
+
+def _record(desk: Desk, channel: str, evidence: Evidence, parts: Parts, bundle: Bundle) -> str:
+    """Enter everything the bundle is made of, its plan, and last that it was assembled; digest of that."""
+    release = BundleRelease(
+        header=desk.header,
+        channel=channel,  # type: ignore[arg-type]
+        artifact=evidence.artifact,
+        move=evidence.records["move"],
+        plan=digest(bundle.plan),
+        registry=digest(bundle.registry),
+        assembly_receipt=digest(bundle.receipt),
+        page_build=bundle.plan.page.build,
+        browser_smoke=bundle.receipt.browser_smoke,
+    )
+    family = (parts.family,) if parts.family else ()
+    ledger = read_struct(parts.evidence["ledger"], LedgerEvidence)
+    made = (parts.model, *parts.adapters, *family, bundle.registry, ledger, bundle.receipt, bundle.plan, release)
+    return desk.workspace.commit_all([Accession(record) for record in made])[-1]
+
+
+def _write(folder: Path, bundle: Bundle) -> None:
+    for path, data in bundle.files.items():
+        make_folder((folder / path).parent)
+        write_new(folder / path, data, 0o644)

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec import structs
+
 from studbook.adapters.stack import state_sha256
 from studbook.assembly import rules
 from studbook.assembly.plan import (
@@ -27,11 +29,12 @@ from studbook.records import (
     ModulePlan,
     SelectorRegistry,
     digest,
+    replace,
     write_record,
 )
 from studbook.records.assembly import AdapterFamily, CheckpointMark, Execution, Fetch, Package, Route
 
-__all__ = ["BUNDLE_JS", "Bundle", "Parts", "build", "bundle_js"]
+__all__ = ["BUNDLE_JS", "Bundle", "Parts", "build", "bundle_js", "without_smoke"]
 
 BUNDLE_JS = "bundle.js"
 
@@ -118,13 +121,41 @@ def build(parts: Parts) -> Bundle:
     return Bundle(plan, registry, receipt, {**parts.page, BUNDLE_JS: bundle_js(data), "plan.json": data, **files})
 
 
+def without_smoke(plan: ModulePlan, registry: SelectorRegistry, receipt: AssemblyReceipt) -> str:
+    """Digest of the plan of the same bundle before a browser ran it: what a BrowserSmoke was made of.
+
+    Args:
+        plan: The plan with the smoke.
+        registry: Its registry.
+        receipt: Its assembly receipt.
+    """
+    smoke = f"evidence-{BROWSER}"
+    names = [m.id for m in plan.modules if m.id != smoke]
+    evidence = {name: sha256 for name, sha256 in receipt.evidence.items() if name != smoke}
+    calls = calls_of(names)
+    before = replace(receipt, evidence=evidence, browser_smoke=None, calls_sha256=digest(calls))
+    routes = tuple(structs.replace(route, visible="local") for route in registry.routes)
+    texts = {
+        "registry": write_record(replace(registry, routes=routes)),
+        "assembly-receipt": write_record(before),
+    }
+    kept = {m.id: Sheet(m.id, m.sha256, m.size) for m in plan.modules}
+    modules = modules_of([_sheet(name, texts[name]) if name in texts else kept[name] for name in names])
+    fetch = structs.replace(plan.fetch, count=len(modules))
+    return digest(replace(plan, modules=modules, calls=calls, fetch=fetch, unsmoked=None))
+
+
 def bundle_js(plan: bytes) -> bytes:
     """The one generated file of the page: digest and size of the plan it trusts."""
     return f'export const PLAN = {{sha256: "{hashlib.sha256(plan).hexdigest()}", size: {len(plan)}}};\n'.encode()
 
 
 def _sheets(names: Sequence[str], contents: Mapping[str, bytes]) -> list[Sheet]:
-    return [Sheet(n, hashlib.sha256(contents[n]).hexdigest(), len(contents[n])) for n in names]
+    return [_sheet(name, contents[name]) for name in names]
+
+
+def _sheet(name: str, data: bytes) -> Sheet:
+    return Sheet(name, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _registry(parts: Parts) -> SelectorRegistry:

@@ -242,9 +242,8 @@ _TRADE_OFF = "Fused tensors stay resident as f32 beside the model's own; detachi
 
 
 def _kind(adapter: Adapter) -> Literal["ADP1", "ASP1", "ALR1"]:
-    magic = adapter.head.magic
-    assert magic in ("ADP1", "ASP1", "ALR1")
-    return magic
+    kinds: tuple[Literal["ADP1", "ASP1", "ALR1"], ...] = ("ADP1", "ASP1", "ALR1")
+    return next(kind for kind in kinds if kind == adapter.head.magic)
 
 
 def _blob(adapter: Adapter) -> Blob:

@@ -232,8 +232,8 @@ def _manifest(desk: Desk, evidence: Evidence, model: Slm, base: str | None, logi
 
 
 def _storage(model: Slm) -> Literal["f32", "q8_0", "q4_0", "mixed"]:
-    label = model.label
-    return label if label in ("f32", "q8_0", "q4_0") else "mixed"  # type: ignore[return-value]
+    labels: tuple[Literal["f32", "q8_0", "q4_0", "mixed"], ...] = ("f32", "q8_0", "q4_0")
+    return next((label for label in labels if label == model.label), "mixed")
 
 
 def _bytes(desk: Desk, record: str) -> bytes:

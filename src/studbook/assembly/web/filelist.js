@@ -1,6 +1,6 @@
 /** "Assembly Evidence": every planned file with its checksum and whether it was verified. */
 
-import { byId, digest, el, inBytes } from "./dom.js";
+import { byId, el, inBytes } from "./dom.js";
 
 const TEXTS = new Set(["sidecar", "evidence"]);
 
@@ -43,7 +43,14 @@ export class Evidence {
 }
 
 function rowOf(module) {
-  const head = el("p", { class: "head" }, el("strong", {}, module.id), " ", el("span", { class: "state" }, "pending"));
-  const rest = el("p", { class: "meaning" }, el("span", { class: "path" }, module.path), " ", inBytes(module.size), " ", digest(module.sha256));
-  return el("li", { "data-state": "pending" }, head, rest);
+  const [folder] = module.path.split(/(?<=\/)/);
+  const place = folder === module.path ? folder : `${folder}${module.sha256.slice(0, 8)}…`;
+  return el(
+    "li",
+    { "data-state": "pending", title: `${module.path}, SHA-256 ${module.sha256}` },
+    el("strong", {}, module.id),
+    el("span", { class: "state" }, "pending"),
+    el("code", { class: "path" }, place),
+    el("span", { class: "found" }, inBytes(module.size)),
+  );
 }

@@ -1,7 +1,11 @@
-/** The page as it lies in a bundle's folder. */
+/** Where the page begins: beside the files of its bundle, or with all of them inside it. */
 
 import { PLAN } from "./bundle.js";
+import { byId } from "./dom.js";
 import { Page } from "./page.js";
 
-const makeWorker = () => new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-new Page(makeWorker, { plan: PLAN, base: new URL(".", import.meta.url).href }).load();
+const embedded = byId("embedded-files")?.textContent;
+const ownWorker = () => URL.createObjectURL(new Blob([byId("embedded-worker").textContent], { type: "text/javascript" }));
+const makeWorker = embedded ? () => new Worker(ownWorker()) : () => new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+const where = embedded ? { embedded } : { base: new URL(".", import.meta.url).href };
+new Page(makeWorker, { plan: PLAN, ...where }).load();

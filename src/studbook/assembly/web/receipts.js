@@ -93,20 +93,21 @@ export async function checkFamily(plan, model, manifests, family) {
 /** Hold the assembly receipt against everything it binds. */
 export async function checkReceipt(plan, receipt) {
   const refuse = (holds, reason, detail) => demand(holds, reason, detail, "assembly-receipt");
-  const bound = plan.modules.filter(({ id, phase }) => (phase === 2 && id !== "assembly-receipt") || phase === 3);
-  const wanted = Object.fromEntries(bound.map(({ id, sha256: digest }) => [id, digest]));
-  for (const id of new Set([...Object.keys(wanted), ...Object.keys(receipt.evidence)])) {
-    refuse(receipt.evidence[id] === wanted[id], "receipt.binding", `${id} is not the planned file`);
+  const bound = plan.modules.filter(({ class: own, id, phase }) => own === "evidence" || (phase === 2 && id !== "assembly-receipt"));
+  const facts = {
+    route: [[receipt.route, receipt.channel], [plan.route, plan.route]],
+    model: [receipt.model, moduleOf(plan, "model").sha256],
+    family: [receipt.family, moduleOf(plan, "adapter-family")?.sha256 ?? null],
+    browser_smoke: [receipt.browser_smoke, moduleOf(plan, "evidence-browser-smoke")?.sha256 ?? null],
+    evidence: [receipt.evidence, Object.fromEntries(bound.map(({ id, sha256: digest }) => [id, digest]))],
+  };
+  for (const [field, [found, wanted]] of Object.entries(facts)) {
+    refuse(same(found, wanted), "receipt.binding", `${field} is not what is planned`);
   }
-  const smoke = moduleOf(plan, "evidence-browser-smoke")?.sha256 ?? null;
-  const family = moduleOf(plan, "adapter-family")?.sha256 ?? null;
-  refuse(receipt.route === plan.route, "receipt.binding", `is of the route ${receipt.route}`);
-  refuse(receipt.family === family && receipt.browser_smoke === smoke, "receipt.binding", "binds another family or smoke");
-  refuse(receipt.calls_sha256 === (await sha256(canonicalBytes(plan.calls))), "receipt.calls", "was made for other calls");
-  const model = moduleOf(plan, "model").sha256;
-  const state = receipt.model === model && receipt.state_sha256 === (await stateOf(model, plan.stack));
-  refuse(state, "receipt.state", "was made for another model or stack");
-  refuse(receipt.eval_case === plan.eval_case, "receipt.case", "was made for another evaluation");
+  refuse(receipt.calls_sha256 === (await sha256(canonicalBytes(plan.calls))), "receipt.calls", "binds other calls than the plan has");
+  const state = await stateOf(receipt.model, plan.stack);
+  refuse(receipt.state_sha256 === state, "receipt.state", "binds another assembly than the model with the stack of the plan");
+  refuse(receipt.eval_case === plan.eval_case, "receipt.case", "binds other suites or items than the plan");
 }
 
 /** Assembly-state checksum: SHA-256 over the raw digests, the model first, then the packages in order. */

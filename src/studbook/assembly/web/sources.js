@@ -65,9 +65,9 @@ export class FetchedFiles {
 
 /** Files that are part of the page itself, in base64. */
 export class EmbeddedFiles {
-  /** @param {Record<string, string>} files Path inside the bundle -> base64. */
+  /** @param {string} files JSON: path inside the bundle -> base64. */
   constructor(files) {
-    this.files = new Map(Object.entries(files));
+    this.files = new Map(Object.entries(JSON.parse(files)));
   }
 
   /** As `FetchedFiles.read`. */

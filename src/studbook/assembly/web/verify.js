@@ -56,9 +56,10 @@ const DO = {
     demand(globalThis.crypto?.subtle, "page.insecure", "this page was opened neither over https nor from localhost nor from disk");
     demand(DIGEST.test(run.digest), "plan.digest-missing", "the page was made without a plan");
     demand(run.size >= 1 && run.size <= PLAN_BYTES, "plan.size", `${run.size} bytes; at most ${PLAN_BYTES} are allowed`);
-    const bytes = await readWhole(run.files, "plan.json", PLAN_BYTES).catch((error) => {
+    const bytes = await readWhole(run.files, "plan.json", run.size).catch((error) => {
       throw error.reason === "fetch.bytes" ? new Refusal("plan.size", error.message) : error;
     });
+    demand(bytes.length === run.size, "plan.size", `${bytes.length} bytes came; the page was made with ${run.size}`);
     demand((await sha256(bytes)) === run.digest, "plan.digest", "the file that came has another digest than the page was made with");
     run.plan = readCanonical(bytes, "plan.form");
     demandForm(run.plan, ["module-plan/1"], "plan.form");
@@ -72,32 +73,33 @@ const DO = {
   },
 
   async registry(run) {
-    const registry = await run.record("registry", ["selector-registry/1"], "registry.form");
-    checkRegistry(run.plan, registry);
-    run.visible = registry.routes[0].visible;
-    return `route ${run.plan.route}`;
+    await run.fetch([moduleOf(run.plan, "registry")]);
+    run.registry = run.record("registry", ["selector-registry/1"], "registry.form");
+    checkRegistry(run.plan, run.registry);
+    return `route ${run.plan.route}, ${run.registry.routes[0].visible}`;
   },
 
   async receipts(run) {
     const { plan } = run;
-    const numbers = plan.stack.map((_, index) => index + 1);
-    run.manifest = await run.record("model-manifest", ["model-manifest/1"], "manifest.form");
-    run.manifests = [];
-    for (const number of numbers) run.manifests.push(await run.record(`adapter-manifest-${number}`, ["adapter-manifest/1"], "adapter.manifest"));
-    run.family = numbers.length ? await run.record("adapter-family", ["adapter-family-receipt/1"], "family.form") : null;
-    run.receipt = await run.record("assembly-receipt", ["assembly-receipt/1"], "receipt.form");
+    const modules = plan.modules.filter(({ class: own, phase }) => own === "sidecar" && phase === 2);
+    await run.fetch(modules);
+    run.manifest = run.record("model-manifest", ["model-manifest/1"], "manifest.form");
     checkModelManifest(plan, run.manifest);
+    run.manifests = plan.stack.map((_, index) => run.record(`adapter-manifest-${index + 1}`, ["adapter-manifest/1"], "adapter.manifest"));
     await checkAdapterManifests(plan, run.manifest, run.manifests);
+    run.family = run.texts.has("adapter-family") ? run.record("adapter-family", ["adapter-family-receipt/1"], "family.form") : null;
     if (run.family) await checkFamily(plan, run.manifest, run.manifests, run.family);
+    run.receipt = run.record("assembly-receipt", ["assembly-receipt/1"], "receipt.form");
     await checkReceipt(plan, run.receipt);
     run.tell({ tell: "described", manifest: run.manifest, adapters: run.manifests });
-    return `${plan.modules.filter((module) => module.phase === 2).length} files`;
+    return `${modules.length} files`;
   },
 
   async evidence(run) {
     const modules = run.plan.modules.filter((module) => module.class === "evidence");
+    await run.fetch(modules);
     const records = {};
-    for (const { id, role } of modules) records[role] = await run.record(id, kindsOf(role), "evidence.form");
+    for (const { id, role } of modules) records[role] = run.record(id, kindsOf(role), "evidence.form");
     await checkEvidence(run, records, Object.fromEntries(modules.map(({ role, sha256: digest }) => [role, digest])));
     return `${modules.length} records`;
   },
@@ -105,9 +107,9 @@ const DO = {
   async engine(run) {
     const { plan } = run;
     const module = moduleOf(plan, "engine");
-    const bytes = await run.text(module);
+    await run.fetch([module]);
     try {
-      run.engine = await Engine.open(bytes, plan.execution.memory_limit);
+      run.engine = await Engine.open(run.texts.get("engine"), plan.execution.memory_limit);
     } catch (error) {
       throw error instanceof Refusal ? error : new Refusal("engine.abi", `this browser cannot run it: ${error.message}`, "engine");
     }
@@ -163,7 +165,7 @@ const DO = {
   },
 
   async ready(run) {
-    return run.visible === "browser" ? "a browser ran it on record" : "no browser ran it on record yet";
+    return run.registry.routes[0].visible === "browser" ? "a browser ran it on record" : "no browser ran it on record yet";
   },
 };
 
@@ -176,6 +178,7 @@ class Assembly {
     this.tell = tell;
     this.calls = [];
     this.current = null;
+    this.texts = new Map();
     this.adapterFiles = [];
     this.known = new Map();
   }
@@ -206,19 +209,25 @@ class Assembly {
     demand(found.state_sha256 === wanted.state_sha256, "adapter.state", `the assembly is in state ${found.state_sha256}`, id);
   }
 
-  async record(id, kinds, reason) {
-    const module = moduleOf(this.plan, id);
-    const value = readCanonical(await this.text(module), reason, id);
+  /** A text that was fetched, as a record of one of the kinds. */
+  record(id, kinds, reason) {
+    const value = readCanonical(this.texts.get(id), reason, id);
     demandForm(value, kinds, reason, id);
-    this.called("verify", module);
+    this.called("verify", moduleOf(this.plan, id));
     return value;
   }
 
-  async text(module) {
-    this.current = module.id;
-    const bytes = await readWhole(this.files, module.path, module.size, module.id);
-    this.demandFile(module, bytes.length, await sha256(bytes));
-    return bytes;
+  /** Fetch the files of one phase side by side and verify them in their order. */
+  async fetch(modules) {
+    const coming = modules.map(({ id, path, size }) => readWhole(this.files, path, size, id));
+    // Only the first refusal in order counts; the others must not go unheard meanwhile.
+    for (const file of coming) file.catch(() => {});
+    for (const [index, module] of modules.entries()) {
+      this.current = module.id;
+      const bytes = await coming[index];
+      this.demandFile(module, bytes.length, await sha256(bytes));
+      this.texts.set(module.id, bytes);
+    }
   }
 
   /** A file that the engine reads, counted straight into its memory. */

@@ -11,14 +11,17 @@ export class Adapters {
     this.switches = [];
   }
 
-  /** @param {object[]} manifests Verified manifests, in the order of the stack. */
-  show(manifests) {
+  /**
+   * @param {object[]} manifests Verified manifests, in the order of the stack.
+   * @param {string[]} names What people call them.
+   */
+  show(manifests, names) {
     this.switches = manifests.map((manifest, index) => {
       const box = el("input", { type: "checkbox", role: "switch", id: `adapter-${index + 1}`, disabled: true });
       box.addEventListener("change", () => this.change(box.checked ? index + 1 : index));
       return box;
     });
-    byId("adapters").replaceChildren(...manifests.map((manifest, index) => rowOf(manifest, this.switches[index])));
+    byId("adapters").replaceChildren(...manifests.map((manifest, index) => rowOf(manifest, names[index], this.switches[index])));
     byId("stack").hidden = manifests.length === 0;
   }
 
@@ -37,9 +40,9 @@ export class Adapters {
   }
 }
 
-function rowOf(manifest, box) {
+function rowOf(manifest, title, box) {
   const changes = `${manifest.package}, ${manifest.entries} ${manifest.entries === 1 ? "tensor" : "tensors"}, ${inBytes(manifest.artifact.size)}, ${manifest.licence}`;
-  const name = el("label", { for: box.id }, box, el("span", { class: "track", "aria-hidden": "true" }), el("span", {}, `Adapter ${manifest.order}`, el("span", { class: "how" }, changes)));
+  const name = el("label", { for: box.id }, box, el("span", { class: "track", "aria-hidden": "true" }), el("span", {}, title, el("span", { class: "how" }, changes)));
   const more = el(
     "details",
     {},

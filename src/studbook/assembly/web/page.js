@@ -75,9 +75,9 @@ export class Page {
     this.evidence.verified(module);
   }
 
-  described({ manifest, adapters }) {
+  described({ manifest, adapters, names }) {
     showModel(manifest);
-    this.adapters.show(adapters);
+    this.adapters.show(adapters, names);
   }
 
   ready({ count }) {

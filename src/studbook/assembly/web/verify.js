@@ -76,7 +76,7 @@ const DO = {
     await run.fetch([moduleOf(run.plan, "registry")]);
     run.registry = run.record("registry", ["selector-registry/1"], "registry.form");
     checkRegistry(run.plan, run.registry);
-    return `route ${run.plan.route}, ${run.registry.routes[0].visible}`;
+    return `route ${run.plan.route}`;
   },
 
   async receipts(run) {
@@ -91,7 +91,6 @@ const DO = {
     if (run.family) await checkFamily(plan, run.manifest, run.manifests, run.family);
     run.receipt = run.record("assembly-receipt", ["assembly-receipt/1"], "receipt.form");
     await checkReceipt(plan, run.receipt);
-    run.tell({ tell: "described", manifest: run.manifest, adapters: run.manifests });
     return `${modules.length} files`;
   },
 
@@ -101,6 +100,9 @@ const DO = {
     const records = {};
     for (const { id, role } of modules) records[role] = run.record(id, kindsOf(role), "evidence.form");
     await checkEvidence(run, records, Object.fromEntries(modules.map(({ role, sha256: digest }) => [role, digest])));
+    // Only now does anything but the manifests themselves vouch for what they say.
+    const names = run.manifests.map(({ order }) => records[`adapter-${order}-source`]?.name);
+    run.tell({ tell: "described", manifest: run.manifest, adapters: run.manifests, names });
     return `${modules.length} records`;
   },
 
@@ -165,7 +167,7 @@ const DO = {
   },
 
   async ready(run) {
-    return run.registry.routes[0].visible === "browser" ? "a browser ran it on record" : "no browser ran it on record yet";
+    return run.registry.routes[0].visible === "browser" ? "a browser ran it" : "no browser on record";
   },
 };
 

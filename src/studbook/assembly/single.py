@@ -22,6 +22,7 @@ SINGLE_BYTES = 10_000_000
 """Most bytes of the files of a bundle that is written as one page."""
 
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([a-z]+)\.js";\n', re.MULTILINE)
+_LATER = re.compile(r'\bimport\("\./([a-z]+)\.js"\)')
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
 _POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*')
 _STYLE = '<link rel="stylesheet" href="style.css">\n'
@@ -72,9 +73,13 @@ def _joined(page: Mapping[str, str], entry: str) -> str:
         if name in done:
             return
         text = page[f"{name}.js"]
-        for _, needed in _IMPORT.findall(text):
+        for needed in (*(found[1] for found in _IMPORT.findall(text)), *_LATER.findall(text)):
             add(needed)
         body = _IMPORT.sub(lambda found: f"const {{{found[1]}}} = {found[2]}Module;\n", text)
+        body = _LATER.sub(lambda found: f"Promise.resolve({found[1]}Module)", body)
+        if name == entry:
+            done[name] = body
+            return
         names = ", ".join(_EXPORT.findall(body))
         done[name] = f"const {name}Module = (() => {{\n{_EXPORT.sub('', body)}return {{ {names} }};\n}})();\n"
 

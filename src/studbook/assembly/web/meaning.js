@@ -3,6 +3,7 @@
 import { canonicalBytes, same } from "./canonical.js";
 import { demand } from "./checks.js";
 import { checkInclusion } from "./ledger.js";
+import { planWithoutSmoke } from "./plan.js";
 import { sha256 } from "./sources.js";
 
 const BROWSER = "browser-smoke";
@@ -30,16 +31,16 @@ export const kindsOf = (role) => (Object.hasOwn(KINDS, role) ? KINDS[role] : ["s
 /**
  * Hold all evidence against the model.
  *
- * @param {object} run The assembly: plan, receipt, manifest, manifests, family.
+ * @param {object} run The assembly: plan, registry, receipt, manifest, manifests, family.
  * @param {Record<string, object>} records Role -> record.
  * @param {Record<string, string>} digests Role -> digest of it, in the order of the plan.
  */
 export async function checkEvidence(run, records, digests) {
-  const of = { plan: run.plan, receipt: run.receipt, model: run.manifest, adapters: run.manifests, family: run.family, records, digests };
+  const of = { plan: run.plan, registry: run.registry, receipt: run.receipt, model: run.manifest, adapters: run.manifests, family: run.family, records, digests };
   checkMeaning(of);
   await checkCase(of);
   await checkLedger(of);
-  checkBrowser(of);
+  await checkBrowser(of);
 }
 
 function checkMeaning(of) {
@@ -79,11 +80,12 @@ async function checkLedger({ records: { ledger }, receipt, digests }) {
   }
 }
 
-function checkBrowser({ records: { [BROWSER]: smoke }, plan, receipt, model, family }) {
+async function checkBrowser({ records: { [BROWSER]: smoke }, plan, registry, receipt, model, family }) {
   if (!smoke) return;
+  const unsmoked = await planWithoutSmoke(plan, registry, receipt);
   const facts = {
     passed: [smoke.passed, true],
-    plan: [smoke.plan, plan.unsmoked],
+    plan: [[smoke.plan, plan.unsmoked], [unsmoked, unsmoked]],
     page_build: [smoke.page_build, plan.page.build],
     engine: [smoke.engine, plan.execution.engine],
     model: [smoke.model, model.artifact.sha256],

@@ -13,7 +13,7 @@ import { Work } from "./work.js";
 export class Page {
   /**
    * @param {() => Worker} makeWorker Makes the worker that everything about bytes happens in.
-   * @param {{plan: {sha256: string, size: number}}} given The plan's digest and size, and where the files are.
+   * @param {{plan: {sha256: string, size: number} | undefined}} given The plan's digest and size, and where the files are.
    */
   constructor(makeWorker, given) {
     this.makeWorker = makeWorker;
@@ -22,7 +22,7 @@ export class Page {
     this.adapters = new Adapters((count) => this.#ask({ ask: "stack", count }));
     byId("export").addEventListener("click", () => this.#export());
     byId("unload").addEventListener("click", () => (this.worker ? this.unload() : this.load()));
-    byId("plan-digest").textContent = given.plan.sha256 || "none";
+    byId("plan-digest").textContent = given.plan?.sha256 || "none";
   }
 
   /** Verify everything from the plan on, in a new worker. */

@@ -184,6 +184,27 @@ function* page({ page: { build, files } }, wanted) {
   if (build !== wanted || names.length === 0 || !same(names, sorted)) yield ["the page's build is not the digest of its sorted files"];
 }
 
+/** Digest of the plan of the same bundle before a browser ran it: what a BrowserSmoke was made of. */
+export async function planWithoutSmoke(plan, registry, receipt) {
+  const own = `evidence-${BROWSER}`;
+  const kept = plan.modules.filter((module) => module.id !== own);
+  const ids = kept.map((module) => module.id);
+  const calls = callsOf(kept);
+  const { [own]: _, ...evidence } = receipt.evidence;
+  const texts = {
+    registry: canonicalBytes({ ...registry, routes: registry.routes.map((route) => ({ ...route, visible: "local" })) }),
+    "assembly-receipt": canonicalBytes({ ...receipt, evidence, browser_smoke: null, calls_sha256: await sha256(canonicalBytes(calls)) }),
+  };
+  const modules = [];
+  for (const module of kept) {
+    const text = texts[module.id];
+    const digest = text ? await sha256(text) : module.sha256;
+    const path = pathOf(module.id, module.class, digest);
+    modules.push({ ...module, sha256: digest, size: text?.length ?? module.size, path, depends: dependsOf(module.id, ids) });
+  }
+  return sha256(canonicalBytes({ ...plan, modules, calls, fetch: { ...plan.fetch, count: modules.length }, unsmoked: null }));
+}
+
 /** What follows from a module's name; undefined if no module is called that. */
 function kindOf(id) {
   if (Object.hasOwn(SIDECARS, id)) return { role: SIDECARS[id][0], class: "sidecar", phase: SIDECARS[id][1], slot: null };

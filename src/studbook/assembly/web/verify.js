@@ -22,7 +22,7 @@ const FETCH_AS = { evidence: "evidence.file", adapters: "adapter.artifact" };
  * Verify a bundle.
  *
  * @param {object} files Where its files are (`sources.js`).
- * @param {{sha256: string, size: number}} expected Digest and size of the plan that the page was made with.
+ * @param {{sha256: string, size: number} | undefined} expected Digest and size of the plan that the page was made with.
  * @param {(message: object) => void} tell Called with everything that is found, as it is found.
  * @returns {Promise<Assembly | null>} What runs, or null if it was refused.
  */
@@ -54,8 +54,9 @@ function refusalOf(step, error, current) {
 const DO = {
   async plan(run) {
     demand(globalThis.crypto?.subtle, "page.insecure", "this page was opened neither over https nor from localhost nor from disk");
-    demand(DIGEST.test(run.digest), "plan.digest-missing", "the page was made without a plan");
-    demand(run.size >= 1 && run.size <= PLAN_BYTES, "plan.size", `${run.size} bytes; at most ${PLAN_BYTES} are allowed`);
+    const named = DIGEST.test(run.digest) && Number.isSafeInteger(run.size) && run.size >= 1;
+    demand(named, "plan.digest-missing", "bundle.js names no digest and size of a plan");
+    demand(run.size <= PLAN_BYTES, "plan.size", `${run.size} bytes; at most ${PLAN_BYTES} are allowed`);
     const bytes = await readWhole(run.files, "plan.json", run.size).catch((error) => {
       throw error.reason === "fetch.bytes" ? new Refusal("plan.size", error.message) : error;
     });
@@ -175,8 +176,8 @@ const DO = {
 class Assembly {
   constructor(files, expected, tell) {
     this.files = files;
-    this.digest = expected.sha256;
-    this.size = expected.size;
+    this.digest = expected?.sha256;
+    this.size = expected?.size;
     this.tell = tell;
     this.calls = [];
     this.current = null;

@@ -5,7 +5,6 @@
 #define SB_READERS_H
 
 #include "engine.h"
-#include "reasons.h"
 
 enum { ALIGNMENT = 64, MAX_FILE_BYTES = 134217728, FIRST_WORD = 260, NOWHERE = -1 };
 #define TOO_MUCH 0xFFFFFFFFFFFFFFFFull
@@ -36,7 +35,6 @@ static inline u64 times(u64 a, u32 b) {
 /* The next multiple of 64; of numbers that were held against the length of a file. */
 static inline u64 align_up(u64 offset) { return (offset + ALIGNMENT - 1) & ~(u64)(ALIGNMENT - 1); }
 static inline int is_finite(f32 value) { return __builtin_fabsf(value) <= 3.4028234663852886e38f; }
-i32 all_finite(const f32 *values, u64 count);
 /* exports.c: why the last refusal was made */
 const char *sb_reason(void);
 

@@ -145,5 +145,10 @@
 
 #define ENGINE_MEMORY "engine.memory"
 #define ENGINE_NO_MODEL "engine.no-model"
+#define ENGINE_SESSION "engine.session"       /* no such session, or none left */
+#define ENGINE_CONTEXT "engine.context"       /* nothing to feed, or more than fits */
+#define ENGINE_ID "engine.id"                 /* an id outside the vocabulary */
+#define ENGINE_SAMPLING "engine.sampling"     /* a setting out of range */
+#define ENGINE_NON_FINITE "engine.non-finite" /* logits that are NaN or infinite */
 
 #endif

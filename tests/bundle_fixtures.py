@@ -91,7 +91,7 @@ def good_bundle(released_lab: Place, tmp_path_factory: pytest.TempPathFactory) -
     """A bundle with a package of every kind; read it, or copy it."""
     folder = tmp_path_factory.mktemp("bundle") / "champion"
     with released_lab.open() as lab:
-        lab.bundles.assemble("champion", folder, STACK)
+        lab.assemble("champion", folder, STACK)
     return folder
 
 
@@ -105,7 +105,7 @@ def main() -> int:
         place = prepare(Path(folder) / "life")
         released(place)
         with Lab(place.path, place.keys) as lab:
-            found = lab.bundles.assemble("champion", options.folder, () if options.plain else STACK)
+            found = lab.assemble("champion", options.folder, () if options.plain else STACK)
     print(f"{found.folder}: {found.files} files, {found.size} bytes, plan {found.plan}")
     return 0
 

@@ -34,9 +34,7 @@ from studbook.records import (
 )
 from studbook.records.assembly import AdapterFamily, CheckpointMark, Execution, Fetch, Package, Route
 
-__all__ = ["BUNDLE_JS", "Bundle", "Parts", "build", "bundle_js", "without_smoke"]
-
-BUNDLE_JS = "bundle.js"
+__all__ = ["Bundle", "Parts", "build", "bundle_js", "without_smoke"]
 
 
 class Parts(NamedTuple):
@@ -118,7 +116,7 @@ def build(parts: Parts) -> Bundle:
     )
     data = write_record(plan)
     files = {m.path: contents[m.id] for m in modules}
-    return Bundle(plan, registry, receipt, {**parts.page, BUNDLE_JS: bundle_js(data), "plan.json": data, **files})
+    return Bundle(plan, registry, receipt, {**parts.page, rules.BUNDLE_JS: bundle_js(data), "plan.json": data, **files})
 
 
 def without_smoke(plan: ModulePlan, registry: SelectorRegistry, receipt: AssemblyReceipt) -> str:

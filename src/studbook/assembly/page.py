@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from studbook.assembly.building import BUNDLE_JS
+from studbook.assembly.rules import BUNDLE_JS
 
 __all__ = ["page"]
 

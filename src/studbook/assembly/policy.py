@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 
 from studbook.assembly import rules
 from studbook.assembly.plan import BROWSER, OPTIONAL, Kind, calls_of, depends_of, kind_of, names_of, path_of
-from studbook.assembly.rules import Drift, Refusal
+from studbook.assembly.rules import BUNDLE_JS, PLAIN_NAME, Drift, Refusal
 from studbook.records import ModulePlan, digest
 from studbook.records.assembly import Module
 
 __all__ = ["check_policy"]
 
+# Files of a bundle's first folder that are not the page's own.
+_GENERATED = (BUNDLE_JS, "plan.json", "registry.json")
 Finding = Iterator[tuple[str, str]]
 
 
@@ -156,6 +158,9 @@ def _graph(plan: ModulePlan) -> Finding:
 
 def _page(plan: ModulePlan) -> Finding:
     names = [file.path for file in plan.page.files]
+    for name in names:
+        if not PLAIN_NAME.fullmatch(name) or name in _GENERATED:
+            yield f"{name!r} is no name of a file of the page", ""
     if plan.page.build != digest(plan.page.files) or names != sorted(set(names)) or not names:
         yield "the page's build is not the digest of its sorted files", ""
 

@@ -6,6 +6,7 @@ a value, not an error: a bundle is somebody else's, and that it does not hold is
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -13,13 +14,15 @@ from msgspec import Struct
 __all__ = [
     "ABI",
     "ADAPTER_BUDGET",
+    "BESIDES",
+    "BUNDLE_JS",
     "ENGINE_BUDGET",
     "EXECUTION",
     "MAX_ADAPTERS",
     "MEMORY_MOST",
     "MODEL_BUDGET",
     "ORIGIN",
-    "PAGE_BYTES",
+    "PLAIN_NAME",
     "PLAN_BYTES",
     "POLICY",
     "PROFILE",
@@ -39,13 +42,15 @@ EXECUTION = "wasm32-simd128/1"
 ABI = 1
 POLICY, ORIGIN, REDIRECTS = "planned-only", "same-origin", "refuse"
 STRATEGY = "direct"
+BUNDLE_JS = "bundle.js"
+PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""How a file of the page may be called."""
 PLAN_BYTES = 1 << 20
 MODEL_BUDGET = 33_554_432
 SIDECAR_BUDGET = 1 << 20
 SIDECARS_BUDGET = 16 << 20
 ADAPTER_BUDGET = 1 << 20
 ENGINE_BUDGET = 4 << 20
-PAGE_BYTES = 1 << 20
 MAX_ADAPTERS = 16
 MEMORY_MOST = 1 << 32
 
@@ -110,6 +115,21 @@ REASONS: dict[str, tuple[str, ...]] = {
     "ready": (),
 }
 """Step -> its reasons, in the order in which they are asked for; the model's step has those of the engine besides."""
+
+BESIDES: dict[str, tuple[str, ...]] = {
+    "folder": ("folder.type", "folder.stray", "folder.page"),
+    "diagnostics": (
+        "diagnostics.form",
+        "diagnostics.plan",
+        "diagnostics.model",
+        "diagnostics.state",
+        "diagnostics.calls",
+        "diagnostics.fused",
+        "diagnostics.logits",
+    ),
+    "lab": ("lab.release", "lab.revoked", "lab.candidate"),
+}
+"""What no page can ask: of the folder, of what a page exported, and of the lab that assembled the bundle."""
 
 STEPS = tuple(REASONS)
 

@@ -66,14 +66,23 @@ class Running:
                 raise Drift(Refusal("model", "model.facts", f"{field} is not what the engine finds", "model"))
         self._stack = Stack(model, {model.sha256: own.base} if own.base else {})
 
+    def fused(self) -> dict[str, str]:
+        """Tensor -> SHA-256 of its bytes, of every tensor that the packages in force change."""
+        assert self._stack is not None
+        return dict(self._stack.diagnostics().fused)
+
+    def logits(self, positions: int) -> LogitDigest:
+        """Digest of the logits of some positions with the packages in force."""
+        assert self._stack is not None
+        return LogitDigest(positions=positions, sha256=_logits(self._stack.model(), positions))
+
     def smoke(self, logits: LogitDigest, step: str, reason: str, module: str) -> None:
         """Compute the logits again that a record states.
 
         Raises:
             Drift: with the step and reason given.
         """
-        assert self._stack is not None
-        if _logits(self._stack.model(), logits.positions) != logits.sha256:
+        if self.logits(logits.positions) != logits:
             text = f"the logits of {logits.positions} positions are not those on record"
             raise Drift(Refusal(step, reason, text, module))
 

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, Union
 
 from studbook.assembly import rules
-from studbook.assembly.building import BUNDLE_JS, without_smoke
+from studbook.assembly.building import without_smoke
+from studbook.assembly.diagnostics import check_diagnostics, read_diagnostics
 from studbook.assembly.manifests import check_adapters, check_family, check_model
 from studbook.assembly.meaning import Case, check_browser, check_case, check_ledger, check_meaning, kinds_of
 from studbook.assembly.policy import check_policy
 from studbook.assembly.receipts import by_id, check_receipt, check_registry
-from studbook.assembly.rules import Drift, Refusal, Step
+from studbook.assembly.rules import BUNDLE_JS, Drift, Refusal, Step
 from studbook.assembly.running import Running
 from studbook.errors import RecordRefused
 from studbook.records import (
@@ -32,7 +33,7 @@ from studbook.records import (
 from studbook.records.assembly import Module
 from studbook.records.doors import read_record
 
-__all__ = ["Inclusion", "Outcome", "Read", "verify"]
+__all__ = ["Inclusion", "Outcome", "Read", "exported", "verify"]
 
 _PLAN = re.compile(rb'export const PLAN = \{sha256: "([0-9a-f]{64})", size: ([1-9][0-9]{0,15})\};\n')
 _LIMIT = 1 << 16
@@ -74,6 +75,27 @@ def verify(read: Read, inclusion: Inclusion) -> Outcome:
     except Drift as drift:
         return Outcome(tuple(walk.steps), drift.refusal, walk.case)
     return Outcome(tuple(walk.steps), None, walk.case)
+
+
+def exported(read: Read, case: Case, data: bytes) -> Refusal | None:
+    """Hold what a page exported against a verified bundle, with the engine at work once more.
+
+    Args:
+        read: Gives the bundle's files.
+        case: What its verification found.
+        data: The exported file.
+    """
+    walk, modules = _Walk(read, _nothing), by_id(case.plan)
+    try:
+        own = read_diagnostics(data, case)
+        with Running(walk.fetch(modules["engine"], "engine"), case.plan.execution) as running:
+            running.load(walk.fetch(modules["model"], "model"), case.model)
+            for manifest in case.adapters[: len(own.applied)]:
+                running.apply(walk.fetch(modules[f"adapter-{manifest.order}"], "adapters"), manifest)
+            check_diagnostics(own, case, running.fused(), running.logits(case.model.logits.positions))
+    except Drift as drift:
+        return drift.refusal
+    return None
 
 
 class _Texts(NamedTuple):
@@ -214,6 +236,10 @@ def _record(data: bytes, kind: Any, refusal: Refusal) -> Any:
         return read_record(data, kind)
     except RecordRefused as error:
         raise Drift(Refusal(refusal.step, refusal.reason, error.message, refusal.module)) from error
+
+
+def _nothing(*_: object) -> None:
+    """Where no line of a ledger is looked at."""
 
 
 def _plan(reason: str, detail: str) -> Drift:

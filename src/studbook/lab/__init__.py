@@ -16,6 +16,7 @@ from studbook.breeding.produce import CHUNK
 from studbook.errors import UsageError
 from studbook.lab import (
     approvals,
+    assembling,
     breeding,
     channels,
     checkpoints,
@@ -39,7 +40,6 @@ from studbook.lab import (
     storage,
 )
 from studbook.lab.adapters import Adapters
-from studbook.lab.assembling import Bundles
 from studbook.lab.audit import Verification, verify
 from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
 from studbook.lab.budget import Account, accounts
@@ -108,7 +108,6 @@ class Lab:
         )
         self.suites = Suites(self.desk)
         self.adapters = Adapters(self.desk)
-        self.bundles = Bundles(self.desk)
         self.experiments = Experiments(self.desk)
         self.keys = Keys(self.desk)
         self.policies = Policies(self.desk)
@@ -360,6 +359,10 @@ class Lab:
             return moving.upgrade(desk)
         finally:
             desk.close()
+
+    def assemble(self, channel: str, folder: Path, adapters: Sequence[str] = ()) -> assembling.Assembled:
+        """Write what a channel points at as a bundle: a page, and everything it verifies before it runs the model."""
+        return assembling.assemble(self.desk, channel, folder, adapters)
 
     def publish(self, folder: Path, days: int = publish.DAYS) -> publish.Published:
         """Enter a snapshot of the channels and bring a folder up to it, for those who have no lab."""

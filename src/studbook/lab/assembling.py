@@ -47,7 +47,7 @@ from studbook.records import (
 from studbook.records.assembly import LogitDigest
 from studbook.workspace import Accession
 
-__all__ = ["Assembled", "Bundles"]
+__all__ = ["Assembled", "assemble"]
 
 
 class Assembled(Struct, frozen=True):
@@ -78,50 +78,44 @@ class Assembled(Struct, frozen=True):
     size: int
 
 
-class Bundles:
-    """The facet behind ``studbook assemble``."""
+def assemble(desk: Desk, channel: str, folder: Path, adapters: Sequence[str] = ()) -> Assembled:
+    """Write what a channel points at as a bundle: a page, and everything it verifies before it runs the model.
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    Args:
+        desk: The lab, opened for writing.
+        channel: ``shadow`` or ``champion``.
+        folder: A new folder, or an empty one.
+        adapters: Names of registered, approved packages, in the order of the stack.
 
-    def assemble(self, channel: str, folder: Path, adapters: Sequence[str] = ()) -> Assembled:
-        """Write what a channel points at as a bundle: a page, and everything it verifies before it runs the model.
-
-        Args:
-            channel: ``shadow`` or ``champion``.
-            folder: A new folder, or an empty one.
-            adapters: Names of registered, approved packages, in the order of the stack.
-
-        Raises:
-            UsageError: if the folder is not empty, or a name is no package's.
-            OutOfOrder: if the channel or a package is not ready for it.
-            OutsideAllowlist: if an offline operator made the model.
-            OverBudget: if the model or the packages have too many bytes for a page.
-            ParentsDoNotFit: if a package was made for another model.
-        """
-        desk = self._desk
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.", reason="usage.folder")
-        evidence = gather(desk, channel)
-        model = _model(desk, evidence.artifact)
-        base = _quantised_from(desk, evidence)
-        sources = _packages(desk, adapters, base or evidence.artifact)
-        parts = _parts(desk, channel, evidence, model, base, sources)
-        bundle = build(parts)
-        release = _record(desk, channel, evidence, parts, bundle)
-        _write(folder, bundle)
-        return Assembled(
-            channel=channel,
-            artifact=evidence.artifact,
-            name=desk.name_of(evidence.artifact),
-            folder=str(folder),
-            plan=digest(bundle.plan),
-            plan_size=len(bundle.files["plan.json"]),
-            release=release,
-            visible=bundle.registry.routes[0].visible,
-            files=len(bundle.files),
-            size=sum(map(len, bundle.files.values())),
-        )
+    Raises:
+        UsageError: if the folder is not empty, or a name is no package's.
+        OutOfOrder: if the channel or a package is not ready for it.
+        OutsideAllowlist: if an offline operator made the model.
+        OverBudget: if the model or the packages have too many bytes for a page.
+        ParentsDoNotFit: if a package was made for another model.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.", reason="usage.folder")
+    evidence = gather(desk, channel)
+    model = _model(desk, evidence.artifact)
+    base = _quantised_from(desk, evidence)
+    sources = _packages(desk, adapters, base or evidence.artifact)
+    parts = _parts(desk, channel, evidence, model, base, sources)
+    bundle = build(parts)
+    release = _record(desk, channel, evidence, parts, bundle)
+    _write(folder, bundle)
+    return Assembled(
+        channel=channel,
+        artifact=evidence.artifact,
+        name=desk.name_of(evidence.artifact),
+        folder=str(folder),
+        plan=digest(bundle.plan),
+        plan_size=len(bundle.files["plan.json"]),
+        release=release,
+        visible=bundle.registry.routes[0].visible,
+        files=len(bundle.files),
+        size=sum(map(len, bundle.files.values())),
+    )
 
 
 def _model(desk: Desk, artifact: str) -> bytes:

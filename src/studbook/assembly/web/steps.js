@@ -14,7 +14,7 @@ const SIGNS = {
 /** Every step in its state. */
 export class Steps {
   constructor() {
-    this.rows = new Map(STEPS.map(([step, title, meaning]) => [step, rowOf(title, meaning)]));
+    this.rows = new Map(STEPS.map(([step, title, meaning]) => [step, rowOf(step, title, meaning)]));
     byId("steps").replaceChildren(...[...this.rows.values()].map((row) => row.item));
     for (const step of this.rows.keys()) this.#set(step, "pending");
   }
@@ -46,6 +46,7 @@ export class Steps {
     row.text.after(
       el("p", { class: "refusal" }, el("code", {}, reason), " ", detail, module ? ` (${module})` : ""),
     );
+    row.item.dataset.reason = reason;
     this.#set(step, "refused");
     const order = [...this.rows.keys()];
     for (const later of order.slice(order.indexOf(step) + 1)) this.#set(later, "not reached");
@@ -59,7 +60,7 @@ export class Steps {
   }
 }
 
-function rowOf(title, meaning) {
+function rowOf(step, title, meaning) {
   const sign = svg("path", { class: "sign" });
   const mark = svg("svg", { viewBox: "0 0 20 20", class: "mark", "aria-hidden": "true" }, svg("circle", { cx: 10, cy: 10, r: 9 }), sign);
   const state = el("span", { class: "state" });
@@ -67,5 +68,5 @@ function rowOf(title, meaning) {
   const text = el("p", { class: "meaning" }, meaning);
   const bar = el("progress", { "aria-label": `${title}: bytes fetched`, hidden: true });
   const head = el("p", { class: "head" }, el("strong", {}, title), " ", state, " ", note);
-  return { item: el("li", {}, mark, el("div", {}, head, text, bar)), state, note, text, bar, sign };
+  return { item: el("li", { "data-step": step }, mark, el("div", {}, head, text, bar)), state, note, text, bar, sign };
 }

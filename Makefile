@@ -75,6 +75,7 @@ check: $(CHECK)
 	$(PY) tools/docs.py --check
 	$(PY) tools/operator_docs.py --check
 	$(PY) tools/adapter_cases.py --check
+	$(PY) tools/slm_cases.py --check
 	$(PY) tools/engine.py --check
 	$(PY) tools/page_forms.py --check
 
@@ -127,6 +128,7 @@ docs: $(CORE)
 	$(PY) tools/docs.py
 	$(PY) tools/operator_docs.py
 	$(PY) tools/adapter_cases.py
+	$(PY) tools/slm_cases.py
 
 schemas: $(CORE)
 	$(PY) tools/schemas.py

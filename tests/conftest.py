@@ -13,4 +13,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.append(str(Path(__file__).parent))
 
-pytest_plugins = ["lab_fixtures", "release_fixtures", "consumer_fixtures", "population_fixtures", "experiment_fixtures"]
+pytest_plugins = [
+    "lab_fixtures",
+    "release_fixtures",
+    "consumer_fixtures",
+    "population_fixtures",
+    "experiment_fixtures",
+    "bundle_fixtures",
+]

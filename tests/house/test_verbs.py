@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from studbook.cli.commands import commands
 from studbook.lab import Lab
 from studbook.lab.adapters import Adapters
+from studbook.lab.bundles import Bundles
 from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
 from studbook.lab.keys import Keys
@@ -23,6 +24,7 @@ LIFE = {"close"}
 FACETS = {
     "suite": Suites,
     "adapter": Adapters,
+    "bundle": Bundles,
     "key": Keys,
     "policy": Policies,
     "experiment": Experiments,

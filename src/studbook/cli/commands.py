@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import changes, foreign, history, pages, population, publishing, sources, storage
+from studbook.cli import bundles, changes, foreign, history, pages, population, publishing, sources, storage
 from studbook.cli.experiments import experiment
 from studbook.cli.keys import key
 from studbook.cli.policy import policy as policy_verbs
@@ -85,6 +85,7 @@ history.add_to(commands)
 sources.add_to(commands)
 storage.add_to(commands)
 publishing.add_to(commands)
+bundles.add_to(commands)
 population.add_to(commands)
 changes.add_to(commands)
 

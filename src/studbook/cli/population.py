@@ -49,11 +49,12 @@ def review(session: Session) -> None:
 @click.option("--method", default="niches", show_default=True, type=_METHODS, help="How they are drawn.")
 @click.option("--size", default=5, show_default=True, type=click.IntRange(2, 16), help="Parents wanted.")
 @click.option("--seed", default=1, show_default=True, type=_SEED, help="Seed of the draw.")
+@click.option("--keep", is_flag=True, help="Keep the draw on record; a bundle rests on one.")
 @click.pass_obj
-def parents(session: Session, cluster: str, method: PoolMethod, size: int, seed: int) -> None:
+def parents(session: Session, cluster: str, method: PoolMethod, size: int, seed: int, keep: bool) -> None:
     """Show who would have children together for a CLUSTER, why, and how they fit; breeds nothing."""
     with session.open() as lab:
-        found = lab.parents(cluster, method, size, seed)
+        found = lab.parents(cluster, method, size, seed, keep=keep)
     session.give(found, _mates_page(found))
 
 

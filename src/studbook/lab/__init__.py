@@ -16,6 +16,7 @@ from studbook.breeding.produce import CHUNK
 from studbook.errors import UsageError
 from studbook.lab import (
     approvals,
+    assembling,
     breeding,
     channels,
     checkpoints,
@@ -249,9 +250,11 @@ class Lab:
         """Who lives in which population, who dominates whom, and who stands for retirement; moves nothing."""
         return populations.review(self.desk)
 
-    def parents(self, label: str, method: PoolMethod = "niches", size: int = 5, seed: int = 1) -> mating.Mates:
-        """Who would have children together for a cluster, and why; breeds nothing."""
-        return mating.mates(self.desk, label, method, size, seed)
+    def parents(
+        self, label: str, method: PoolMethod = "niches", size: int = 5, seed: int = 1, *, keep: bool = False
+    ) -> mating.Mates:
+        """Who would have children together for a cluster, and why; breeds nothing, and keeps the draw only if asked."""
+        return mating.mates(self.desk, label, method, size, seed, keep=keep)
 
     def evolve(self, plan: evolving.Plan, person: str | None = None, folder: Path | None = None) -> evolving.Evolution:
         """Hold generations: parents, recipes, a round, and with a person's key the promotion of its winner."""
@@ -356,6 +359,10 @@ class Lab:
             return moving.upgrade(desk)
         finally:
             desk.close()
+
+    def assemble(self, channel: str, folder: Path, wanted: assembling.Wanted | None = None) -> assembling.Assembled:
+        """Write what a channel points at as a bundle: a page, and everything it verifies before it runs the model."""
+        return assembling.assemble(self.desk, channel, folder, wanted or assembling.Wanted())
 
     def publish(self, folder: Path, days: int = publish.DAYS) -> publish.Published:
         """Enter a snapshot of the channels and bring a folder up to it, for those who have no lab."""

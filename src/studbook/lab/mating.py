@@ -76,8 +76,16 @@ class Mates(Struct, frozen=True):
     chosen: tuple[str, ...]
 
 
-def mates(desk: Desk, label: str, method: PoolMethod, size: int, seed: int) -> Mates:
-    """Draw parents for a cluster and say how they fit; what is measured for it is kept, the draw is not.
+def mates(desk: Desk, label: str, method: PoolMethod, size: int, seed: int, *, keep: bool = False) -> Mates:
+    """Draw parents for a cluster and say how they fit; what is measured for it is kept.
+
+    Args:
+        desk: The lab.
+        label: The cluster.
+        method: How they are drawn.
+        size: Parents that are wanted.
+        seed: Seed of the draws.
+        keep: Keep the draw too, as the recipe that a bundle rests on.
 
     Raises:
         UsageError: if no suite has this label.
@@ -91,6 +99,8 @@ def mates(desk: Desk, label: str, method: PoolMethod, size: int, seed: int) -> M
     if not report.passed:
         failed = next(c for c in report.checks if not c.passed)
         raise ParentsDoNotFit(f"{failed.name}: {failed.detail}", where=label)
+    if keep:
+        desk.workspace.commit(pool)
     rows = sorted(_mates(desk, pool), key=lambda m: (-m.weight, m.name))
     pairs = tuple(_pair(desk, pair) for pair in report.pairs)
     return Mates(label, method, seed, tuple(rows), pairs, pool.chosen)

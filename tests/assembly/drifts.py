@@ -449,6 +449,8 @@ DRIFTS: tuple[Drift, ...] = (
     Drift("checksum", "the receipt", "receipts", "fetch.checksum", flipped(_RECEIPT)),
     Drift("checksum", "the engine", "engine", "fetch.checksum", flipped("engine", 60)),
     Drift("checksum", "the model", "model", "fetch.checksum", flipped("model")),
+    Drift("engine", "no module", "engine", "engine.abi", bytes_of("engine", lambda _: b"engine")),
+    Drift("engine", "a module without a door", "engine", "engine.abi", bytes_of("engine", lambda _: b"\0asm\1\0\0\0")),
     Drift("checksum", "two manifests exchanged", "receipts", "fetch.bytes", swapped(_MANIFEST, "adapter-manifest-1")),
     Drift("checksum", "the registry is not there", "registry", "fetch.missing", removed("registry.json")),
     Drift("checksum", "the receipt is not there", "receipts", "fetch.missing", removed(_RECEIPT)),

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import NamedTuple
 
-import numpy as np
+from studbook.adapters.stack import Diagnostics
+from studbook.models.engine import Engine
+from studbook.records.assembly import EngineNeeds, LogitDigest
 
-from studbook.adapters.reader import parse_adapter
-from studbook.adapters.stack import Diagnostics, Stack
-from studbook.models.decoder import Decoder
-from studbook.models.slm import Slm, parse_slm
-from studbook.records.assembly import LogitDigest
-
-__all__ = ["ENGINE_SHA256", "Measured", "engine_bytes", "measure"]
+__all__ = ["Measured", "measure"]
 
 
 class Measured(NamedTuple):
@@ -32,42 +26,26 @@ class Measured(NamedTuple):
     whole: LogitDigest
 
 
-def measure(model: bytes, packages: Sequence[bytes], base: str | None, positions: int) -> Measured:
+def measure(model: bytes, packages: Sequence[bytes], base: str | None, needs: EngineNeeds, positions: int) -> Measured:
     """Load a model, put packages on it one by one, and digest its logits before and after.
 
     Args:
         model: The container.
         packages: The packages, in order.
         base: Digest of the f32 model it was quantised from, as a verified receipt says; None for none.
+        needs: What the engine may take.
         positions: Positions to digest.
 
     Raises:
         SlmRefused: if the model breaks a rule.
         AdapterRefused: if a package does not fit.
+        OverBudget: if it does not fit the memory.
+        UsageError: if a logit is not finite.
     """
-    parsed = parse_slm(model)
-    stack = Stack(parsed, {parsed.sha256: base} if base else {})
-    alone = _logits(parsed, positions)
-    steps = tuple(stack.apply(parse_adapter(package)) for package in packages)
-    return Measured(alone, steps, _logits(stack.model(), positions))
-
-
-def _logits(model: Slm, positions: int) -> LogitDigest:
-    state, ids = 1, []
-    for _ in range(positions):
-        state ^= state << 13 & (1 << 64) - 1
-        state ^= state >> 7
-        state ^= state << 17 & (1 << 64) - 1
-        ids.append((state >> 11) % model.shape.vocab_size)
-    decoder = Decoder(model)
-    values = decoder.logits(decoder.run(np.array([ids], dtype=np.int64)))
-    digest = hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
-    return LogitDigest(positions=positions, sha256=digest)
-
-
-def engine_bytes() -> bytes:
-    """The engine's module."""
-    return (files("studbook.models.engine") / "engine.wasm").read_bytes()
-
-
-ENGINE_SHA256 = hashlib.sha256(engine_bytes()).hexdigest()
+    with Engine(model, memory_limit=needs.memory_limit) as engine:
+        if base is not None:
+            engine.accept(base)
+        alone = LogitDigest(positions=positions, sha256=engine.logit_digest(positions))
+        steps = tuple(engine.apply(package) for package in packages)
+        whole = LogitDigest(positions=positions, sha256=engine.logit_digest(positions)) if packages else alone
+    return Measured(alone, steps, whole)

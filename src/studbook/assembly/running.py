@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from types import TracebackType
 
-import numpy as np
-
-from studbook.adapters.reader import parse_adapter
-from studbook.adapters.stack import Stack
 from studbook.assembly.rules import Drift, Refusal
-from studbook.errors import AdapterRefused, SlmRefused, TokenizerRefused
-from studbook.models.decoder import Decoder
-from studbook.models.slm import Slm, parse_slm
+from studbook.errors import StudbookError
+from studbook.models.engine import ENGINE_SHA256, Engine
 from studbook.records import AdapterManifest, ModelManifest
 from studbook.records.assembly import Execution, LogitDigest
 
@@ -22,25 +16,29 @@ __all__ = ["Running"]
 class Running:
     """An engine with at most one model and a stack of packages; a context manager.
 
+    Only the engine that this program ships is ever run: what a foreign bundle brings may be anything.
+
     Args:
-        engine: The engine's module.
+        engine: The bundle's engine.
         execution: What it may take.
 
     Raises:
-        Drift: ``engine.abi``, if it is no engine of the interface.
+        Drift: ``engine.abi``, if it is not the engine of this program.
     """
 
     def __init__(self, engine: bytes, execution: Execution) -> None:
-        self._execution = execution
-        self._stack: Stack | None = None
+        if hashlib.sha256(engine).hexdigest() != ENGINE_SHA256:
+            text = f"is not the engine of this program, {ENGINE_SHA256[:16]}...; use the version that assembled it"
+            raise Drift(Refusal("engine", "engine.abi", text, "engine"))
+        self._limit = execution.memory_limit
+        self._engine: Engine | None = None
 
     def __enter__(self) -> Running:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+    def __exit__(self, *_: object) -> None:
+        if self._engine is not None:
+            self._engine.close()
 
     def load(self, data: bytes, manifest: ModelManifest) -> None:
         """Load the model, and hold what it is against its manifest.
@@ -49,32 +47,34 @@ class Running:
             Drift: with the engine's reason, or ``model.facts``.
         """
         try:
-            model = parse_slm(data)
-        except (SlmRefused, TokenizerRefused) as error:
-            raise Drift(Refusal("model", error.reason, error.message, "model")) from error
-        own = manifest
+            engine = self._engine = Engine(data, memory_limit=self._limit)
+        except StudbookError as error:
+            raise Drift(Refusal("model", str(error.reason), error.message, "model")) from error
+        if manifest.base is not None:
+            engine.accept(manifest.base)
+        found, shape = engine.facts, engine.shape
         facts: dict[str, tuple[object, object]] = {
-            "storage": (own.storage, model.label),
-            "parameters": (own.parameters, model.shape.parameter_count),
-            "vocab_size": (own.vocab_size, model.shape.vocab_size),
-            "max_context": (own.max_context, model.shape.max_context),
-            "tokenizer_sha256": (own.tokenizer_sha256, model.tokenizer_sha256),
-            "layout_sha256": (own.layout_sha256, model.layout_sha256),
+            "parameters": (manifest.parameters, shape.parameter_count),
+            "vocab_size": (manifest.vocab_size, shape.vocab_size),
+            "max_context": (manifest.max_context, shape.max_context),
+            "tokenizer_sha256": (manifest.tokenizer_sha256, found.tokenizer_sha256),
+            "layout_sha256": (manifest.layout_sha256, found.layout_sha256),
         }
-        for field, (found, wanted) in facts.items():
-            if found != wanted:
-                raise Drift(Refusal("model", "model.facts", f"{field} is not what the engine finds", "model"))
-        self._stack = Stack(model, {model.sha256: own.base} if own.base else {})
+        for field, (stated, known) in facts.items():
+            if stated != known:
+                raise Drift(Refusal("model", "model.facts", f"{field} is {known}, and not {stated}", "model"))
 
     def fused(self) -> dict[str, str]:
         """Tensor -> SHA-256 of its bytes, of every tensor that the packages in force change."""
-        assert self._stack is not None
-        return dict(self._stack.diagnostics().fused)
+        return self._loaded.diagnostics().fused
 
     def logits(self, positions: int) -> LogitDigest:
-        """Digest of the logits of some positions with the packages in force."""
-        assert self._stack is not None
-        return LogitDigest(positions=positions, sha256=_logits(self._stack.model(), positions))
+        """Digest of the logits of some positions with the packages in force.
+
+        Raises:
+            UsageError: if they are more than the context, or a logit is not finite.
+        """
+        return LogitDigest(positions=positions, sha256=self._loaded.logit_digest(positions))
 
     def smoke(self, logits: LogitDigest, step: str, reason: str, module: str) -> None:
         """Compute the logits again that a record states.
@@ -82,8 +82,12 @@ class Running:
         Raises:
             Drift: with the step and reason given.
         """
-        if self.logits(logits.positions) != logits:
-            text = f"the logits of {logits.positions} positions are not those on record"
+        try:
+            found = self.logits(logits.positions)
+        except StudbookError as error:
+            raise Drift(Refusal(step, reason, error.message, module)) from error
+        if found != logits:
+            text = f"{logits.positions} positions give {found.sha256}, and not {logits.sha256}"
             raise Drift(Refusal(step, reason, text, module))
 
     def apply(self, package: bytes, manifest: AdapterManifest) -> None:
@@ -92,26 +96,18 @@ class Running:
         Raises:
             Drift: ``adapter.validation``, ``adapter.fused`` or ``adapter.state``.
         """
-        assert self._stack is not None
         name = f"adapter-{manifest.order}"
         try:
-            found = self._stack.apply(parse_adapter(package))
-        except AdapterRefused as error:
+            found = self._loaded.apply(package)
+        except StudbookError as error:
             text = f"{error.reason}: {error.message}"
             raise Drift(Refusal("adapters", "adapter.validation", text, name)) from error
         if found.fused != manifest.fused:
             raise Drift(Refusal("adapters", "adapter.fused", "fused tensors are not those on record", name))
         if found.state_sha256 != manifest.state_sha256:
-            raise Drift(Refusal("adapters", "adapter.state", "the state is not the one on record", name))
+            raise Drift(Refusal("adapters", "adapter.state", f"the state is {found.state_sha256}", name))
 
-
-def _logits(model: Slm, positions: int) -> str:
-    state, ids = 1, []
-    for _ in range(positions):
-        state ^= state << 13 & (1 << 64) - 1
-        state ^= state >> 7
-        state ^= state << 17 & (1 << 64) - 1
-        ids.append((state >> 11) % model.shape.vocab_size)
-    decoder = Decoder(model)
-    values = decoder.logits(decoder.run(np.array([ids], dtype=np.int64)))
-    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
+    @property
+    def _loaded(self) -> Engine:
+        assert self._engine is not None, "load a model first"
+        return self._engine

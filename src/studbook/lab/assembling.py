@@ -20,15 +20,17 @@ from studbook.assembly.manifests import (
     needs,
     scores,
 )
-from studbook.assembly.measuring import ENGINE_SHA256, engine_bytes, measure
+from studbook.assembly.measuring import measure
 from studbook.assembly.page import page
+from studbook.assembly.verify import verify
 from studbook.breeding.operators.quantise import Quantise
 from studbook.errors import DigestDiffers, OverBudget, ParentsDoNotFit, UsageError
 from studbook.files import make_folder, write_new
 from studbook.lab import clock
 from studbook.lab.approvals import require_approved
-from studbook.lab.bundle_evidence import Evidence, gather, ledger_evidence, lineage
+from studbook.lab.bundle_evidence import Evidence, gather, inclusion, ledger_evidence, lineage
 from studbook.lab.desk import Desk
+from studbook.models.engine import ENGINE_SHA256, engine_bytes
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
     KINDS,
@@ -47,7 +49,7 @@ from studbook.records import (
 from studbook.records.assembly import LogitDigest
 from studbook.workspace import Accession
 
-__all__ = ["Assembled", "assemble"]
+__all__ = ["Assembled", "assemble", "describe"]
 
 
 class Assembled(Struct, frozen=True):
@@ -102,6 +104,7 @@ def assemble(desk: Desk, channel: str, folder: Path, adapters: Sequence[str] = (
     sources = _packages(desk, adapters, base or evidence.artifact)
     parts = _parts(desk, channel, evidence, model, base, sources)
     bundle = build(parts)
+    _check(bundle)
     release = _record(desk, channel, evidence, parts, bundle)
     _write(folder, bundle)
     return Assembled(
@@ -140,6 +143,8 @@ def _quantised_from(desk: Desk, evidence: Evidence) -> str | None:
 
 def _packages(desk: Desk, names: Sequence[str], base: str) -> list[tuple[str, SourceManifest, bytes]]:
     """Registration and bytes of every package."""
+    if len(set(names)) < len(names):
+        raise UsageError("a package is named twice", where="--adapter", advice="Name it once.", reason="usage.twice")
     found = []
     for name in names:
         held = desk.registered().get(desk.find_model(name))
@@ -167,8 +172,9 @@ def _parts(
     sources: Sequence[tuple[str, SourceManifest, bytes]],
 ) -> Parts:
     model = parse_slm(data, f"model {evidence.artifact[:16]}")
-    measured = measure(data, [package for _, _, package in sources], base, logit_positions(model))
-    manifest = _manifest(desk, evidence, model, base, measured.logits)
+    packages = [package for _, _, package in sources]
+    measured = measure(data, packages, base, needs(model, ENGINE_SHA256), logit_positions(model))
+    manifest = describe(desk, evidence, measured.logits)
     stack = [
         Applied(parse_adapter(package), source, registered, diagnostics)
         for (source, registered, package), diagnostics in zip(sources, measured.stack, strict=True)
@@ -189,13 +195,26 @@ def _parts(
         checkpoint=ledger.checkpoint,
         eval_case=eval_case(desk.scorecard(evidence.records["evaluation"])),
         binaries={"engine": engine_bytes(), "model": data}
-        | {f"adapter-{k}": package for k, (_, _, package) in enumerate(sources, 1)},
+        | {f"adapter-{k}": package for k, package in enumerate(packages, 1)},
         page=page(),
         unsmoked=None,
     )
 
 
-def _manifest(desk: Desk, evidence: Evidence, model: Slm, base: str | None, logits: LogitDigest) -> ModelManifest:
+def describe(desk: Desk, evidence: Evidence, logits: LogitDigest) -> ModelManifest:
+    """The manifest of the model that evidence is about.
+
+    Args:
+        desk: The lab.
+        evidence: What its bundle rests on.
+        logits: What the engine computes of it.
+
+    Raises:
+        DigestDiffers: if its bytes are gone.
+        OverBudget: if they are too many for a page.
+    """
+    model = parse_slm(_model(desk, evidence.artifact), f"model {evidence.artifact[:16]}")
+    base = _quantised_from(desk, evidence)
     get, records = desk.workspace.get, evidence.records
     candidate = get(records["candidate"], CandidateManifest)
     card = desk.scorecard(records["evaluation"])
@@ -234,6 +253,15 @@ def _bytes(desk: Desk, record: str) -> bytes:
     entry = desk.workspace.entry(record)
     assert entry is not None
     return write_record(desk.workspace.get(record, KINDS[entry.record_kind]))
+
+
+def _check(bundle: Bundle) -> None:
+    """Go through a bundle as a page will, before anything of it is recorded or written."""
+    refusal = verify(lambda path, _: bundle.files.get(path), inclusion).refusal
+    if refusal is not None:
+        advice = "Nothing was written. Run `studbook verify`; if the lab holds, this is a defect: please report it."
+        text = f"the bundle would be refused at {refusal.step}: {refusal.detail}"
+        raise DigestDiffers(text, where=refusal.module or "plan", advice=advice, reason=refusal.reason)
 
 
 def _record(desk: Desk, channel: str, evidence: Evidence, parts: Parts, bundle: Bundle) -> str:

@@ -12,6 +12,7 @@ from studbook.files import read_file
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.routing import kept_inside
+from studbook.ledger.merkle import leaf_hash, verify_inclusion
 from studbook.ledger.note import read_checkpoint
 from studbook.ledger.proofs import read_inclusion
 from studbook.records import (
@@ -32,7 +33,7 @@ from studbook.records import (
 )
 from studbook.records.assembly import CheckpointMark, LedgerLine, LineageNode
 
-__all__ = ["Evidence", "gather", "ledger_evidence", "lineage"]
+__all__ = ["Evidence", "gather", "inclusion", "ledger_evidence", "lineage"]
 
 _LEDGER_LIMIT = 1 << 30
 R = TypeVar("R", bound=Record)
@@ -128,6 +129,15 @@ def ledger_evidence(desk: Desk, records: Sequence[tuple[str, str]]) -> LedgerEvi
             for (role, record), proof in zip(records, proofs, strict=True)
         ),
     )
+
+
+def inclusion(line: bytes, index: int, size: int, path: list[bytes], root: bytes) -> None:
+    """Refuse a ledger's line that is not in a tree; what verification of a bundle asks for.
+
+    Raises:
+        DigestDiffers: if it is not; ``ledger.inclusion``.
+    """
+    verify_inclusion(leaf_hash(line), index, size, path, root)
 
 
 def lineage(desk: Desk, artifact: str) -> tuple[LineageNode, ...]:

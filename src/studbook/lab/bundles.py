@@ -15,8 +15,8 @@ from studbook.assembly.verify import Outcome, exported, verify
 from studbook.errors import StudbookError
 from studbook.files import read_file
 from studbook.lab.breeding import reproduce
+from studbook.lab.bundle_evidence import inclusion
 from studbook.lab.desk import Desk
-from studbook.ledger.merkle import leaf_hash, verify_inclusion
 from studbook.records import BundleRelease, digest
 
 __all__ = ["Bundles", "Checked"]
@@ -67,7 +67,7 @@ class Bundles:
         bundle = Folder(folder)
         if strange := bundle.strange():
             return _checked(folder, Outcome((), strange, None))
-        found = verify(bundle.read, _inclusion)
+        found = verify(bundle.read, inclusion)
         if found.refusal is None and found.case is not None:
             found = _beside(bundle, found, found.case, lab, diagnostics)
         return _checked(folder, found)
@@ -110,10 +110,6 @@ def _in_lab(path: Path, case: Case) -> Refusal | None:
     finally:
         desk.close()
     return None
-
-
-def _inclusion(line: bytes, index: int, size: int, path: list[bytes], root: bytes) -> None:
-    verify_inclusion(leaf_hash(line), index, size, path, root)
 
 
 def _checked(folder: Path, found: Outcome) -> Checked:

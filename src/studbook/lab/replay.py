@@ -9,6 +9,7 @@ from typing import Any
 from studbook.errors import DigestDiffers, OutOfOrder
 from studbook.lab import judging
 from studbook.lab.absence import check_clearing
+from studbook.lab.bundle_records import check_ledger_evidence, check_plan, check_release
 from studbook.lab.comparing import check_producer, check_report
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_shadow
@@ -44,6 +45,7 @@ from studbook.records import (
     AdmissionRecord,
     ArchiveRecord,
     BaselineReceipt,
+    BundleRelease,
     CandidateManifest,
     ChampionPromotion,
     ChannelSnapshot,
@@ -61,8 +63,10 @@ from studbook.records import (
     FloorReport,
     GenerationRecord,
     LedgerEntry,
+    LedgerEvidence,
     LineageTemplate,
     ModelSource,
+    ModulePlan,
     NoveltyRecord,
     OperatorReceipt,
     ParentPool,
@@ -321,4 +325,7 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     SuiteManifest: check_suite,
     ContaminationReceipt: check_contamination,
     ReadinessRecord: check_ready,
+    LedgerEvidence: check_ledger_evidence,
+    ModulePlan: check_plan,
+    BundleRelease: check_release,
 }

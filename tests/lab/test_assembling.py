@@ -1,0 +1,251 @@
+"""What may become a bundle, what is recorded of it, and when it counts no longer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bundle_fixtures import STACK, package_folder, packages
+from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, problems, run_cli
+from studbook.assembly import rules
+from studbook.errors import (
+    NotAuthorised,
+    OutOfOrder,
+    OverBudget,
+    ParentsDoNotFit,
+    StudbookError,
+    UsageError,
+)
+from studbook.lab import Lab
+from studbook.lab.bundles import Bundles
+from studbook.records import (
+    BundleRelease,
+    ModulePlan,
+    ParentPool,
+    PopulationReview,
+    Revocation,
+    RevokedSubject,
+    RuntimeSmoke,
+)
+
+
+@pytest.fixture
+def place(released_lab: Place, tmp_path: Path) -> Place:
+    """A copy of a lab whose champion may be assembled."""
+    return released_lab.copy(tmp_path / "copy")
+
+
+@pytest.fixture
+def ready(place: Place) -> Iterator[Lab]:
+    """The same, opened."""
+    with place.open() as lab:
+        yield lab
+
+
+def refusal(lab: Lab, folder: Path, adapters: tuple[str, ...] = (), channel: str = "champion") -> StudbookError:
+    """Why a channel is not assembled; nothing is written then."""
+    entries = len(lab.desk.entries())
+    with pytest.raises(StudbookError) as caught:
+        lab.assemble(channel, folder, adapters)
+    assert len(lab.desk.entries()) == entries
+    assert not folder.exists() or not any(folder.iterdir())
+    assert caught.value.advice
+    return caught.value
+
+
+def revoke(lab: Lab, kind: str, digest: str) -> None:
+    subject = RevokedSubject(type=kind, digest=digest)  # type: ignore[arg-type]
+    record = Revocation(header=lab.desk.header, subject=subject, reason="found wanting", since=len(lab.desk.entries()))
+    lab.desk.workspace.commit(record, owner=PERSON)
+
+
+def newest(lab: Lab, kind: type) -> str:
+    return list(lab.desk.all(kind))[-1][0]
+
+
+def test_a_bundle_is_recorded_whole_and_the_lab_verifies(place: Place, tmp_path: Path) -> None:
+    with place.open() as lab:
+        found = lab.assemble("champion", tmp_path / "bundle", STACK)
+        release = list(lab.desk.all(BundleRelease))[-1]
+        assert release[0] == found.release
+        assert (release[1].plan, release[1].artifact) == (found.plan, lab.desk.champion())
+        plan = lab.desk.workspace.get(found.plan, ModulePlan)
+        assert {m.sha256 for m in plan.modules if m.family == "evidence"} <= {e.record for e in lab.desk.entries()}
+        assert found.visible == "local"
+    assert Bundles.verify(tmp_path / "bundle", place.path).ok
+    assert problems(place) == []
+
+
+def test_without_packages_it_is_a_bundle_too(ready: Lab, tmp_path: Path) -> None:
+    ready.assemble("champion", tmp_path / "bundle")
+    found = Bundles.verify(tmp_path / "bundle")
+    assert found.ok, found.refusal
+    assert not (tmp_path / "bundle" / "adapters").exists()
+
+
+def test_the_winner_in_shadow_is_assembled_from_its_admission(prepared_lab: Place, tmp_path: Path) -> None:
+    place = prepared_lab.copy(tmp_path / "copy")
+    with place.open() as lab:
+        winner = lab.round(CLUSTER).released
+        assert winner is not None
+        assert refusal(lab, tmp_path / "bundle", channel="shadow").reason == "assembly.offline"
+        lab.policies.route("shadow", PERSON)
+        assert refusal(lab, tmp_path / "bundle", channel="shadow").reason == "assembly.review"
+        lab.review()
+        assert refusal(lab, tmp_path / "bundle", channel="shadow").reason == "assembly.recipe"
+        lab.parents(CLUSTER, keep=True)
+        # The first champion was installed, not bred: nothing admitted it.
+        assert refusal(lab, tmp_path / "bundle").reason == "assembly.admitted"
+        lab.assemble("shadow", tmp_path / "bundle")
+    found = Bundles.verify(tmp_path / "bundle")
+    assert found.ok, found.refusal
+    assert problems(place) == []
+
+
+def test_the_same_channel_is_assembled_twice_with_two_plans_that_both_count(ready: Lab, tmp_path: Path) -> None:
+    first = ready.assemble("champion", tmp_path / "first")
+    second = ready.assemble("champion", tmp_path / "second", STACK[:1])
+    assert first.plan != second.plan
+    lab = ready.desk.workspace.path
+    ready.close()
+    assert Bundles.verify(tmp_path / "first", lab).ok
+    assert Bundles.verify(tmp_path / "second", lab).ok
+
+
+def test_an_empty_channel_is_no_bundle(ready: Lab, tmp_path: Path) -> None:
+    ready.rollback("shadow", "to empty it")
+    found = refusal(ready, tmp_path / "bundle", channel="shadow")
+    assert (type(found), found.reason) == (OutOfOrder, "assembly.empty")
+
+
+def test_a_revoked_champion_is_refused_and_its_bundle_counts_no_longer(ready: Lab, tmp_path: Path) -> None:
+    ready.assemble("champion", tmp_path / "bundle")
+    revoke(ready, "artifact", ready.desk.champion())
+    assert refusal(ready, tmp_path / "again").reason == "order.revoked"
+    lab = ready.desk.workspace.path
+    ready.close()
+    found = Bundles.verify(tmp_path / "bundle", lab).refusal
+    assert found is not None and found.reason == "lab.revoked"
+    assert Bundles.verify(tmp_path / "bundle").ok
+
+
+def test_a_bundle_release_that_was_revoked_counts_no_longer(ready: Lab, tmp_path: Path) -> None:
+    found = ready.assemble("champion", tmp_path / "bundle")
+    revoke(ready, "record", found.release)
+    lab = ready.desk.workspace.path
+    ready.close()
+    told = Bundles.verify(tmp_path / "bundle", lab).refusal
+    assert told is not None and told.reason == "lab.release"
+
+
+def test_another_lab_does_not_stand_by_a_bundle(good_bundle: Path, prepared_lab: Place) -> None:
+    told = Bundles.verify(good_bundle, prepared_lab.path).refusal
+    assert told is not None and (told.step, told.reason) == ("lab", "lab.release")
+
+
+def test_a_bundle_whose_candidate_cannot_be_made_again_is_refused(ready: Lab, tmp_path: Path) -> None:
+    ready.assemble("champion", tmp_path / "bundle")
+    desk = ready.desk
+    parent = desk.workspace.blob_path(desk.find_model(PARENTS[0]))
+    ready.close()
+    parent.chmod(0o644)
+    parent.write_bytes(parent.read_bytes()[:-4] + b"\0\0\0\0")
+    told = Bundles.verify(tmp_path / "bundle", desk.workspace.path).refusal
+    assert told is not None and told.reason == "lab.candidate"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(PopulationReview, "assembly.review"), (ParentPool, "assembly.recipe"), (RuntimeSmoke, "order.smoke")],
+)
+def test_a_record_that_was_revoked_is_missed(ready: Lab, tmp_path: Path, kind: type, reason: str) -> None:
+    champion = ready.desk.champion()
+    for digest, record in list(ready.desk.all(kind)):
+        if kind is not RuntimeSmoke or record.artifact == champion:
+            revoke(ready, "record", digest)
+    assert refusal(ready, tmp_path / "bundle").reason == reason
+
+
+def test_a_model_over_the_budget_of_pages_is_refused(
+    ready: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "MODEL_BUDGET", 1000)
+    found = refusal(ready, tmp_path / "bundle")
+    assert (type(found), found.reason) == (OverBudget, "assembly.model-budget")
+
+
+def test_packages_over_the_budget_are_refused(ready: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "ADAPTER_BUDGET", 50_000)
+    found = refusal(ready, tmp_path / "bundle", STACK)
+    assert (type(found), found.reason) == (OverBudget, "assembly.adapter-budget")
+    monkeypatch.setattr(rules, "MAX_ADAPTERS", 1)
+    assert refusal(ready, tmp_path / "bundle", STACK[1:]).reason == "assembly.adapter-budget"
+
+
+def test_a_package_of_another_base_an_unapproved_or_unknown_one_is_refused(ready: Lab, tmp_path: Path) -> None:
+    other = ready.desk.model(ready.desk.find_model("base"))
+    data = packages(other)["factors"]
+    ready.register(package_folder(tmp_path / "other", "other", other, data))
+    ready.approve("other", PERSON)
+    found = refusal(ready, tmp_path / "bundle", ("other",))
+    assert (type(found), found.reason) == (ParentsDoNotFit, "assembly.adapter-base")
+    champion = ready.desk.model(ready.desk.champion())
+    name = "unsigned"
+    ready.register(package_folder(tmp_path / name, name, champion, _again(champion)))
+    assert type(refusal(ready, tmp_path / "bundle", (name,))) is OutOfOrder
+    assert type(refusal(ready, tmp_path / "bundle", ("base",))) is UsageError
+    assert type(refusal(ready, tmp_path / "bundle", ("nobody",))) is UsageError
+
+
+def _again(champion: object) -> bytes:
+    """A package of the same base that is none of the three."""
+    from lab_fixtures import founder
+    from studbook.adapters.make import random_delta
+    from studbook.models.slm import read_slm
+
+    return random_delta(champion, read_slm(founder("base") / "base.slm"), licence="CC0-1.0", keep=0.01, seed=3)  # type: ignore[arg-type]
+
+
+def test_a_package_twice_is_refused(ready: Lab, tmp_path: Path) -> None:
+    assert refusal(ready, tmp_path / "bundle", (STACK[0], STACK[0])).reason == "usage.twice"
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(ready: Lab, tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "mine").write_text("mine")
+    with pytest.raises(UsageError):
+        ready.assemble("champion", tmp_path / "bundle")
+    assert [p.name for p in (tmp_path / "bundle").iterdir()] == ["mine"]
+
+
+def test_the_order_of_the_stack_is_the_order_of_the_words(ready: Lab, tmp_path: Path) -> None:
+    forth = ready.assemble("champion", tmp_path / "forth", STACK)
+    back = ready.assemble("champion", tmp_path / "back", STACK[::-1])
+    plans = [ready.desk.workspace.get(found.plan, ModulePlan) for found in (forth, back)]
+    assert plans[0].stack == plans[1].stack[::-1]
+    assert Bundles.verify(tmp_path / "back").ok
+
+
+def test_nothing_is_recorded_without_the_key_for_it(ready: Lab, tmp_path: Path) -> None:
+    (ready.desk.workspace.keys.folder / "process" / "release" / "bundle.pem").unlink()
+    assert type(refusal(ready, tmp_path / "bundle")) is NotAuthorised
+
+
+def test_the_verbs_say_what_was_written_and_what_was_verified(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    made = run_cli(
+        place, "--json", "assemble", "champion", "-o", str(folder), *(w for n in STACK for w in ("--adapter", n))
+    )
+    assert made.returncode == 0, made.stderr
+    told = json.loads(made.stdout)
+    seen = run_cli(place, "bundle", "verify", str(folder), "--lab", str(place.path))
+    assert seen.returncode == 0, seen.stderr
+    assert told["plan"] in seen.stdout and "ready" in seen.stdout
+    with (folder / "registry.json").open("ab") as file:
+        file.write(b" ")
+    wrong = run_cli(place, "--json", "bundle", "verify", str(folder))
+    assert wrong.returncode == 22 and "Traceback" not in wrong.stderr
+    assert json.loads(wrong.stdout)["refusal"]["reason"] == "fetch.bytes"

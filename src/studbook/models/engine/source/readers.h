@@ -28,9 +28,17 @@ static inline f32 f32_at(const u8 *p) {
 }
 
 static inline u64 plus(u64 a, u64 b) { return a > TOO_MUCH - b ? TOO_MUCH : a + b; }
-static inline u64 times(u64 a, u32 b) {
-    u64 low = (a & 0xFFFFFFFF) * b, high = (a >> 32) * b + (low >> 32);
-    return high >> 32 ? TOO_MUCH : high << 32 | (low & 0xFFFFFFFF);
+/* 0 where no u64 holds the product, which is then the largest. */
+static inline i32 multiply(u64 *a, u32 by) {
+    u64 low = (*a & 0xFFFFFFFF) * by, high = (*a >> 32) * by + (low >> 32);
+    *a = high >> 32 ? TOO_MUCH : high << 32 | (low & 0xFFFFFFFF);
+    return !(high >> 32);
+}
+static inline i32 multiply_all(u64 *product, const u32 *dims, u32 rank) {
+    *product = 1;
+    for (u32 d = 0; d < rank; d++)
+        if (!multiply(product, dims[d])) return 0;
+    return 1;
 }
 /* The next multiple of 64; of numbers that were held against the length of a file. */
 static inline u64 align_up(u64 offset) { return (offset + ALIGNMENT - 1) & ~(u64)(ALIGNMENT - 1); }

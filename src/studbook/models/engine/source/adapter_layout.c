@@ -122,7 +122,7 @@ i32 adapter_directory_check(const sb_adapter *a) {
     i32 status = keys && with ? 0 : sb_refuse(ENGINE_MEMORY, NOWHERE);
     if (!status) {
         for (u32 i = 0; i < a->entries; i++) keys[i] = u64_at(a->file + a->directory_at + ENTRY * (u64)i), with[i] = i;
-        sort_keys(keys, with, a->entries);
+        status = sort_keys(keys, with, a->entries);
         twice = first_twice(keys, with, a->entries);
     }
     for (u32 i = 0; !status && i < a->entries; i++) status = check_entry(a, i, i == twice);

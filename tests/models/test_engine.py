@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import base64
 import hashlib
+import importlib.util
+import json
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine_fixtures import Door
 
-from studbook.errors import OutOfOrder, OverBudget, SlmRefused, TokenizerRefused, UsageError
+from engine_fixtures import Door
+from studbook.adapters.reader import parse_adapter
+from studbook.adapters.stack import Stack
+from studbook.errors import AdapterRefused, OutOfOrder, OverBudget, SlmRefused, TokenizerRefused, UsageError
 from studbook.models.engine import Engine
 from studbook.models.engine.compiled import compiled
 from studbook.models.forward import Forward, forward64
@@ -50,6 +56,17 @@ def make_file(make_shape: MakeShape, make_tensors: MakeTensors) -> Callable[...,
         return write_slm(shape, ByteTokenizer(), make_tensors(shape, seed, size) | tensors, dtype)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def cases_tool() -> ModuleType:
+    """The tool that writes the shared table of packages, for its recipes of models."""
+    spec = importlib.util.spec_from_file_location("adapter_cases", ROOT / "tools" / "adapter_cases.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -473,3 +490,50 @@ def test_a_closed_engine_says_so(make_file: Callable[..., bytes]) -> None:
     for act in (engine.logit_digest, lambda: engine.score([([BOS], [EOS])]), lambda: session.feed([1])):
         with pytest.raises(OutOfOrder):
             act()
+
+
+@pytest.fixture(scope="module")
+def shelf() -> dict[str, Any]:
+    """The shared table of packages: recipes of models and packages in base64."""
+    table: dict[str, Any] = json.loads((ROOT / "tests" / "adapters" / "cases.json").read_text(encoding="utf-8"))
+    return {name: base64.b64decode(data) for name, data in table["packages"].items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_packages_change_what_is_computed_and_come_off_without_a_trace(
+    shelf: dict[str, bytes], cases_tool: ModuleType, dtype: str
+) -> None:
+    slm, f32 = cases_tool.MODELS[dtype], cases_tool.MODELS["f32"]
+    stack = Stack(slm, {slm.sha256: f32.sha256})
+    names = ("sparse", "low-rank-3", "dense-three-tensors")
+    with Engine(cases_tool.build_model(cases_tool.RECIPES[dtype]), fuel=True) as engine, engine.session(10) as session:
+        engine.accept(f32.sha256)
+        bare = engine.logit_digest()
+        session.feed([BOS, 97])
+        assert engine.apply(*(shelf[name] for name in names)) == stack.apply(*(parse_adapter(shelf[n]) for n in names))
+        assert session.length == 0
+        expected = forward64(stack.model(), [BOS, 97, 98])
+        logits = session.feed([BOS, 97, 98], every=True)
+        assert np.abs(logits - expected).max() < LOGITS * np.abs(expected).max()
+        fused = engine.logit_digest()
+        assert fused != bare
+        assert engine.detach() == stack.detach()
+        assert session.length == 0
+        assert engine.logit_digest() == bare
+        for name in names:
+            engine.apply(shelf[name])
+        assert engine.logit_digest() == fused
+
+
+def test_a_package_that_is_refused_changes_nothing(shelf: dict[str, bytes], cases_tool: ModuleType) -> None:
+    with Engine(cases_tool.build_model(cases_tool.RECIPES["f32"])) as engine, engine.session(10) as session:
+        engine.apply(shelf["dense"])
+        before, logits = engine.diagnostics(), session.feed([BOS, 97])
+        broken = shelf["sparse"][:-1] + b"\1"
+        for packages in ((broken,), (shelf["sparse"], broken), (shelf["low-rank-3"], b"")):
+            with pytest.raises(AdapterRefused):
+                engine.apply(*packages)
+            assert engine.diagnostics() == before
+            assert session.length == 2
+        session.reset()
+        assert session.feed([BOS, 97]).tobytes() == logits.tobytes()

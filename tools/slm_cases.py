@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from studbook.models.checksum import fnv1a64, mix_reference
 
-__all__ = ["File", "Lie", "assembled", "document", "joined", "main", "pieces", "text"]
+__all__ = ["File", "Lie", "assembled", "document", "joined", "made", "main", "model_file", "pieces", "text"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "models"
 START, MASK = 0xCBF29CE484222325, (1 << 64) - 1
@@ -215,7 +215,8 @@ def pairs() -> dict[str, Any]:
     }
 
 
-def _file(vocab: int, section: dict[str, Any], dtypes: Sequence[tuple[int, int]], **head: Any) -> File:
+def model_file(vocab: int, section: dict[str, Any], dtypes: Sequence[tuple[int, int]], **head: Any) -> File:
+    """A small model: dtype and block of its tensors in turn, and header fields that differ."""
     shape: dict[str, Any] = {
         "vocab": vocab, "hidden": 4, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 2, "ffn": 4, "context": 8,
         "theta": 10000.0, "epsilon": 1e-5, "flags": 1,
@@ -240,9 +241,9 @@ def _file(vocab: int, section: dict[str, Any], dtypes: Sequence[tuple[int, int]]
 
 BASES: dict[str, File] = {
     # Entries 0, 4 and 8 are q8_0, 1, 5 and 9 f32, the others q4_0; data begin at 960.
-    "mixed": _file(263, pairs(), [(Q8_0, 0), (F32, 0), (Q4_0, 4), (Q4_0, 2)]),
-    "f32": _file(260, {}, [(F32, 0)]),
-    "untied": _file(260, {}, [(Q8_0, 0)], flags=0, layers=2, heads=1, head_dim=4),
+    "mixed": model_file(263, pairs(), [(Q8_0, 0), (F32, 0), (Q4_0, 4), (Q4_0, 2)]),
+    "f32": model_file(260, {}, [(F32, 0)]),
+    "untied": model_file(260, {}, [(Q8_0, 0)], flags=0, layers=2, heads=1, head_dim=4),
 }
 
 

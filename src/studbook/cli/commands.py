@@ -150,6 +150,7 @@ def breed(
 @click.option("--cyclonedx", is_flag=True, help="Also a CycloneDX bill of materials, bom.cdx.json.")
 @click.option("--slsa", is_flag=True, help="Also sealed SLSA provenance, provenance.dsse.json.")
 @click.option("--minimodel", is_flag=True, help="Also a signed MiniModel manifest, minimodel.manifest.")
+@click.option("--gguf", is_flag=True, help="Also the model as GGUF for llama.cpp, model.gguf (extra gguf).")
 @click.option("--oms", type=click.Path(path_type=Path), help="An elliptic-curve key file that signs it all, model.sig.")
 @click.pass_obj
 def export(session: Session, /, name: str, folder: Path, **wanted: Any) -> None:

@@ -6,7 +6,8 @@ whoever breeds from them checks them. `oms.check_producer_signature` holds a fol
 model signature or an in-toto link (`links`, `producer`).
 
 Out: the lab fills a `Dossier` from its records; `card` (Markdown), `cyclonedx` (bill of materials), `slsa` (sealed build
-provenance) and `minimodel` (manifest v0) write from it, with the numbers of `figures`. `oms` signs a whole folder.
+provenance) and `minimodel` (manifest v0) write from it, with the numbers of `figures`. `gguf` writes the model itself once
+more, in a worker (`gguf_worker`). `oms` signs a whole folder.
 """
 
 from __future__ import annotations

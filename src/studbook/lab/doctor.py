@@ -29,7 +29,7 @@ from studbook.tensors.compiling import COMPILED
 __all__ = ["EXTRAS", "Check", "Examination", "examine", "isolation"]
 
 # Extra -> the packages it consists of, by the name they are installed under.
-EXTRAS = {"train": ("torch",), "hf": ("transformers", "tokenizers"), "search": ("cma",)}
+EXTRAS = {"train": ("torch",), "hf": ("transformers", "tokenizers"), "search": ("cma",), "gguf": ("gguf",)}
 _LOW_DISK = 2 << 30
 # What to do on a machine that reaches no more than this level.
 _LEVELS = {

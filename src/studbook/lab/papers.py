@@ -11,6 +11,7 @@ from studbook.exchange.cyclonedx import write_bom
 from studbook.exchange.dossier import Dossier
 from studbook.exchange.minimodel import write_minimodel
 from studbook.exchange.slsa import write_provenance
+from studbook.lab.converting import as_gguf
 from studbook.lab.desk import Desk
 from studbook.lab.dossiers import collect
 from studbook.records import AdmissionRecord, Zone
@@ -30,6 +31,7 @@ class Papers(NamedTuple):
         cyclonedx: A CycloneDX bill of materials, ``bom.cdx.json``.
         slsa: Sealed SLSA provenance, ``provenance.dsse.json``; only of a model bred here.
         minimodel: A MiniModel manifest, ``minimodel.manifest``; only of an SLM1 model.
+        gguf: The model once more, as GGUF, ``model.gguf``; only of an SLM1 model.
         oms: Elliptic-curve key file (PEM) that signs the whole folder into ``model.sig``; None for no signature.
     """
 
@@ -37,6 +39,7 @@ class Papers(NamedTuple):
     cyclonedx: bool = False
     slsa: bool = False
     minimodel: bool = False
+    gguf: bool = False
     oms: Path | None = None
 
 
@@ -51,10 +54,10 @@ def write_papers(desk: Desk, artifact: str, files: Mapping[str, Path], papers: P
 
     Raises:
         ClaimRefused: if the model claims more than its evidence shows.
-        UsageError: if a document cannot be written of this model.
+        UsageError: if a document cannot be written of this model, or the extra that writes one is not installed.
         NotAuthorised: if the release key that signs is not at hand.
     """
-    if not any(papers[:4]):
+    if not any(papers[:5]):
         return {}
     dossier = collect(desk, artifact, files)
     described = free_name("README.md", files) if papers.card else RECORDS
@@ -63,6 +66,7 @@ def write_papers(desk: Desk, artifact: str, files: Mapping[str, Path], papers: P
         (papers.cyclonedx, "bom.cdx.json", lambda: write_bom(dossier)),
         (papers.slsa, "provenance.dsse.json", lambda: write_provenance(dossier, _key(desk))),
         (papers.minimodel, "minimodel.manifest", lambda: _minimodel(desk, dossier, described)),
+        (papers.gguf, "model.gguf", lambda: as_gguf(desk, dossier)),
     )
     return {free_name(name, files): make() for wanted, name, make in makers if wanted}
 

@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-extras check fuzz proof founders suites docs schemas lock clean
+.PHONY: help venv demo test test-extras check engine fuzz proof founders suites docs schemas lock clean
 
 # The first interpreter that is new enough; choose another with `make demo PYTHON=python3.12`.
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -14,6 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 VENV := .venv
 TRAIN := .venv-train
 BARE := .venv-bare
+ENGINE := .venv-engine
 PY := $(VENV)/bin/python
 # Tests run side by side, one process a processor: most of them wait for disks and workers.
 BESIDE := -n auto --maxprocesses 8 --dist worksteal
@@ -22,6 +23,7 @@ TEST := $(VENV)/.test
 CHECK := $(VENV)/.check
 TRAINED := $(TRAIN)/.train
 ALONE := $(BARE)/.core
+COMPILER := $(ENGINE)/.zig
 LOCKED := requirements/build.txt requirements/core.txt
 
 # Wheels only (no compiler) and exactly the locked bytes. pip would compile every module one after the other, tests of the
@@ -30,7 +32,7 @@ INSTALL = -m pip install --disable-pip-version-check --no-input --no-compile --o
 BYTECODE = -m compileall -q -j 0 -x 'site-packages/(pip|setuptools|.*/tests?)/'
 PROJECT = -m pip install --disable-pip-version-check --no-input --quiet --no-deps --no-build-isolation --editable .
 
-test check test-extras fuzz proof founders docs schemas suites: QUIET := -qq
+test check test-extras engine fuzz proof founders docs schemas suites: QUIET := -qq
 
 help:
 	@echo 'make venv      create .venv with the locked core'
@@ -38,6 +40,7 @@ help:
 	@echo 'make test      the tests (without long studies)'
 	@echo 'make test-extras  the tests that need the extra train (torch, in .venv-train)'
 	@echo 'make check     ruff, mypy, import contracts, house tests, generated pages and schemas up to date'
+	@echo 'make engine    compile the engine from its C sources (installs zig into .venv-engine)'
 	@echo 'make fuzz      every reader of foreign files driven by coverage, half a minute each (Linux, x86-64)'
 	@echo 'make proof     everything long: kills, studies, seeds; figures go to docs/proof/'
 	@echo 'make founders  train the shipped founders again (installs torch into .venv-train) and compare'
@@ -69,10 +72,14 @@ check: $(CHECK)
 	$(PY) tools/docs.py --check
 	$(PY) tools/operator_docs.py --check
 	$(PY) tools/adapter_cases.py --check
+	$(PY) tools/engine.py --check
 
 test-extras: $(TRAINED)
 	@mkdir -p build
 	$(TRAIN)/bin/python -m pytest -q -m 'train and not proof' --junitxml=build/tests-extras.xml
+
+engine: $(COMPILER)
+	$(ENGINE)/bin/python tools/engine.py
 
 fuzz: $(TRAINED)
 	$(TRAIN)/bin/python tools/fuzz.py --budget 30
@@ -126,17 +133,18 @@ lock:
 	$(HASHED) -c requirements/build.txt pyproject.toml -o requirements/core.txt
 	$(HASHED) -c requirements/build.txt -c requirements/core.txt pyproject.toml --group test -o requirements/test.txt
 	$(HASHED) -c requirements/build.txt -c requirements/test.txt pyproject.toml --group check -o requirements/check.txt
-	$(UNHASHED) -c requirements/test.txt requirements/train.in -o build/train.txt
+	$(HASHED) requirements/engine.in -o requirements/engine.txt
+	$(UNHASHED) -c requirements/test.txt -c requirements/engine.txt requirements/train.in -o build/train.txt
 	(grep '^#' requirements/train.in; grep -v '^#' build/train.txt; grep linux requirements/train.in) > requirements/train.txt
 
 # Environments. A stamp file says that a lock was installed, so running a task again costs nothing.
-$(VENV)/bin/python $(TRAIN)/bin/python $(BARE)/bin/python:
+$(VENV)/bin/python $(TRAIN)/bin/python $(BARE)/bin/python $(ENGINE)/bin/python:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed, with venv and pip' >&2; exit 1; }
 	@echo 'creating $(@D:/bin=) with $(PYTHON)'
 	@$(PYTHON) -m venv $(@D:/bin=)
 
 $(CORE): $(LOCKED) pyproject.toml | $(PY)
-	@echo 'installing the locked core: numpy, numba, msgspec, cryptography, click, rich (about 80 MB)'
+	@echo 'installing the locked core: numpy, numba, wasmtime, msgspec, cryptography, click, rich (about 90 MB)'
 	@$(PY) $(INSTALL) -r requirements/build.txt -r requirements/core.txt
 	@$(PY) $(PROJECT)
 	@echo 'compiling to bytecode'
@@ -161,6 +169,11 @@ $(TRAINED): requirements/train.txt requirements/test.txt $(LOCKED) pyproject.tom
 	@$(TRAIN)/bin/python $(PROJECT)
 	@touch $@
 
+$(COMPILER): requirements/engine.txt | $(ENGINE)/bin/python
+	@echo 'installing zig into $(ENGINE)'
+	@$(ENGINE)/bin/python $(INSTALL) -r requirements/engine.txt
+	@touch $@
+
 # What a user has: nothing but the core. Libraries that happen to lie beside it change what a start costs.
 $(ALONE): $(LOCKED) pyproject.toml | $(BARE)/bin/python
 	@$(BARE)/bin/python $(INSTALL) -r requirements/build.txt -r requirements/core.txt
@@ -170,5 +183,5 @@ $(ALONE): $(LOCKED) pyproject.toml | $(BARE)/bin/python
 
 clean:
 	@if [ -f demo/lab/studbook.json ] || [ -d demo/keys ]; then rm -rf demo; fi
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(VENV) $(TRAIN) $(BARE)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(VENV) $(TRAIN) $(BARE) $(ENGINE)
 	find src tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

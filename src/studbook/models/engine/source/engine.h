@@ -14,6 +14,8 @@ typedef int i32;
 typedef float f32;
 typedef double f64;
 
+#include "reasons.h"
+
 #define SB_ABI 1
 #define SB_EXPORT(name) __attribute__((visibility("default"), export_name(#name))) name
 
@@ -81,6 +83,8 @@ void *memcpy(void *to, const void *from, unsigned long bytes);
 void *memmove(void *to, const void *from, unsigned long bytes);
 void *memset(void *to, int value, unsigned long bytes);
 int memcmp(const void *a, const void *b, unsigned long bytes);
+
+i32 all_finite(const f32 *values, u64 count); /* sort.c */
 
 /* sha256.c */
 void sha256(const void *data, u64 bytes, u8 out[32]);

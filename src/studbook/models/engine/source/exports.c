@@ -17,7 +17,7 @@ i32 SB_EXPORT(sb_place)(void) { return place; }
 
 void *SB_EXPORT(sb_alloc)(u32 bytes) {
     void *block = sb_take(bytes);
-    if (!block) sb_refuse("engine.memory", -1);
+    if (!block) sb_refuse(ENGINE_MEMORY, -1);
     return block;
 }
 void SB_EXPORT(sb_free)(void *block) { sb_give(block); }
@@ -62,7 +62,7 @@ const sb_info *SB_EXPORT(sb_model_info)(void) {
 }
 
 i32 SB_EXPORT(sb_accept)(const u8 *base) {
-    if (!sb_current) return sb_refuse("engine.no-model", -1);
+    if (!sb_current) return sb_refuse(ENGINE_NO_MODEL, -1);
     memcpy(sb_current->accepted, base, 32);
     sb_current->has_accepted = 1;
     return 0;

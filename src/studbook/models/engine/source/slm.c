@@ -1,42 +1,155 @@
-/* Stands in until the real reader is here: trusts every byte of a canonical f32 or q8_0 or q4_0 file. */
-#include "engine.h"
-static u32 u32_at(const u8 *p) { u32 v; memcpy(&v, p, 4); return v; }
-static u64 u64_at(const u8 *p) { u64 v; memcpy(&v, p, 8); return v; }
-i32 slm_check(const u8 *file, u32 bytes) { (void)file; return bytes < 108 ? sb_refuse("slm.short", -1) : 0; }
-i32 slm_open(u8 *file, u32 bytes, sb_model **out) {
-    if (slm_check(file, bytes) < 0) return -1;
-    sb_model *m = sb_take(sizeof *m);
-    if (!m) return sb_refuse("engine.memory", -1);
-    memset(m, 0, sizeof *m);
-    sb_shape *s = &m->shape;
-    s->tied = u32_at(file + 16) & 1; s->vocab = u32_at(file + 20); s->hidden = u32_at(file + 28); s->layers = u32_at(file + 32);
-    s->heads = u32_at(file + 36); s->kv_heads = u32_at(file + 40); s->head_dim = u32_at(file + 44); s->ffn = u32_at(file + 48);
-    s->max_context = u32_at(file + 52); memcpy(&s->theta, file + 56, 4); memcpy(&s->eps, file + 60, 4);
-    s->tensor_count = u32_at(file + 88);
-    m->file = file; m->file_len = bytes;
-    m->tensors = sb_take(s->tensor_count * sizeof(sb_tensor));
-    memset(m->tensors, 0, s->tensor_count * sizeof(sb_tensor));
-    for (u32 i = 0; i < s->tensor_count; i++) {
-        const u8 *e = file + u64_at(file + 80) + 64 * i;
-        sb_tensor *t = m->tensors + i;
-        t->name_hash = u64_at(e); t->dtype = u32_at(e + 8); t->rank = u32_at(e + 12);
-        t->elements = 1;
-        for (u32 d = 0; d < t->rank; d++) t->dims[d] = u32_at(e + 16 + 4 * d), t->elements *= t->dims[d];
-        t->payload = file + u64_at(e + 32); t->scales = (const f32 *)(file + u64_at(e + 48)); t->block = u32_at(e + 56);
-        s->parameters += t->elements;
-        if (t->dtype == 1) { t->base = (const f32 *)t->payload; continue; }
-        f32 *w = sb_take(4 * t->elements);
-        for (u64 k = 0; k < t->elements; k++) {
-            i32 q = t->dtype == 2 ? ((const i8 *)t->payload)[k] : (((i32)(t->payload[k / 2] >> 4 * (k & 1)) & 15) ^ 8) - 8;
-            w[k] = (f32)q * t->scales[k / t->block];
-        }
-        t->base = t->owned = w;
+/* The container: every rule in the order of models/slm.py, then decoded and installed, or nothing. */
+#include "readers.h"
+
+static i32 no_memory(void) { return sb_refuse(ENGINE_MEMORY, NOWHERE); }
+
+static void close_tensors(sb_model *m) {
+    for (u32 i = 0; m->tensors && i < m->shape.tensor_count; i++) sb_give(m->tensors[i].owned);
+    sb_give(m->tensors);
+}
+
+void slm_close(sb_model *m) {
+    close_tensors(m);
+    tokenizer_close(m->tokenizer);
+    sb_give(m->file);
+    sb_give(m);
+}
+
+/* Places of the tensors of a shape by hash: sorted keys and the place of each. */
+static i32 index_names(const sb_shape *s, u64 *keys, u32 *with) {
+    slm_spec spec;
+    for (u32 place = 0; place < s->tensor_count; place++) {
+        shape_spec(s, place, &spec);
+        keys[place] = spec.name_hash;
+        with[place] = place;
     }
+    sort_keys(keys, with, s->tensor_count);
+    return 0;
+}
+
+static void place_entry(const u8 *file, const slm_entry *e, sb_tensor *t) {
+    t->name_hash = e->name_hash;
+    t->rank = e->rank;
+    memcpy(t->dims, e->dims, sizeof t->dims);
+    t->dtype = e->dtype;
+    t->block = e->block;
+    t->payload = file + e->at;
+    t->scales = e->scale_bytes ? (const f32 *)(file + e->scale_at) : 0;
+    t->elements = e->elements;
+}
+
+/* Puts every entry in its canonical place. Known hashes and the right count leave one way to miss a tensor: an output
+ * projection, which has a name, beside a tied embedding, which has no room for it. */
+static i32 by_name(const u8 *file, u32 bytes, const slm_header *h, sb_tensor *tensors, const u64 *keys, const u32 *with) {
+    const u64 output = fnv1a64(FNV_START, OUTPUT_NAME, sizeof OUTPUT_NAME - 1);
+    u32 count = h->shape.tensor_count, outputs = 0;
+    for (u32 i = 0; i < count; i++) {
+        slm_entry e;
+        slm_entry_read(file, bytes, h, i, &e);
+        u32 found = find_key(keys, count, e.name_hash);
+        if (found == count) {
+            if (e.name_hash != output) return sb_refuse(SLM_TENSOR_UNKNOWN, (i32)i);
+            if (outputs++) return sb_refuse(SLM_TENSOR_DUPLICATE, (i32)i);
+            continue;
+        }
+        sb_tensor *t = tensors + with[found];
+        if (t->payload) return sb_refuse(SLM_TENSOR_DUPLICATE, (i32)i);
+        place_entry(file, &e, t);
+    }
+    return outputs ? sb_refuse(SLM_TENSOR_MISSING, NOWHERE) : 0;
+}
+
+static i32 take_tensors(const u8 *file, u32 bytes, const slm_header *h, sb_model *m) {
+    u64 count = h->shape.tensor_count, *keys = sb_take(8 * count);
+    u32 *with = sb_take(4 * count);
+    m->tensors = sb_take(count * sizeof(sb_tensor));
+    i32 status = keys && with && m->tensors ? 0 : no_memory();
+    if (m->tensors) memset(m->tensors, 0, count * sizeof(sb_tensor));
+    if (!status) {
+        index_names(&h->shape, keys, with);
+        status = by_name(file, bytes, h, m->tensors, keys, with);
+    }
+    sb_give(keys);
+    sb_give(with);
+    return status;
+}
+
+static i32 check_tensors(sb_model *m) {
+    for (u32 i = 0; i < m->shape.tensor_count; i++) {
+        slm_spec spec;
+        shape_spec(&m->shape, i, &spec);
+        sb_tensor *t = m->tensors + i;
+        if (t->rank != spec.rank || memcmp(t->dims, spec.dims, sizeof spec.dims)) return sb_refuse(SLM_TENSOR_SHAPE, (i32)i);
+    }
+    for (u32 i = 0; i < m->shape.tensor_count; i++) {
+        if (stored_check(m->tensors + i, (i32)i) < 0) return -1;
+        m->shape.parameters += m->tensors[i].elements;
+    }
+    return 0;
+}
+
+static i32 fill(const u8 *file, u32 bytes, const slm_header *h, sb_model *m) {
+    m->shape = h->shape;
+    m->tokenizer_at = (u32)h->tokenizer_at;
+    m->tokenizer_len = (u32)(h->tokenizer_end - h->tokenizer_at);
+    sb_tokenizer *tokenizer = 0;
+    if (tokenizer_open(file + m->tokenizer_at, m->tokenizer_len, &tokenizer) < 0) return -1;
+    m->tokenizer = tokenizer;
+    if (FIRST_WORD + tokenizer->word_count != m->shape.vocab) return sb_refuse(SLM_VOCAB_TOKENIZER, NOWHERE);
+    return take_tensors(file, bytes, h, m) < 0 ? -1 : check_tensors(m);
+}
+
+/* Every rule; what comes out points into the file and holds no decoded values yet. */
+static sb_model *read(const u8 *file, u32 bytes) {
+    slm_header h;
+    if (slm_header_read(file, bytes, &h) < 0) return 0;
+    for (u32 i = 0; i < h.shape.tensor_count; i++) {
+        slm_entry e;
+        if (slm_entry_read(file, bytes, &h, i, &e) < 0) return 0;
+    }
+    if (slm_spans_check(file, bytes, &h) < 0) return 0;
+    sb_model *m = sb_take(sizeof *m);
+    if (!m) {
+        no_memory();
+        return 0;
+    }
+    memset(m, 0, sizeof *m);
+    if (fill(file, bytes, &h, m) == 0) return m;
+    slm_close(m);
+    return 0;
+}
+
+static i32 decode(sb_model *m) {
+    for (u32 i = 0; i < m->shape.tensor_count; i++) {
+        sb_tensor *t = m->tensors + i;
+        t->base = (const f32 *)t->payload;
+        if (t->dtype == 1) continue;
+        t->base = t->owned = sb_take(4 * t->elements);
+        if (!t->owned) return no_memory();
+        stored_decode(t, t->owned);
+    }
+    return 0;
+}
+
+i32 slm_check(const u8 *file, u32 bytes) {
+    sb_model *m = read(file, bytes);
+    if (!m) return -1;
+    slm_close(m);
+    return 0;
+}
+
+i32 slm_open(u8 *file, u32 bytes, sb_model **out) {
+    sb_model *m = read(file, bytes);
+    if (!m) return -1;
+    if (decode(m) < 0) {
+        slm_close(m);
+        return -1;
+    }
+    m->file = file;
+    m->file_len = bytes;
+    sha256(file, bytes, m->sha);
+    sha256(file + m->tokenizer_at, m->tokenizer_len, m->tokenizer_sha);
+    shape_layout(&m->shape, m->layout_sha);
     *out = m;
     return 0;
 }
-void slm_close(sb_model *m) {
-    for (u32 i = 0; i < m->shape.tensor_count; i++) sb_give(m->tensors[i].owned);
-    sb_give(m->tensors); sb_give(m->file); sb_give(m);
-}
-void stack_clear(void) {}

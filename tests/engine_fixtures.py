@@ -85,7 +85,9 @@ class Door:
 
     def apply(self, packages: Sequence[bytes]) -> str:
         blocks = [self.put(data) for data in packages]
-        pairs = struct.pack(f"<{2 * len(packages)}I", *(n for p, d in zip(blocks, packages, strict=True) for n in (p, len(d))))
+        pairs = struct.pack(
+            f"<{2 * len(packages)}I", *(n for p, d in zip(blocks, packages, strict=True) for n in (p, len(d)))
+        )
         table = self.put(pairs)
         status = self.call("stack_apply", table, len(packages))
         for at in (*blocks, table):

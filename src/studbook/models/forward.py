@@ -16,10 +16,11 @@ from studbook.errors import UsageError
 from studbook.models.decoder import Cache, Decoder
 from studbook.models.reference import forward64
 from studbook.models.sampling import GREEDY, Sampler, Sampling, greedy
+from studbook.models.shape import SlmShape
 from studbook.models.slm import Slm
 from studbook.models.tokenizers import EOS
 
-__all__ = ["Forward", "Generations", "Scores", "forward64", "keep_freed_memory"]
+__all__ = ["Forward", "Generations", "Pair", "Scores", "check_sequence", "forward64", "keep_freed_memory"]
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -92,7 +93,7 @@ class Forward:
         """
         sequences = [[*prompt, *answer[:-1]] for prompt, answer in pairs]
         for index, (prompt, answer) in enumerate(pairs):
-            self._check(prompt, answer, len(sequences[index]), index)
+            check_sequence(self.slm.shape, prompt, answer, len(sequences[index]), index)
         count = len(pairs)
         scores = Scores(
             loglik=np.full(count, -np.inf),
@@ -155,7 +156,7 @@ class Forward:
         if max_new_tokens < 1:
             raise UsageError(f"{max_new_tokens} new tokens; at least 1", reason="forward.tokens")
         for index, prompt in enumerate(prompts):
-            self._check(prompt, (stop,), len(prompt), index)
+            check_sequence(self.slm.shape, prompt, (stop,), len(prompt), index)
         done = Generations([[] for _ in prompts], [True for _ in prompts])
         for members in _batches([len(prompt) for prompt in prompts], 256):
             self._decode_batch(prompts, members, max_new_tokens, sampling, stop, done)
@@ -185,18 +186,30 @@ class Forward:
                 return
             ids, rows = chosen[:, np.newaxis], np.arange(count)
 
-    def _check(self, prompt: Sequence[int], answer: Sequence[int], fed: int, index: int) -> None:
-        where = f"sequence {index}"
-        if not prompt or not answer:
-            raise UsageError("prompt or answer has no tokens", where=where, reason="forward.empty")
-        if fed > self.slm.shape.max_context:
-            message = f"{fed} tokens; the model's context holds {self.slm.shape.max_context}"
-            raise UsageError(message, where=where, reason="forward.context", advice="Shorten the prompt.")
-        vocab = self.slm.shape.vocab_size
-        if min(*prompt, *answer) < 0 or max(*prompt, *answer) >= vocab:
-            message = f"holds a token id outside 0..{vocab - 1}"
-            advice = "Encode the text with the tokenizer of the same model."
-            raise UsageError(message, where=where, reason="forward.id", advice=advice)
+
+def check_sequence(shape: SlmShape, prompt: Sequence[int], answer: Sequence[int], fed: int, index: int) -> None:
+    """Check that a sequence can be fed to a model.
+
+    Args:
+        shape: Dimensions of the model.
+        prompt: Prompt ids.
+        answer: Answer ids, or what ends one.
+        fed: Number of tokens that will be fed.
+        index: Which sequence it is, for errors.
+
+    Raises:
+        UsageError: if prompt or answer is empty, the context too short, or an id outside the vocabulary.
+    """
+    where = f"sequence {index}"
+    if not prompt or not answer:
+        raise UsageError("prompt or answer has no tokens", where=where, reason="forward.empty")
+    if fed > shape.max_context:
+        message = f"{fed} tokens; the model's context holds {shape.max_context}"
+        raise UsageError(message, where=where, reason="forward.context", advice="Shorten the prompt.")
+    if min(*prompt, *answer) < 0 or max(*prompt, *answer) >= shape.vocab_size:
+        message = f"holds a token id outside 0..{shape.vocab_size - 1}"
+        advice = "Encode the text with the tokenizer of the same model."
+        raise UsageError(message, where=where, reason="forward.id", advice=advice)
 
 
 def keep_freed_memory() -> None:

@@ -69,7 +69,6 @@ from studbook.records.evaluation import (
     FloorReport,
     FloorRow,
     ReportedResult,
-    RuntimeSmoke,
     Scorecard,
     SuiteManifest,
     SuiteResult,
@@ -102,6 +101,7 @@ from studbook.records.release import (
     StageApproval,
 )
 from studbook.records.reserves import Allowance, Hysteresis, Reserve
+from studbook.records.smokes import LogitDigest, RuntimeSmoke
 from studbook.records.sources import (
     AdapterSource,
     Check,
@@ -240,6 +240,7 @@ __all__ = [
     "LicenceRule",
     "LicenceSource",
     "LineageTemplate",
+    "LogitDigest",
     "LoraSource",
     "Measure",
     "ModelSource",

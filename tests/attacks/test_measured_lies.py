@@ -77,6 +77,11 @@ def cheaper(lab: Lab, unit: str) -> Record:
     return replace(record, cost=cost)
 
 
+def smoke(lab: Lab, **changes: Any) -> Record:
+    record = last(lab, RuntimeSmoke)
+    return replace(record, logits=msgspec.structs.replace(record.logits, **changes))
+
+
 LIES: dict[str, Callable[[Lab], Record]] = {
     "a scorecard with an answer fewer than its suite has items": short,
     "a scorecard without calls": lambda lab: card(lab, actual_calls=0),
@@ -86,6 +91,9 @@ LIES: dict[str, Callable[[Lab], Record]] = {
         last(lab, Scorecard), results=last(lab, Scorecard).results[1:]
     ),
     "a scorecard of half the work": lambda lab: cheaper(lab, "multiply-adds"),
+    "a scorecard without what generating took": lambda lab: replace(
+        last(lab, Scorecard), cost=tuple(m for m in last(lab, Scorecard).cost if m.unit != "fuel")
+    ),
     "a scorecard of half the memory": lambda lab: cheaper(lab, "decoded-bytes"),
     "a scorecard without its parameters": lambda lab: replace(
         last(lab, Scorecard), cost=tuple(m for m in last(lab, Scorecard).cost if m.unit != "parameters")
@@ -95,6 +103,11 @@ LIES: dict[str, Callable[[Lab], Record]] = {
     ),
     "a smoke without tokens": lambda lab: replace(last(lab, RuntimeSmoke), tokens=0),
     "a smoke that passed on numbers that were not": lambda lab: replace(last(lab, RuntimeSmoke), finite=False),
+    "a smoke of other logits": lambda lab: smoke(lab, sha256="0" * 64),
+    "a smoke of the logits of fewer positions": lambda lab: smoke(lab, positions=1),
+    "a smoke that passed without logits": lambda lab: replace(last(lab, RuntimeSmoke), logits=None),
+    "a smoke of other tokens": lambda lab: replace(last(lab, RuntimeSmoke), outputs_sha256="0" * 64),
+    "a smoke of half the fuel": lambda lab: replace(last(lab, RuntimeSmoke), fuel=last(lab, RuntimeSmoke).fuel // 2),
     "a floor report without rows": lambda lab: replace(last(lab, FloorReport), rows=()),
     "a suite of other items": lambda lab: replace(last(lab, SuiteManifest), name="other", count=1),
     "a suite whose floor is of another mark": lambda lab: replace(last(lab, SuiteManifest), name="o", pass_mark=1.9),

@@ -75,6 +75,7 @@ def test_only_what_was_measured_is_called_observed(lived_lab: Place) -> None:
             "decoded-bytes": "observed",
             "kv-bytes": "observed",
             "multiply-adds": "estimated",
+            "fuel": "observed",
         }
 
 
@@ -82,13 +83,15 @@ def test_answering_is_every_token_fed_once_from_the_prompt_to_the_last_but_one()
     model = read_slm(founder("base") / "base.slm")
     items = parse_items(b"".join(canonical(row) + b"\n" for row in shipped_items("development", CLUSTER)[:3]))
     lengths = [len(model.tokenizer.encode(item.prompt, bos=True, eos=False)) for item in items]
-    found = answered(model, "prompts", items, [1, 2, 5])
+    found = answered(model, "prompts", items, [1, 2, 5], 11)
     fed = [lengths[0], lengths[1] + 1, lengths[2] + 4]
     assert found.tokens == 8
     assert found.work == sum(model.shape.multiply_adds(f, w) for f, w in zip(fed, (1, 2, 5), strict=True))
-    stated = {m.unit: (m.value, m.basis) for m in measures(model, 7, [found])}
+    stated = {m.unit: (m.value, m.basis) for m in measures(model, 7, 0, [found])}
     assert stated["tokens-written/prompts"] == (8.0, "observed")
     assert stated["multiply-adds/prompts"] == (float(found.work), "estimated")
     assert stated["multiply-adds"] == (7.0, "estimated")
+    assert stated["fuel/prompts"] == (11.0, "observed")
+    assert "fuel" not in stated
     # Only numbers of one method are compared: how much was fed is no part of it.
-    assert [m.method for m in measures(model, 7)] == [m.method for m in measures(model, 8)]
+    assert [m.method for m in measures(model, 7, 3)] == [m.method for m in measures(model, 8, 4)]

@@ -150,9 +150,11 @@ def test_work_of_answering_is_counted_again_by_verify_and_gates_where_the_policy
     opened.suites.freeze([suite], PERSON)
     standing, released = blend_of(opened)
     assert released == standing.artifact
-    (row,) = [check for check in standing.gates if check.name == "cost/prompts"]
-    assert row.passed
-    assert "times the champion's (the policy names no limit)" in row.detail
+    rows = {check.name: check for check in standing.gates if check.name.startswith("cost/")}
+    assert sorted(rows) == ["cost/prompts", "cost/prompts/fuel"]
+    for row in rows.values():
+        assert row.passed
+        assert "times the champion's (the policy names no limit)" in row.detail
     (card,) = [c for _, c in opened.desk.all(Scorecard) if (c.artifact, c.role) == (released, "selection")]
     (result,) = [r for r in card.results if r.dimension == "cost"]
     (tokens,) = [m for m in card.cost if m.unit == "tokens-written/prompts"]
@@ -174,8 +176,8 @@ def test_a_candidate_whose_answers_take_more_than_the_policy_allows_is_refused_f
     opened.desk.workspace.commit(next_policy(policy, cost_ratio=0.01))
     standing, released = blend_of(opened)
     assert released is None
-    (reason,) = standing.reasons
-    assert reason.startswith("cost/prompts: does not hold: answering takes")
+    for name, reason in zip(("cost/prompts", "cost/prompts/fuel"), standing.reasons, strict=True):
+        assert reason.startswith(f"{name}: does not hold: answering takes")
 
 
 def test_anchors_without_a_drift_report_never_promote(

@@ -58,15 +58,16 @@ def test_a_child_of_rows_that_stand_in_a_suite_or_were_compared_with_none_is_ref
     assert failing(world, dataclasses.replace(plain, slices=(SLICE,), receipts=(compared(world),))) == []
 
 
-def answering(work: float, method: str = "closed form") -> tuple[Measure, ...]:
-    return (Measure(value=work, unit="multiply-adds/rot", basis="estimated", method=method),)
+def answering(work: float, method: str = "closed form", fuel: float = 1e6) -> tuple[Measure, ...]:
+    rows = (("multiply-adds/rot", work, "estimated", method), ("fuel/rot", fuel, "observed", "one engine"))
+    return tuple(Measure(value=value, unit=unit, basis=basis, method=how) for unit, value, basis, how in rows)
 
 
 @pytest.mark.parametrize(
     ("limit", "cost", "passed", "told"),
     [
         (0.0, answering(3e6), True, "3,000,000 multiply-adds, 3.000 times the champion's (the policy names no limit)"),
-        (0.0, (), True, "was not measured by one method"),
+        (0.0, (), True, "were not measured by one method"),
         (1.1, answering(1.1e6), True, "1.100 times the champion's (at most 1.1 times)"),
         (1.1, answering(1.2e6), False, "does not hold: answering takes 1,200,000 multiply-adds"),
         (1.1, answering(1e6, "a clock"), False, "no data never promotes"),
@@ -80,10 +81,21 @@ def test_what_answering_costs_is_shown_and_stops_a_candidate_where_the_policy_sa
     asked = {"rot": {"dimension": "cost", "written": " ".join(["3"] * 1000)}}
     champion = world.card(world.champion, "development", results=asked, cost=answering(1e6))
     card = world.card(OTHER, "development", results=asked, cost=cost)
-    (row,) = cost_checks(card, champion, world.having(cost_ratio=limit).policy.gates)
+    row, _ = cost_checks(card, champion, world.having(cost_ratio=limit).policy.gates)
     assert (row.name, row.passed) == ("cost/rot", passed)
     assert told in row.detail
     assert cost_checks(champion, champion, world.policy.gates) == ()
+
+
+@pytest.mark.parametrize(("fuel", "passed"), [(1.1e6, True), (1.2e6, False), (0.0, False)])
+def test_fuel_of_answering_stops_a_candidate_as_its_multiply_adds_do(world: Any, fuel: float, passed: bool) -> None:
+    asked = {"rot": {"dimension": "cost", "written": " ".join(["3"] * 1000)}}
+    champion = world.card(world.champion, "development", results=asked, cost=answering(1e6))
+    card = world.card(OTHER, "development", results=asked, cost=answering(1e6, fuel=fuel))
+    work, row = cost_checks(card, champion, world.having(cost_ratio=1.1).policy.gates)
+    assert work.passed
+    assert (row.name, row.passed) == ("cost/rot/fuel", passed)
+    assert ("answering takes" in row.detail) == (fuel > 0)
 
 
 def test_answers_that_were_not_counted_are_no_evidence(world: Any, good: Any) -> None:

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec import convert
+
 import studbook.models
 from studbook.environment import environment_class
 from studbook.evaluation import score_worker
-from studbook.evaluation.costs import answered, measures
+from studbook.evaluation.costs import answered, measures, meter
 from studbook.evaluation.items import Item
 from studbook.evaluation.programs import run_programs
 from studbook.evaluation.scorers import Answers, exact, expected_calls, judge
 from studbook.evaluation.scoring import KINDS, Kind
+from studbook.evaluation.smokes import Spoken, smoked
+from studbook.models.engine import ENGINE_SHA256
 from studbook.models.slm import Slm
 from studbook.records import (
     Agreement,
@@ -28,11 +32,19 @@ from studbook.records import (
 from studbook.records.evaluation import Role
 from studbook.sandbox import Limits, run_worker
 
-__all__ = ["SMOKE_PROMPTS", "Subject", "SuiteFile", "evaluator_sha256", "sampled", "score", "score_jointly", "smoke"]
+__all__ = [
+    "Subject",
+    "SuiteFile",
+    "engine_memory",
+    "evaluator_sha256",
+    "sampled",
+    "score",
+    "score_jointly",
+    "smoke",
+]
 
-SMOKE_PROMPTS = ("", "a", "abc>", "The quick brown fox")
-SMOKE_TOKENS = 8
 AGREEMENT_SAMPLE = 64
+_MOST_MEMORY = (4 << 30) - (64 << 10)  # of a 32-bit module
 _MICRO = 1_000_000
 
 
@@ -67,16 +79,18 @@ class SuiteFile(NamedTuple):
 
 
 def evaluator_sha256() -> str:
-    """Identity of the evaluator: the sources of engine and scorers, the batch layout and the class of machine.
+    """Identity of the evaluator: engine and sources of scorers, the batch layout and the class of machine.
 
     Scorecards of different evaluators are never compared.
     """
     models = Path(next(iter(studbook.models.__path__)))
     here = Path(__file__).parent
-    files = [*sorted(models.glob("*.py")), *sorted(here.rglob("*.py"))]
+    files = [*sorted(models.rglob("*.py")), *sorted(here.rglob("*.py"))]
     sources = {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
     return digest(
         {
+            "engine": ENGINE_SHA256,
+            "meter": meter(),
             "sources": sources,
             "batch": score_worker.BATCH,
             "scorers": sorted(KINDS),
@@ -85,32 +99,29 @@ def evaluator_sha256() -> str:
     )
 
 
+def engine_memory(limits: Limits) -> int:
+    """Most bytes of the engine's memory in a worker, file and decoded model in it; the other half is the process's own.
+
+    The engine's own limit is met first, so a model that is too large is refused and ends no worker.
+    """
+    return min(limits.memory_bytes // 2, _MOST_MEMORY)
+
+
 def smoke(header: Header, subject: Subject, folder: Path, limits: Limits) -> RuntimeSmoke:
-    """Load a model in a worker and let it speak, twice.
+    """Load a model into the engine in a worker and let it speak, twice.
 
     Args:
         header: Record header.
         subject: The model.
         folder: An empty folder for the worker.
         limits: What the worker may use.
+
+    Raises:
+        StudbookError: any of its kinds, if the worker fails; OverBudget if the model does not fit into its memory.
     """
-    job = _job(subject, prompts=list(SMOKE_PROMPTS), max_new_tokens=SMOKE_TOKENS, twice=True)
-    answer = run_worker("studbook.evaluation.generate_worker", job, folder, limits, [subject.path]).value
-    first, second = answer["runs"]
-    same, finite = first == second, answer["finite"] is True
-    passed = same and finite and len(first) == len(SMOKE_PROMPTS)
-    return RuntimeSmoke(
-        header=header,
-        artifact=subject.sha256,
-        evaluator=evaluator_sha256(),
-        prompts=digest(list(SMOKE_PROMPTS)),
-        outputs_sha256=digest(first),
-        tokens=sum(len(ids) for ids in first),
-        finite=finite,
-        deterministic=same,
-        passed=passed,
-        detail="loads and runs" if passed else f"finite logits: {finite}; equal when repeated: {same}",
-    )
+    job = _job(subject, memory=engine_memory(limits))
+    answer = run_worker("studbook.evaluation.smoke_worker", job, folder, limits, [subject.path]).value
+    return smoked(header, evaluator_sha256(), convert(answer, Spoken))
 
 
 def score(
@@ -141,22 +152,24 @@ def score(
     job = _job(subject, suites=[_asked(suite, said.get(suite.digest)) for suite in suites])
     reads = [subject.path, *(s.path for s in suites)]
     answer, isolation = run_worker("studbook.evaluation.score_worker", job, scoring, limits, reads)
-    written = [[len(ids) for ids in wrote[s.digest]["runs"][0]] if _costs(s) else [] for s in suites]
+    written = [[len(ids) for ids in wrote[s.digest]["ids"]] if _costs(s) else [] for s in suites]
     results = tuple(_result(*row) for row in zip(suites, answer["suites"], written, strict=True))
     taken = [
-        answered(subject.model, suite.manifest.cluster, suite.items, counts)
+        answered(subject.model, suite.manifest.cluster, suite.items, counts, wrote[suite.digest]["fuel"])
         for suite, result, counts in zip(suites, results, written, strict=True)
         if result.written
     ]
+    exactly = [raw["exact"] for raw in answer["suites"]]
+    agreement, fuel = _agreement(subject, suites, results, exactly, generating, limits)
     return Scorecard(
         header=header,
         artifact=subject.sha256,
         role=role,
         evaluator=evaluator_sha256(),
         mode="score",
-        agreement=_agreement(subject, suites, results, [raw["exact"] for raw in answer["suites"]], generating, limits),
+        agreement=agreement,
         results=results,
-        cost=measures(subject.model, answer["multiply_adds"], taken),
+        cost=measures(subject.model, answer["multiply_adds"], fuel, taken),
         isolation=isolation,
     )
 
@@ -235,9 +248,7 @@ def _wrote(subject: Subject, suite: SuiteFile, folder: Path, limits: Limits) -> 
     own = folder / f"written-{suite.digest[:16]}"
     own.mkdir()
     prompts = [item.prompt for item in suite.items]
-    job = _job(subject, prompts=prompts, max_new_tokens=suite.manifest.max_new_tokens + 1, twice=False)
-    answer: dict[str, Any] = run_worker("studbook.evaluation.generate_worker", job, own, limits, [subject.path]).value
-    return answer
+    return _generated(subject, prompts, suite.manifest.max_new_tokens + 1, own, limits)
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -251,19 +262,31 @@ def _agreement(
     exactly: Sequence[Sequence[bool]],
     folder: Path,
     limits: Limits,
-) -> Agreement:
-    """Generate on a fixed sample of task items, and compare with what scoring says greedy decoding would write."""
+) -> tuple[Agreement, int]:
+    """Generate on a fixed sample of task items, and compare with what scoring says greedy decoding would write.
+
+    Returns:
+        How often both agree, and the fuel it took; 0 where there is no sample.
+    """
     rows = zip(suites, results, exactly, strict=True)
     tasks = [(s, hits) for s, r, hits in rows if s.manifest.dimension == "task" and r.correct]
     places = sampled([len(suite.items) for suite, _ in tasks])
     sample = [(suite.items[i], hits[i]) for (suite, hits), own in zip(tasks, places, strict=True) for i in own]
     if not sample:
-        return Agreement(sampled=0, agreed=0)
+        return Agreement(sampled=0, agreed=0), 0
     limit = max(s.manifest.max_new_tokens for s, _ in tasks)
-    job = _job(subject, prompts=[item.prompt for item, _ in sample], max_new_tokens=limit + 1, twice=False)
-    texts = run_worker("studbook.evaluation.generate_worker", job, folder, limits, [subject.path]).value["texts"]
-    same = sum(exact(item.expected, text, limit) == right for (item, right), text in zip(sample, texts, strict=True))
-    return Agreement(sampled=len(sample), agreed=same)
+    said = _generated(subject, [item.prompt for item, _ in sample], limit + 1, folder, limits)
+    pairs = zip(sample, said["texts"], strict=True)
+    same = sum(exact(item.expected, text, limit) == right for (item, right), text in pairs)
+    return Agreement(sampled=len(sample), agreed=same), said["fuel"]
+
+
+def _generated(subject: Subject, prompts: Sequence[str], limit: int, folder: Path, limits: Limits) -> dict[str, Any]:
+    job = _job(subject, memory=engine_memory(limits), prompts=list(prompts), max_new_tokens=limit)
+    answer: dict[str, Any] = run_worker(
+        "studbook.evaluation.generate_worker", job, folder, limits, [subject.path]
+    ).value
+    return answer
 
 
 def _job(subject: Subject, **more: Any) -> dict[str, Any]:

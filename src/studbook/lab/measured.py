@@ -2,7 +2,7 @@
 
 Whether a model really gave the answers that a scorecard lists is taken at its word (docs/policy.md). That there is one for
 every item of the suites in force, that the verdicts follow from them, and that suites, floor reports, comparisons with
-training rows and readiness records say what the lab's own files say, is not.
+training rows and readiness records say what the lab's own files say, is not. A smoke takes a moment, so it is made again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from studbook.evaluation.contamination import compare_with_suites, parse_rows
 from studbook.evaluation.costs import answered, measures, scoring_work
 from studbook.evaluation.floor import check_rows, floor_rows
 from studbook.evaluation.floor_worker import rows_apart
-from studbook.evaluation.scorecards import SMOKE_PROMPTS, SuiteFile, sampled
+from studbook.evaluation.scorecards import SuiteFile, engine_memory, evaluator_sha256, sampled
 from studbook.evaluation.scorers import Answers, expected_calls, judge
 from studbook.evaluation.scoring import KINDS
+from studbook.evaluation.smokes import SMOKE_PROMPTS, smoked, spoken
 from studbook.evaluation.suites import check_items, known_items, parse_items, scorer_sha256
 from studbook.lab.absence import absent
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import check_measured_by
-from studbook.lab.facts import require
+from studbook.lab.facts import Facts, require
+from studbook.models.engine import ENGINE_SHA256, Engine
 from studbook.records import (
     ContaminationReceipt,
     DriftReport,
@@ -78,6 +80,7 @@ def check_scorecard(desk: Desk, record: Scorecard) -> None:
         "cost": (sizes, [float(desk.workspace.blob_size(record.artifact))]),
         "agreement": (0 <= record.agreement.agreed <= record.agreement.sampled, True),
         "agreement.sampled": (record.agreement.sampled, sum(map(len, sampled(scored)))),
+        "cost: fuel": (_stated(record, "fuel") > 0, record.agreement.sampled > 0),
     }
     require("scorecard", facts, _FIELD)
     if record.artifact not in absent(desk):
@@ -126,18 +129,21 @@ def check_reported(desk: Desk, record: ReportedResult) -> None:
     require("reported-result", facts, _FIELD)
 
 
-def check_smoke(_desk: Desk, record: RuntimeSmoke) -> None:
-    """A smoke that passed was finite and the same twice, and no tokens are no outputs.
+def check_smoke(desk: Desk, record: RuntimeSmoke) -> None:
+    """A smoke that passed was finite and the same twice; where engine and model are here, it is made again.
 
     Raises:
         DigestDiffers: naming the field; ``measured.field``.
+        StudbookError: any of its kinds, if the engine refuses the model.
     """
     silent = digest([[] for _ in SMOKE_PROMPTS])
     facts = {
-        "passed": (record.passed and not (record.finite and record.deterministic), False),
+        "passed": (record.passed and not (record.finite and record.deterministic and record.logits), False),
         "tokens": (record.tokens >= 0 and (record.tokens == 0) == (record.outputs_sha256 == silent), True),
     }
     require("runtime-smoke", facts, _FIELD)
+    if record.engine == ENGINE_SHA256 and record.artifact not in absent(desk):
+        require("runtime-smoke", _smoked_again(desk, record), _FIELD)
 
 
 def check_floor(_desk: Desk, record: FloorReport) -> None:
@@ -281,18 +287,35 @@ def check_result(desk: Desk, result: SuiteResult, suite: SuiteManifest) -> None:
 
 
 def _costs(desk: Desk, record: Scorecard) -> tuple[Measure, ...]:
-    """What the shapes of the model and the tokens of the items say it costs; of a run that went wrong its own count."""
-    model, stated = desk.model(record.artifact), [m.value for m in record.cost if m.unit == "multiply-adds"]
+    """What the shapes of the model and the tokens of the items say it costs; of a run that went wrong its own count.
+
+    Fuel is taken at its word, as the answers are that it was burnt for, but not what counted it.
+    """
+    model = desk.model(record.artifact)
+    suites = {r.suite: s for r, s in zip(record.results, _suites(desk, [r.suite for r in record.results]), strict=True)}
     if all(r.verdict in ("pass", "fail") for r in record.results):
-        suites = _suites(desk, [r.suite for r in record.results])
-        work = scoring_work(model, [(s.manifest.scorer, s.items) for s in suites])
+        work = scoring_work(model, [(s.manifest.scorer, s.items) for s in suites.values()])
     else:
-        work = int(stated[0]) if stated else 0
+        work = _stated(record, "multiply-adds")
     taken = []
     for result in (r for r in record.results if r.written):
-        (suite,) = _suites(desk, [result.suite])
-        taken.append(answered(model, result.cluster, suite.items, [int(v) for v in result.written.split()]))
-    return measures(model, work, taken)
+        written, burnt = [int(v) for v in result.written.split()], _stated(record, f"fuel/{result.cluster}")
+        taken.append(answered(model, result.cluster, suites[result.suite].items, written, burnt))
+    return measures(model, work, _stated(record, "fuel"), taken)
+
+
+def _stated(record: Scorecard, unit: str) -> int:
+    return int(next((m.value for m in record.cost if m.unit == unit), 0.0))
+
+
+def _smoked_again(desk: Desk, record: RuntimeSmoke) -> Facts:
+    """Everything that follows from the bytes of engine and model; fuel from the meter, which the evaluator names."""
+    limit, where = engine_memory(desk.worker_limits()), f"model {record.artifact[:16]}"
+    with Engine(desk.workspace.blob(record.artifact), memory_limit=limit, fuel=True, where=where) as engine:
+        again = smoked(record.header, record.evaluator, spoken(engine))
+    fields = ["prompts", "outputs_sha256", "tokens", "logits", "finite", "deterministic", "passed"]
+    fields += ["fuel"] if record.evaluator == evaluator_sha256() else []
+    return {field: (getattr(record, field), getattr(again, field)) for field in fields}
 
 
 def _suites(desk: Desk, digests: Sequence[str]) -> list[SuiteFile]:

@@ -18,6 +18,7 @@ __all__ = ["FIRST_WORD_ID", "OUTPUT", "SlmShape", "TensorSpec"]
 FIRST_WORD_ID = 260  # 256 bytes and four special tokens come first
 OUTPUT = "output.weight"
 _U32 = 0xFFFFFFFF
+_SMOKE_WORK = 4_000_000_000  # elements times positions
 _POSITIVE: Mapping[str, SlmRule] = {
     "hidden_size": SlmRule.HIDDEN,
     "layer_count": SlmRule.LAYERS,
@@ -176,6 +177,11 @@ class SlmShape:
     def kv_bytes(self, context: int) -> int:
         """Bytes of an f32 key and value cache of ``context`` positions, one sequence."""
         return 2 * 4 * self.layer_count * self.kv_size * context
+
+    @property
+    def smoke_positions(self) -> int:
+        """Positions of a logit digest: one less than the context, fewer where that would take more than some seconds."""
+        return max(1, min(self.max_context - 1, _SMOKE_WORK // self.parameter_count))
 
     def multiply_adds(self, tokens: int, logits_positions: int) -> int:
         """Multiply-adds of one sequence from an empty cache, padding not counted.

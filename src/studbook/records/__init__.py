@@ -80,7 +80,6 @@ from studbook.records.evaluation import (
     FloorReport,
     FloorRow,
     ReportedResult,
-    RuntimeSmoke,
     Scorecard,
     SuiteManifest,
     SuiteResult,
@@ -113,6 +112,7 @@ from studbook.records.release import (
     StageApproval,
 )
 from studbook.records.reserves import Allowance, Hysteresis, Reserve
+from studbook.records.smokes import LogitDigest, RuntimeSmoke
 from studbook.records.sources import (
     AdapterSource,
     Check,
@@ -266,6 +266,7 @@ __all__ = [
     "LicenceRule",
     "LicenceSource",
     "LineageTemplate",
+    "LogitDigest",
     "LoraSource",
     "Measure",
     "ModelManifest",

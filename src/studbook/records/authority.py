@@ -201,7 +201,7 @@ class Gates(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bias_margin: How much larger than the champion's the gap between two groups may be, as a share of items.
         drift_nats: Largest mean KL divergence from the champion on drift anchors, nats a position.
         drift_alignment: Smallest linear CKA with the champion of any layer on drift anchors, 0..1.
-        cost_ratio: Most multiply-adds that answering a cost suite may take, over the champion's; 0 asks nothing.
+        cost_ratio: Most multiply-adds, and fuel, that answering a cost suite may take, over the champion's; 0 asks nothing.
     """
 
     alpha: Annotated[float, Meta(gt=0.0, le=0.2)]

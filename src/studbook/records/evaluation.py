@@ -1,4 +1,4 @@
-"""What was measured: frozen suites, floor reports, smokes and scorecards."""
+"""What was measured: frozen suites, floor reports and scorecards; smokes have a file of their own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ __all__ = [
     "FloorRow",
     "ReportedResult",
     "Role",
-    "RuntimeSmoke",
     "Scorecard",
     "SuiteManifest",
     "SuiteResult",
@@ -141,37 +140,6 @@ class ContaminationReceipt(Record, frozen=True, kw_only=True, tag="contamination
         return self.suites
 
 
-class RuntimeSmoke(Record, frozen=True, kw_only=True, tag="runtime-smoke/1"):
-    """Proof that an artifact loads and runs; never a statement about quality.
-
-    Attributes:
-        artifact: Digest of the model.
-        evaluator: Digest of the evaluator.
-        prompts: Digest of the fixed prompts.
-        outputs_sha256: Digest of the greedy token ids of all prompts.
-        tokens: Tokens generated.
-        finite: Every logit was finite.
-        deterministic: A second run gave the same tokens.
-        passed: Both hold and every output decodes or ends within its bound.
-        detail: In words.
-    """
-
-    zone: ClassVar[Zone] = Zone.EVALUATION
-    artifact: Digest
-    evaluator: Digest
-    prompts: Digest
-    outputs_sha256: Digest
-    tokens: int
-    finite: bool
-    deterministic: bool
-    passed: bool
-    detail: Text
-
-    def subjects(self) -> tuple[str, ...]:
-        """The model."""
-        return (self.artifact,)
-
-
 class SuiteResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One suite's per-item results, in the order of its items file.
 
@@ -248,7 +216,8 @@ class Scorecard(Record, frozen=True, kw_only=True, tag="scorecard/1"):
         mode: ``score``: log-likelihood and teacher-forced exact match with the lab's own engine.
         agreement: The sample on which ``generate`` was run beside it.
         results: One a suite, in the order of the suites lock.
-        cost: Bytes, parameters, decoded bytes, KV bytes, multiply-adds of scoring; of a suite of cost what answering took.
+        cost: Bytes, parameters, decoded bytes, KV bytes, multiply-adds of scoring, fuel of generating on the sample; of a
+            suite of cost what answering took.
         isolation: The measures the worker had in force.
     """
 

@@ -7,7 +7,7 @@ import math
 from studbook.records import Check, Gates, Scorecard
 from studbook.viability.words import settle
 
-__all__ = ["BYTES", "DECODED_BYTES", "MULTIPLY_ADDS", "cost", "cost_checks", "ratio"]
+__all__ = ["BYTES", "DECODED_BYTES", "FUEL", "MULTIPLY_ADDS", "cost", "cost_checks", "ratio"]
 
 BYTES = "bytes"
 """Unit of the cost measure that holds the file's size."""
@@ -15,6 +15,9 @@ DECODED_BYTES = "decoded-bytes"
 """Unit of the cost measure that holds the size of the tensors once decoded."""
 MULTIPLY_ADDS = "multiply-adds"
 """Unit of the cost measure that holds the multiply-adds of these suites; before ``/LABEL`` those of answering one."""
+FUEL = "fuel"
+"""Unit of what the engine counted while the model generated on the sample; before ``/LABEL`` while it answered a suite."""
+_ROWS = (("", MULTIPLY_ADDS), ("/fuel", FUEL))
 
 
 def cost(card: Scorecard, unit: str) -> int | None:
@@ -34,7 +37,9 @@ def ratio(candidate: Scorecard, champion: Scorecard, unit: str) -> float | None:
 
 
 def cost_checks(card: Scorecard, champion: Scorecard, gates: Gates) -> tuple[Check, ...]:
-    """Whether answering fixed prompts takes a candidate no more work than the policy lets it; one row a suite of cost.
+    """Whether answering fixed prompts takes a candidate no more work than the policy lets it; two rows a suite of cost.
+
+    Multiply-adds follow from shapes and tokens; fuel is what the engine really did, the rest of the work included.
 
     Args:
         card: The candidate's scorecard.
@@ -44,16 +49,17 @@ def cost_checks(card: Scorecard, champion: Scorecard, gates: Gates) -> tuple[Che
     if card.artifact == champion.artifact:
         return ()
     labels = (result.cluster for result in champion.results if result.dimension == "cost")
-    return tuple(_answering(card, champion, label, gates.cost_ratio) for label in labels)
+    rows = ((f"cost/{label}{more}", unit, label) for label in labels for more, unit in _ROWS)
+    return tuple(_answering(name, card, champion, (unit, label), gates.cost_ratio) for name, unit, label in rows)
 
 
-def _answering(card: Scorecard, champion: Scorecard, label: str, most: float) -> Check:
-    unit, asked = f"{MULTIPLY_ADDS}/{label}", most > 0.0
+def _answering(name: str, card: Scorecard, champion: Scorecard, measured: tuple[str, str], most: float) -> Check:
+    unit, asked = "/".join(measured), most > 0.0
     share = ratio(card, champion, unit)
     if share is None:
-        told = "what answering takes was not measured by one method: no data never promotes"
-        return Check(name=f"cost/{label}", passed=not asked, detail=f"does not hold: {told}" if asked else told)
+        told = f"the {measured[0]} of answering were not measured by one method: no data never promotes"
+        return Check(name=name, passed=not asked, detail=f"does not hold: {told}" if asked else told)
     limit = f"at most {most:g} times" if asked else "the policy names no limit"
-    told = f"answering takes {cost(card, unit):,} multiply-adds, {settle(share):.3f} times the champion's ({limit})"
+    told = f"answering takes {cost(card, unit):,} {measured[0]}, {settle(share):.3f} times the champion's ({limit})"
     held = not asked or settle(share) <= most
-    return Check(name=f"cost/{label}", passed=held, detail=told if held else f"does not hold: {told}")
+    return Check(name=name, passed=held, detail=told if held else f"does not hold: {told}")

@@ -11,7 +11,8 @@ from studbook.assembly.meaning import Case
 from studbook.assembly.rules import Drift, Refusal
 from studbook.errors import RecordRefused
 from studbook.records import Digest, digest, read_struct
-from studbook.records.assembly import Count, LogitDigest
+from studbook.records.assembly import Count
+from studbook.records.smokes import LogitDigest
 
 __all__ = ["LIMIT", "Called", "Diagnostics", "check_diagnostics", "read_diagnostics"]
 

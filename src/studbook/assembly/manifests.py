@@ -24,7 +24,8 @@ from studbook.records import (
     SourceManifest,
     digest,
 )
-from studbook.records.assembly import EngineNeeds, LogitDigest, SuiteScore
+from studbook.records.assembly import EngineNeeds, SuiteScore
+from studbook.records.smokes import LogitDigest
 
 __all__ = [
     "Applied",
@@ -34,7 +35,6 @@ __all__ = [
     "check_model",
     "eval_case",
     "family_receipt",
-    "logit_positions",
     "needs",
     "scores",
 ]
@@ -42,7 +42,6 @@ __all__ = [
 _PAGE = 1 << 16
 _SPARE = 32 << 20
 # Elements times positions that a smoke may take: some seconds of one thread, in a page too.
-_SMOKE_WORK = 4_000_000_000
 
 
 class Applied(NamedTuple):
@@ -83,11 +82,6 @@ def needs(model: Slm, engine: str) -> EngineNeeds:
         decoded_bytes=decoded,
         kv_bytes=cache,
     )
-
-
-def logit_positions(model: Slm) -> int:
-    """How many positions a logit digest covers: one less than the context, fewer where that would take minutes."""
-    return max(1, min(model.shape.max_context - 1, _SMOKE_WORK // model.shape.parameter_count))
 
 
 def scores(card: Scorecard, champion: Scorecard | None) -> tuple[SuiteScore, ...]:

@@ -315,6 +315,8 @@ def _move(case: Case) -> Facts:
 
 def _smoke(case: Case) -> Facts:
     own: RuntimeSmoke = case.records["smoke"]
+    yield "engine", own.engine, case.plan.execution.engine
+    yield "logits", own.logits, case.model.logits
     yield "artifact", own.artifact, case.model.artifact.sha256
     yield "passed", (own.passed, own.finite, own.deterministic), (True, True, True)
 

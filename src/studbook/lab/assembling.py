@@ -16,7 +16,6 @@ from studbook.assembly.manifests import (
     adapter_manifests,
     eval_case,
     family_receipt,
-    logit_positions,
     needs,
     scores,
 )
@@ -52,7 +51,7 @@ from studbook.records import (
     read_struct,
     write_record,
 )
-from studbook.records.assembly import LogitDigest
+from studbook.records.smokes import LogitDigest
 from studbook.workspace import Accession
 
 __all__ = ["Assembled", "Wanted", "assemble", "describe"]
@@ -229,7 +228,7 @@ def _parts(
 ) -> Parts:
     model = parse_slm(data, f"model {evidence.artifact[:16]}")
     packages = [package for _, _, package in sources]
-    measured = measure(data, packages, base, needs(model, ENGINE_SHA256), logit_positions(model))
+    measured = measure(data, packages, base, needs(model, ENGINE_SHA256), model.shape.smoke_positions)
     manifest = describe(desk, evidence, measured.logits)
     stack = [
         Applied(parse_adapter(package), source, registered, diagnostics)

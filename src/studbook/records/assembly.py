@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from studbook.records.base import Blob, Digest, Name, Record, Rung, Text, Zone
+from studbook.records.smokes import LogitDigest
 
 __all__ = [
     "AdapterFamily",
@@ -27,7 +28,6 @@ __all__ = [
     "LedgerEvidence",
     "LedgerLine",
     "LineageNode",
-    "LogitDigest",
     "ModelManifest",
     "Module",
     "ModulePlan",
@@ -138,18 +138,6 @@ class EngineNeeds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     context: Count
     decoded_bytes: Count
     kv_bytes: Count
-
-
-class LogitDigest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the engine computes of a fixed sequence of tokens, bit for bit.
-
-    Attributes:
-        positions: Positions that were fed.
-        sha256: SHA-256 over the little-endian f32 logits of all of them, in order.
-    """
-
-    positions: Count
-    sha256: Digest
 
 
 class LineageNode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -169,7 +169,9 @@ const FACTS = {
     if (own.kind === "release-record/1") yield ["admission", own.admission, digests.admission];
   },
 
-  *smoke(own, { model }) {
+  *smoke(own, { plan, model }) {
+    yield ["engine", own.engine, plan.execution.engine];
+    yield ["logits", own.logits, model.logits];
     yield ["artifact", own.artifact, model.artifact.sha256];
     yield ["passed", [own.passed, own.finite, own.deterministic], [true, true, true]];
   },

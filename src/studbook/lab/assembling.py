@@ -52,7 +52,7 @@ from studbook.records import (
     read_struct,
     write_record,
 )
-from studbook.records.assembly import LogitDigest
+from studbook.records.manifests import LogitDigest
 from studbook.workspace import Accession
 
 __all__ = ["Assembled", "Wanted", "assemble", "describe"]

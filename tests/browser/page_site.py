@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
+
+from studbook.assembly.page import page
+from studbook.models.engine import engine_bytes
 
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
 Answer = Callable[["Handler"], None]
@@ -84,3 +88,22 @@ class Site:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def harness(folder: Path, **instead: str) -> Path:
+    """A folder with the page's modules, the engine, and an empty page under the page's own policy.
+
+    Args:
+        folder: A new folder.
+        instead: Name of a module -> another text for it.
+    """
+    folder.mkdir()
+    for name, data in page().items():
+        (folder / name).write_bytes(data)
+    for name, text in instead.items():
+        (folder / f"{name}.js").write_text(text, encoding="utf-8")
+    shutil.copy(Path(__file__).with_name("engine_page.js"), folder)
+    (folder / "engine.wasm").write_bytes(engine_bytes())
+    html = (folder / "index.html").read_text(encoding="utf-8")
+    (folder / "index.html").write_text(html.replace('<script type="module" src="index.js"></script>', ""), encoding="utf-8")
+    return folder

@@ -37,7 +37,8 @@ export class Engine {
     const module = await WebAssembly.compile(bytes);
     const wanted = WebAssembly.Module.imports(module).map(({ module: from, name, kind }) => `${kind} ${from}.${name}`);
     demand(wanted.join() === "memory env.memory", "engine.abi", `asks for ${wanted.join(", ") || "nothing"}, not for a memory`);
-    const memory = new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: Math.floor(memoryLimit / PAGE) });
+    const most = Math.floor(memoryLimit / PAGE);
+    const memory = new WebAssembly.Memory({ initial: Math.min(FIRST_PAGES, most), maximum: most });
     const engine = new Engine(await WebAssembly.instantiate(module, { env: { memory } }), memory);
     const abi = engine.abi();
     demand(abi === ABI, "engine.abi", `speaks version ${abi}; this page speaks ${ABI}`);
@@ -128,10 +129,9 @@ export class Engine {
     this.#call("sb_adapter_check", block, size);
   }
 
-  /** Put one package on top of the stack, or throw and change nothing. */
-  apply(block, size) {
-    const pair = new Uint8Array(new Uint32Array([block, size]).buffer);
-    this.#borrowed(pair, (at) => this.#call("sb_stack_apply", at, 1));
+  /** Put packages, each a block and its size, on top of the stack in order; all, or throw and change nothing. */
+  apply(packages) {
+    this.#borrowed(words(packages.flat()), (pairs) => this.#call("sb_stack_apply", pairs, packages.length));
   }
 
   /** Take all packages off: the base's own bytes again. */

@@ -4,7 +4,7 @@ import { byId, el, inBytes } from "./dom.js";
 
 const TEXTS = new Set(["sidecar", "evidence"]);
 
-/** The list of files; loaded is said only once the checksum of every file of text was verified. */
+/** The list of files; loaded is said only once the checksum and the meaning of every file of text were verified. */
 export class Evidence {
   /** @param {{modules: object[]}} plan The verified plan. */
   show(plan) {
@@ -18,7 +18,12 @@ export class Evidence {
   verified(id) {
     this.#set(id, "verified");
     this.waiting.delete(id);
-    if (this.waiting.size === 0) this.#say("loaded");
+  }
+
+  /** The step of the evidence was passed. */
+  meant() {
+    this.loaded = this.waiting.size === 0;
+    if (this.loaded) this.#say("loaded");
   }
 
   /** @param {string | null} id The file it stopped at, if it was one. */
@@ -27,7 +32,7 @@ export class Evidence {
       this.#set(id, "refused");
       byId("files").open = true;
     }
-    if (!this.waiting || this.waiting.size > 0) this.#say("not loaded");
+    if (!this.loaded) this.#say("not loaded");
   }
 
   #set(id, state) {

@@ -65,6 +65,7 @@ export class Page {
 
   verified({ step, note }) {
     this.steps.verified(step, note);
+    if (step === "evidence") this.evidence.meant();
   }
 
   planned({ plan }) {

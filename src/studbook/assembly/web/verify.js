@@ -137,10 +137,8 @@ const DO = {
   },
 
   async smoke(run) {
-    const { positions, sha256: wanted } = run.manifest.logits;
-    const found = run.engine.logitDigest(positions);
-    demand(found === wanted, "smoke.logits", `${positions} positions give ${found}, not ${wanted}`, "model");
-    run.known.set(0, found);
+    const { positions } = run.manifest.logits;
+    run.demandLogits(0, run.manifest.logits, "smoke.logits", "model");
     run.called("model.smoke", moduleOf(run.plan, "model"));
     return `${positions.toLocaleString("en")} positions`;
   },
@@ -150,7 +148,7 @@ const DO = {
       const block = await run.binary(module);
       run.engine.checkAdapter(block, module.size);
       run.called("adapter.check", module);
-      run.engine.apply(block, module.size);
+      run.engine.apply([[block, module.size]]);
       run.adapterFiles.push([block, module.size]);
       run.demandState(index + 1, module.id);
       run.called("adapter.apply", module);
@@ -158,11 +156,7 @@ const DO = {
     run.count = run.adapterFiles.length;
     const { state_sha256: state } = run.engine.stack();
     demand(state === run.receipt.state_sha256, "adapter.state", `the assembly is in state ${state}`, "assembly-receipt");
-    if (run.family) {
-      const found = run.engine.logitDigest(run.family.logits.positions);
-      demand(found === run.family.logits.sha256, "smoke.stack", `with the stack they are ${found}`, "adapter-family");
-      run.known.set(run.count, found);
-    }
+    if (run.family) run.demandLogits(run.count, run.family.logits, "smoke.stack", "adapter-family");
     run.called("assembly.state", moduleOf(run.plan, "assembly-receipt"));
     return run.count ? `${run.count} applied` : "none";
   },
@@ -190,10 +184,8 @@ class Assembly {
   restack(count) {
     this.engine.detach();
     this.count = 0;
-    for (const [block, size] of this.adapterFiles.slice(0, count)) {
-      this.engine.apply(block, size);
-      this.count += 1;
-    }
+    this.engine.apply(this.adapterFiles.slice(0, count));
+    this.count = count;
     if (count > 0) this.demandState(count, `adapter-${count}`);
   }
 
@@ -202,6 +194,16 @@ class Assembly {
     const { positions } = this.manifest.logits;
     if (!this.known.has(this.count)) this.known.set(this.count, this.engine.logitDigest(positions));
     return { positions, sha256: this.known.get(this.count) };
+  }
+
+  demandLogits(count, { positions, sha256: wanted }, reason, id) {
+    try {
+      this.known.set(count, this.engine.logitDigest(positions));
+    } catch (error) {
+      throw new Refusal(reason, `the engine cannot compute them: ${error.message}`, id);
+    }
+    const found = this.known.get(count);
+    demand(found === wanted, reason, `${positions} positions give ${found}, not ${wanted}`, id);
   }
 
   demandState(count, id) {

@@ -24,7 +24,7 @@ from studbook.records import (
     SourceManifest,
     digest,
 )
-from studbook.records.assembly import EngineNeeds, SuiteScore
+from studbook.records.manifests import EngineNeeds, SuiteScore
 from studbook.records.smokes import LogitDigest
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from studbook.adapters.stack import Diagnostics
 from studbook.models.engine import Engine
-from studbook.records.assembly import EngineNeeds
+from studbook.records.manifests import EngineNeeds
 from studbook.records.smokes import LogitDigest
 
 __all__ = ["Measured", "measure"]

@@ -8,7 +8,7 @@ from studbook.assembly.rules import Drift, Refusal
 from studbook.errors import StudbookError
 from studbook.models.engine import ENGINE_SHA256, Engine
 from studbook.records import AdapterManifest, ModelManifest
-from studbook.records.assembly import Execution
+from studbook.records.plans import Execution
 from studbook.records.smokes import LogitDigest
 
 __all__ = ["Running"]

@@ -72,6 +72,7 @@ check: $(CHECK)
 	$(PY) tools/docs.py --check
 	$(PY) tools/operator_docs.py --check
 	$(PY) tools/adapter_cases.py --check
+	$(PY) tools/slm_cases.py --check
 	$(PY) tools/engine.py --check
 
 test-extras: $(TRAINED)
@@ -114,6 +115,7 @@ docs: $(CORE)
 	$(PY) tools/docs.py
 	$(PY) tools/operator_docs.py
 	$(PY) tools/adapter_cases.py
+	$(PY) tools/slm_cases.py
 
 schemas: $(CORE)
 	$(PY) tools/schemas.py

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import wasmtime
 
 PAGE = 1 << 16
+FUEL = 1 << 50
 
 
 @cache
-def _module() -> tuple[wasmtime.Engine, wasmtime.Module]:
-    engine = wasmtime.Engine()
+def _module(metered: bool) -> tuple[wasmtime.Engine, wasmtime.Module]:
+    config = wasmtime.Config()
+    config.consume_fuel = metered
+    engine = wasmtime.Engine(config)
     return engine, wasmtime.Module(engine, files("studbook.models.engine").joinpath("engine.wasm").read_bytes())
 
 
@@ -29,11 +32,13 @@ class Standing(NamedTuple):
 
 
 class Door:
-    """One instance with a memory of its own of at most ``pages`` pages."""
+    """One instance with a memory of its own of at most ``pages`` pages; a metered one counts what it executes."""
 
-    def __init__(self, pages: int = 16_384) -> None:
-        engine, module = _module()
+    def __init__(self, pages: int = 16_384, *, metered: bool = False) -> None:
+        engine, module = _module(metered)
         self.store = wasmtime.Store(engine)
+        if metered:
+            self.store.set_fuel(FUEL)
         least = module.imports[0].type.limits.min
         self.memory = wasmtime.Memory(self.store, wasmtime.MemoryType(wasmtime.Limits(least, pages)))
         self.exports = wasmtime.Instance(self.store, module, [self.memory]).exports(self.store)
@@ -51,6 +56,14 @@ class Door:
         if at:
             self.memory.write(self.store, data, at)
         return int(at)
+
+    @property
+    def fuel_used(self) -> int:
+        return FUEL - self.store.get_fuel()
+
+    @property
+    def pages(self) -> int:
+        return int(self.memory.size(self.store))
 
     def reason(self) -> str:
         at = self.call("reason") & 0xFFFFFFFF
@@ -108,6 +121,17 @@ class Door:
             self.read(at + 16, 32).hex(),
             generation,
         )
+
+    def feed(self, ids: Sequence[int], session: int) -> bytes:
+        """Logits of the last of these tokens, raw."""
+        source, out = self.put(struct.pack(f"<{len(ids)}I", *ids)), self.call("alloc", PAGE) & 0xFFFFFFFF
+        assert self.call("feed", session, source, len(ids), out, 0) == 0, self.reason()
+        info = self.call("model_info") & 0xFFFFFFFF
+        (vocab,) = struct.unpack("<I", self.read(info, 4))
+        found = self.read(out, 4 * vocab)
+        self.call("free", source)
+        self.call("free", out)
+        return found
 
     def encode(self, text: bytes, *, bos: bool = True, eos: bool = True) -> list[int] | str:
         source, out = self.put(text), self.call("alloc", 4 * (len(text) + 2)) & 0xFFFFFFFF

@@ -316,6 +316,7 @@ META = meta_of(MODELS["f32"], [D], 1)
 SPARSE_META = meta_of(MODELS["f32"], [S], 2)
 BYTES = json_bytes(META)
 UNSORTED = json.dumps(dict(reversed(META.items())), separators=(",", ":")).encode()
+SPARSE_BYTES = json_bytes(SPARSE_META)
 SOURCE, SPARSE_MASK = META["source"], SPARSE_META["mask"]
 
 
@@ -370,7 +371,20 @@ LIES: dict[str, tuple[str, list[Entry], dict[str, Any]]] = {
     "licence-with-a-newline": ("meta.licence", [D], {"keys": {"licence": "CC0-1.0\n"}}),
     "source-of-another-kind": ("meta.source", [D], {"keys": {"source": SOURCE | {"kind": "found"}}}),
     "source-without-digests": ("meta.source", [D], {"keys": {"source": {"kind": "trained"}}}),
-    "retention-as-a-number": ("meta.retention", [S], {"keys": {"retention": 0.5}}),
+    "meta-with-a-fraction": ("meta.json", [S], {"keys": {"retention": 0.5}}),
+    "meta-with-an-exponent": ("meta.json", [S], {"keys": {"retention": 1e30}}),
+    "meta-with-2-to-the-53": ("meta.json", [S], {"keys": {"retention": 2**53}}),
+    "meta-with-minus-zero": ("meta.json", [S], {"meta": SPARSE_BYTES.replace(b'"seed":null', b'"seed":-0')}),
+    "meta-32-deep": ("meta.licence", [D], {"meta": BYTES.replace(b'"CC0-1.0"', b"[" * 31 + b"]" * 31)}),
+    "meta-33-deep": ("meta.json", [D], {"meta": BYTES.replace(b'"CC0-1.0"', b"[" * 32 + b"]" * 32)}),
+    "meta-60000-deep": ("meta.json", [D], {"meta": b"[" * 60_000}),
+    "meta-with-an-escape-too-many": ("meta.json", [D], {"meta": BYTES.replace(b"CC0", b"CC\\u0030")}),
+    "meta-with-half-a-pair": ("meta.json", [D], {"meta": BYTES.replace(b"CC0", b"CC\\ud800")}),
+    "meta-with-an-overlong-character": ("meta.json", [D], {"meta": BYTES.replace(b"CC0", b"CC\xc0\x80")}),
+    "meta-with-escapes-in-a-key": ("meta.keys", [D], {"meta": b'{"\\n":0,"\\u001f":0,"\\"":0,"a":true}'}),
+    "meta-keys-in-order-of-utf-16": ("meta.keys", [D], {"meta": '{"\U00010000":0,"\ue000":0}'.encode()}),
+    "meta-keys-in-order-of-utf-8": ("meta.json", [D], {"meta": '{"\ue000":0,"\U00010000":0}'.encode()}),
+    "retention-as-a-number": ("meta.retention", [S], {"keys": {"retention": 1}}),
     "retention-with-zeros": ("meta.retention", [S], {"keys": {"retention": SPARSE_META["retention"] + "0"}}),
     "mask-seed-true": ("meta.mask", [S], {"keys": {"mask": SPARSE_MASK | {"seed": True}}}),
     "mask-without-rule": ("meta.mask", [S], {"keys": {"mask": {"seed": None, "sha256": SPARSE_MASK["sha256"]}}}),

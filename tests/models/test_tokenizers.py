@@ -129,6 +129,15 @@ def merge(*fields: int) -> bytes:
 
 T = (token(260, b"th"), token(261, b"the"), token(262, b"he"))
 M = tuple(merge(*fields) for fields in MERGES)
+# One long word as the output of 2,049 merges, each of another word "a" and one that has the rest.
+LONG = b"".join(
+    (
+        head(vocab=260 + 2051, tokens=2051, merges=2049),
+        token(260, b"a" * 65_536) + token(261, b"a" * 65_535),
+        *(token(262 + i, b"a") for i in range(2049)),
+        *(merge(262 + i, 261, 260, i) for i in range(2049)),
+    )
+)
 BPE_SECTIONS = [
     (TokenizerRule.LENGTH, head()[:-1]),
     (TokenizerRule.LENGTH, head(vocab=260 + 2**31, tokens=2**31) + T[0]),
@@ -153,6 +162,7 @@ BPE_SECTIONS = [
     (TokenizerRule.MERGE_RANGE, head() + b"".join(T + M[:2]) + merge(ord("h"), 263, 262, 5)),
     (TokenizerRule.MERGE_OUTPUT, head() + b"".join(T + M[:2]) + merge(ord("h"), ord("e"), 263, 5)),
     (TokenizerRule.MERGE_OUTPUT, head() + b"".join(T + M[:2]) + merge(ord("h"), ord("e"), 104, 5)),
+    (TokenizerRule.MERGE_LONG, LONG),
     (TokenizerRule.MERGE_BYTES, head() + b"".join(T + M[:2]) + merge(ord("e"), ord("h"), 262, 5)),
     (TokenizerRule.MERGE_BYTES, head() + b"".join(T + M[:2]) + merge(ord("h"), ord("e"), 261, 5)),
     (TokenizerRule.MERGE_PAIR, head() + b"".join(T + M[:2]) + merge(ord("t"), ord("h"), 260, 5)),
@@ -164,7 +174,9 @@ BPE_SECTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "section"), BPE_SECTIONS)
+@pytest.mark.parametrize(
+    ("rule", "section"), BPE_SECTIONS, ids=[f"{rule}-{n}" for n, (rule, _) in enumerate(BPE_SECTIONS)]
+)
 def test_every_rule_of_the_sections_has_its_own_refusal(rule: TokenizerRule, section: bytes) -> None:
     with pytest.raises(TokenizerRefused) as refused:
         parse_tokenizer(section, "m.slm")

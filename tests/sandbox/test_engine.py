@@ -1,74 +1,80 @@
-"""The engine in a locked-down worker, as root and as an ordinary user: the same bits as out of it."""
+"""The engine in a worker with every measure: the same numbers, little room, and nothing left to compile there."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import pytest
 
-from lab_fixtures import founder
-from sandbox_fixtures import NOBODY, USERS, copied_python
-from studbook.evaluation.smokes import Spoken, spoken
-from studbook.models.engine import Engine
-from studbook.sandbox import KERNEL, landlock
-from studbook.sandbox.libc import MACHINE
+from studbook.models.engine import ENGINE_SHA256, Engine
+from studbook.models.tokenizers import BOS
+from studbook.sandbox import Answer, Limits
 
-pytestmark = pytest.mark.skipif(
-    MACHINE is None or landlock.version() < 6, reason="needs Linux with Landlock version 6 on x86-64 or 64-bit Arm"
-)
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "examples" / "founders" / "base" / "base.slm"
+Run = Callable[..., Answer]
 
-# What the engine's worker imports; kernels are numpy's without a compiler.
-PACKAGES = ("studbook", "msgspec", "numpy", "rfc8785", "wasmtime", "yaml")
-_DRIVER = """
-import json, sys
+SOURCE = """
+import os
 from pathlib import Path
-from studbook.sandbox import KERNEL, Limits, run_worker
-model, sha256, folder = sys.argv[1:]
-limits = Limits(seconds=60, memory_bytes=2 << 30, file_bytes=1 << 20, demands=KERNEL)
-job = {"model": model, "sha256": sha256, "memory": 1 << 30}
-answer = run_worker("studbook.evaluation.smoke_worker", job, Path(folder), limits, [model])
-print(json.dumps([answer.value, answer.isolation]))
+from studbook.errors import OverBudget
+from studbook.models.engine import ENGINE_SHA256, Engine, warm
+from studbook.models.engine.compiled import compiled
+from studbook.models.engine.instance import Instance
+
+def work(job, folder):
+    before = compiled.cache_info().misses
+    data = Path(job["model"]).read_bytes()
+    found = {"engine": ENGINE_SHA256, "refused": 0}
+    with Engine(data, memory_limit=job["memory"], fuel=True) as engine:
+        found["digest"] = engine.logit_digest()
+        found["written"] = engine.generate([[256, 97, 98]], 10)
+        found["fuel"] = engine.fuel_used
+        sessions = []
+        try:
+            while len(sessions) < job["sessions"]:
+                sessions.append(engine.session(64))
+        except OverBudget as over:
+            found["refused"] = len(sessions)
+            found["reason"] = over.reason
+        for session in sessions:
+            session.close()
+        found["again"] = engine.logit_digest() == found["digest"]
+        found["memory"] = engine.memory_bytes
+        other = Instance(4 << 30, fuel=True, where="")
+        try:
+            other.take(job["large"])
+        except OverBudget as over:
+            found["large"] = over.reason
+        other.give(other.take(1 << 20))
+        found["answers"] = engine.logit_digest() == found["digest"]
+    found["compiled"] = compiled.cache_info().misses - before
+    found["threads"] = len(os.listdir("/proc/self/task"))
+    return found
 """
 
 
-@pytest.fixture(scope="module")
-def python() -> Iterator[Path]:
-    base = Path(tempfile.mkdtemp(prefix="studbook-engine-"))
-    beside = []
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None and spec.origin is not None
-        package = Path(spec.origin).parent
-        beside += [package, *package.parent.glob(f"{name}.libs"), *package.parent.glob(f"{name}-*.dist-info")]
-    yield copied_python(base, beside)
-    shutil.rmtree(base, ignore_errors=True)
-
-
-@pytest.mark.parametrize("user", USERS)
-def test_the_engine_computes_the_same_in_a_locked_down_worker_of(python: Path, user: str) -> None:
-    model = python.parent.parent / "base.slm"
-    shutil.copy(founder("base") / "base.slm", model)
-    model.chmod(0o644)
-    folder = python.parent.parent / user
-    folder.mkdir()
-    drop = {}
-    if user == "nobody":
-        os.chown(folder, NOBODY, NOBODY)
-        drop = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    with Engine(model.read_bytes(), fuel=True) as engine:
-        here = spoken(engine)
-    command = [str(python), "-I", "-B", "-c", _DRIVER, str(model), here.artifact, str(folder)]
-    environment = {"PATH": "/usr/bin:/bin"}
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False, **drop)  # type: ignore[call-overload]
-    assert ran.returncode == 0, ran.stderr
-    value, isolation = json.loads(ran.stdout)
-    assert msgspec.convert(value, Spoken) == here
-    assert set(KERNEL) <= set(isolation)
+@pytest.mark.parametrize("room", [1 << 30, 4 << 30])
+def test_a_worker_gets_the_numbers_of_the_lab_in_little_room(run: Run, room: int) -> None:
+    data = MODEL.read_bytes()
+    with Engine(data, fuel=True) as engine:
+        expected = {
+            "engine": ENGINE_SHA256,
+            "digest": engine.logit_digest(),
+            "written": engine.generate([[BOS, 97, 98]], 10),
+            "fuel": engine.fuel_used,
+        }
+    limits = Limits(seconds=20, memory_bytes=room, file_bytes=1 << 20)
+    job: dict[str, Any] = {"model": str(MODEL), "memory": 2 << 20, "sessions": 30, "large": room - (1 << 20)}
+    found = run("engine", limits, (MODEL,), **job).value
+    assert {name: found[name] for name in expected} == expected
+    assert 0 < found["refused"] < 30
+    # The engine's own limit, and then the system's.
+    assert (found["reason"], found["large"]) == ("engine.memory", "engine.memory")
+    assert found["again"]
+    assert found["answers"]
+    assert found["memory"] <= 2 << 20
+    assert found["compiled"] == 0
+    assert found["threads"] == 1

@@ -1,4 +1,7 @@
-"""The meta block of a package: what it was made for, under which licence, and from what."""
+"""The meta block of a package: what it was made for, under which licence, and from what.
+
+Canonical JSON (RFC 8785) whose numbers are whole and which is nested 32 deep at most, so that every host reads it alike.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,6 +28,9 @@ _RETENTION = re.compile(r"0|1|0\.[0-9]{0,8}[1-9]")
 _PLACES = 9
 _MAX_DIGESTS = 16
 _MAX_SEED = 2**53 - 1
+_DEEPEST = 32
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_FRACTION = re.compile(rb"[0-9][.eE]")
 
 
 @dataclass(frozen=True)
@@ -98,10 +105,7 @@ def parse_meta(data: bytes, magic: str, where: object) -> Meta:
     Raises:
         AdapterRefused: if it is not canonical JSON, or a key is missing, unknown or holds something else.
     """
-    try:
-        fields = decode_json(data)
-    except RecordRefused as error:
-        raise refusal(AdapterRule.META_JSON, error.message, where, "meta") from error
+    fields = _fields(data, where)
     wanted = {"base_sha256", "licence", "source"} | ({"retention", "mask"} if magic == "ASP1" else set())
     if not isinstance(fields, dict) or fields.keys() != wanted:
         found = f"keys {', '.join(sorted(fields))}" if isinstance(fields, dict) else "no object"
@@ -119,6 +123,18 @@ def parse_meta(data: bytes, magic: str, where: object) -> Meta:
     if not _is(_RETENTION, retention):
         raise _odd(AdapterRule.META_RETENTION, retention, "a decimal from 0 to 1 as text", where, "retention")
     return Meta(base, licence, kind, digests, retention, _mask(fields["mask"], where))
+
+
+def _fields(data: bytes, where: object) -> Any:
+    bare = _TEXT.sub(b"", data)
+    if _FRACTION.search(bare):
+        raise refusal(AdapterRule.META_JSON, "a number is not whole", where, "meta")
+    if max(accumulate((byte in b"[{") - (byte in b"]}") for byte in bare), default=0) > _DEEPEST:
+        raise refusal(AdapterRule.META_JSON, f"nested more than {_DEEPEST} deep", where, "meta")
+    try:
+        return decode_json(data)
+    except RecordRefused as error:
+        raise refusal(AdapterRule.META_JSON, error.message, where, "meta") from error
 
 
 def _source(value: Any, where: object) -> tuple[str, Mapping[str, str]]:

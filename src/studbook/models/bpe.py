@@ -31,6 +31,8 @@ _TOKEN = struct.Struct("<II")
 _MERGE = struct.Struct("<4I")
 _MAX_RANK = 0xFFFFFFFF
 _MAX_NEW_BYTES = 1 << 25
+# Outputs of all merges together; files whose every word has a merge or two stay far below.
+_MAX_JOINED_BYTES = 1 << 27
 
 
 class Merge(NamedTuple):
@@ -253,12 +255,17 @@ def _read_words(section: bytes, count: int, where: object) -> tuple[tuple[bytes,
 def _check_merges(merges: Sequence[Merge], words: Sequence[bytes], where: object) -> None:
     pairs: set[tuple[int, int]] = set()
     ranks: set[int] = set()
+    joined_bytes = 0
     for index, merge in enumerate(merges):
         place = f"{where}: merge {index}"
         left, right = _word(merge.left, words, place), _word(merge.right, words, place)
         if not FIRST_WORD <= merge.output < FIRST_WORD + len(words):
             raise refused(TokenizerRule.MERGE_OUTPUT, f"output {merge.output} has no token", place)
         joined = words[merge.output - FIRST_WORD]
+        joined_bytes += len(joined)
+        if joined_bytes > _MAX_JOINED_BYTES:  # comparing a few long tokens in millions of merges would take minutes
+            message = f"the outputs up to here have {joined_bytes} bytes; at most {_MAX_JOINED_BYTES} together"
+            raise refused(TokenizerRule.MERGE_LONG, message, place)
         if len(joined) != len(left) + len(right) or not (joined.startswith(left) and joined.endswith(right)):
             message = f"token {merge.output} is not its left and right bytes joined"
             raise refused(TokenizerRule.MERGE_BYTES, message, place)

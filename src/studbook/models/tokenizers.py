@@ -58,6 +58,7 @@ class TokenizerRule(StrEnum):
     MERGE_LENGTH = "tokenizer.merge.length"
     MERGE_RANGE = "tokenizer.merge.range"
     MERGE_OUTPUT = "tokenizer.merge.output"
+    MERGE_LONG = "tokenizer.merge.long"
     MERGE_BYTES = "tokenizer.merge.bytes"
     MERGE_PAIR = "tokenizer.merge.duplicate-pair"
     MERGE_RANK = "tokenizer.merge.duplicate-rank"

@@ -7,6 +7,7 @@ limited, as in a worker, every access is checked instead. Results and fuel are t
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import resource
 from functools import cache
@@ -76,6 +77,10 @@ def compiled(*, fuel: bool, checked: bool) -> Compiled:
     (memory,) = module.imports
     assert isinstance(memory.type, wasmtime.MemoryType)
     return Compiled(engine, module, memory.type.limits.min)
+
+
+# Before the interpreter takes wasmtime's own functions away.
+atexit.register(compiled.cache_clear)
 
 
 def warm() -> None:

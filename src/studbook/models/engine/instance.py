@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
@@ -60,6 +61,8 @@ class Instance:
         self.memory_limit = memory_limit
         self.metered = fuel
         self._store: wasmtime.Store | None = wasmtime.Store(code.engine)
+        # At the latest before the interpreter ends: wasmtime cannot give anything back while it does.
+        self._end = weakref.finalize(self, self._store.close)
         if fuel:
             self._store.set_fuel(_FUEL)
         most = min(memory_limit // _PAGE, 1 << 16)
@@ -171,9 +174,8 @@ class Instance:
 
     def close(self) -> None:
         """Give the memory back; a second time is nothing."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        self._end()
+        self._store = None
 
     def _address(self, block: int, size: int) -> int:
         if block + size > self._memory.data_len(self.store):

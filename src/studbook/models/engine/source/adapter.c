@@ -5,8 +5,8 @@
 #define UNITS 1000000000u
 
 static i32 check_sparse(const u32 *indices, const adapter_entry *e, i32 place) {
-    u64 elements = 1;
-    for (u32 d = 0; d < e->rank; d++) elements = times(elements, e->dims[d]);
+    u64 elements;
+    multiply_all(&elements, e->dims, e->rank);
     for (u32 i = 1; i < e->count; i++)
         if (indices[i] <= indices[i - 1]) return sb_refuse(ADAPTER_INDEX_ORDER, place);
     if (indices[e->count - 1] >= elements) return sb_refuse(ADAPTER_INDEX_RANGE, place);

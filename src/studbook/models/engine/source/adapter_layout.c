@@ -73,14 +73,9 @@ static i32 check_dims(const adapter_entry *e, i32 place) {
     return 0;
 }
 
-static u64 elements_of(const adapter_entry *e) {
-    u64 elements = 1;
-    for (u32 d = 0; d < e->rank; d++) elements = times(elements, e->dims[d]);
-    return elements;
-}
-
 static i32 check_numbers(const adapter_entry *e, i32 place) {
-    u64 most = e->code == SPARSE ? elements_of(e) : 0;
+    u64 most = 0;
+    if (e->code == SPARSE) multiply_all(&most, e->dims, e->rank);
     if (e->code == LOW_RANK) {
         if (e->rank != 2) return sb_refuse(ADAPTER_MATRIX, place);
         most = e->dims[0] < e->dims[1] ? e->dims[0] : e->dims[1];
@@ -91,16 +86,19 @@ static i32 check_numbers(const adapter_entry *e, i32 place) {
     return (e->code == LOW_RANK ? !is_finite(e->alpha) : bits) ? sb_refuse(ADAPTER_ALPHA, place) : 0;
 }
 
-/* Bytes of payload that kind, dimensions and count imply. */
+/* Bytes of payload that kind, dimensions and count imply; the largest u64, which is no multiple of 4, for what none holds. */
 static u64 payload_bytes(const adapter_entry *e) {
-    if (e->code == SPARSE) return 8 * (u64)e->count;
-    if (e->code == LOW_RANK) return plus(times(4 * (u64)e->count, e->dims[0]), times(4 * (u64)e->count, e->dims[1]));
-    return times(elements_of(e), 4);
+    u64 a = 4 * (u64)e->count, b = a;
+    if (e->code == SPARSE) return 2 * a;
+    if (e->code == LOW_RANK) return multiply(&a, e->dims[0]) && multiply(&b, e->dims[1]) ? plus(a, b) : TOO_MUCH;
+    multiply_all(&a, e->dims, e->rank);
+    multiply(&a, 4);
+    return a;
 }
 
 static i32 check_range(const sb_adapter *a, const adapter_entry *e, i32 place) {
     u64 wanted = payload_bytes(e);
-    if (wanted == TOO_MUCH || e->bytes != wanted) return sb_refuse(ADAPTER_LENGTH, place);
+    if (e->bytes != wanted || wanted == TOO_MUCH) return sb_refuse(ADAPTER_LENGTH, place);
     if (e->at % ALIGNMENT) return sb_refuse(ADAPTER_ALIGNMENT, place);
     if (plus(e->at, e->bytes) > a->bytes) return sb_refuse(ADAPTER_RANGE, place);
     return e->at < a->data_at ? sb_refuse(ADAPTER_BEFORE_DATA, place) : 0;
@@ -124,7 +122,7 @@ i32 adapter_directory_check(const sb_adapter *a) {
     i32 status = keys && with ? 0 : sb_refuse(ENGINE_MEMORY, NOWHERE);
     if (!status) {
         for (u32 i = 0; i < a->entries; i++) keys[i] = u64_at(a->file + a->directory_at + ENTRY * (u64)i), with[i] = i;
-        sort_keys(keys, with, a->entries);
+        status = sort_keys(keys, with, a->entries);
         twice = first_twice(keys, with, a->entries);
     }
     for (u32 i = 0; !status && i < a->entries; i++) status = check_entry(a, i, i == twice);

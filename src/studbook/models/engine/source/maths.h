@@ -11,6 +11,8 @@
 
 typedef f32 v4 __attribute__((vector_size(16)));
 typedef i32 v4i __attribute__((vector_size(16)));
+typedef f64 v2 __attribute__((vector_size(16)));
+typedef long long v2i __attribute__((vector_size(16)));
 
 INLINE v4 load(const f32 *p) {
     v4 v;
@@ -29,6 +31,7 @@ INLINE u32 padded(u32 n) { return (n + 3) & ~3u; }
 
 /* f64 -> f64; see maths.c */
 f64 exp64(f64 x);
+v2 exp_negative(v2 x); /* of numbers <= 0; below -708 the result is 0 */
 f64 log64(f64 x);
 void turn64(f64 angle, f64 *sine, f64 *cosine);
 

@@ -28,9 +28,17 @@ static inline f32 f32_at(const u8 *p) {
 }
 
 static inline u64 plus(u64 a, u64 b) { return a > TOO_MUCH - b ? TOO_MUCH : a + b; }
-static inline u64 times(u64 a, u32 b) {
-    u64 low = (a & 0xFFFFFFFF) * b, high = (a >> 32) * b + (low >> 32);
-    return high >> 32 ? TOO_MUCH : high << 32 | (low & 0xFFFFFFFF);
+/* 0 where no u64 holds the product, which is then the largest. */
+static inline i32 multiply(u64 *a, u32 by) {
+    u64 low = (*a & 0xFFFFFFFF) * by, high = (*a >> 32) * by + (low >> 32);
+    *a = high >> 32 ? TOO_MUCH : high << 32 | (low & 0xFFFFFFFF);
+    return !(high >> 32);
+}
+static inline i32 multiply_all(u64 *product, const u32 *dims, u32 rank) {
+    *product = 1;
+    for (u32 d = 0; d < rank; d++)
+        if (!multiply(product, dims[d])) return 0;
+    return 1;
 }
 /* The next multiple of 64; of numbers that were held against the length of a file. */
 static inline u64 align_up(u64 offset) { return (offset + ALIGNMENT - 1) & ~(u64)(ALIGNMENT - 1); }
@@ -43,11 +51,11 @@ u64 checksum64(const u8 *file, u64 bytes, u64 zero_at);
 u64 fnv1a64(u64 state, const void *text, u32 bytes);
 #define FNV_START 0xCBF29CE484222325ull
 
-/* sort.c: keys ascending, equal ones by what goes with them; `with` may be 0 */
-void sort_keys(u64 *keys, u32 *with, u32 count);
+/* sort.c: keys ascending, equal ones as they stood; `with` goes with them, or is 0. -1 without memory. */
+i32 sort_keys(u64 *keys, u32 *with, u32 count);
 /* First place at which `key` stands among sorted keys, or `count`. */
 u32 find_key(const u64 *keys, u32 count, u64 key);
-/* The smallest of `with` that repeats an earlier one's key, or `count`; the keys are sorted. */
+/* The smallest of `with` that repeats an earlier one's key, or `count`; keys that stood with 0, 1, 2, ... and were sorted. */
 u32 first_twice(const u64 *keys, const u32 *with, u32 count);
 /* Ranges of a file as (first byte << 32 | byte after the last): none overlap, the gaps are zero, nothing comes after. */
 static inline u64 span(u64 start, u64 stop) { return start << 32 | stop; }

@@ -14,12 +14,13 @@ enum { ROWS = 8 };
 static void judge(const f32 *logits, u32 vocab, u32 answer, sb_score_result *sum) {
     const u32 best = greedy(logits, vocab);
     const f64 most = logits[best];
-    f64 total = 0, squares = 0;
-    for (u32 i = 0; i < vocab; i++) {
-        const f64 mass = exp64(logits[i] - most);
-        total += mass;
-        squares += mass * mass;
+    v2 totals = {0}, squared = {0}; /* even ids and odd ids */
+    for (u32 i = 0; i < vocab; i += 2) {
+        const v2 mass = exp_negative((v2){logits[i] - most, i + 1 < vocab ? logits[i + 1] - most : -1000});
+        totals += mass;
+        squared += mass * mass;
     }
+    const f64 total = totals[0] + totals[1], squares = squared[0] + squared[1];
     const f64 loglik = (logits[answer] - most) - log64(total);
     sum->loglik += loglik;
     sum->brier += 1 - 2 * exp64(loglik) + squares / (total * total);

@@ -103,11 +103,13 @@ i32 SB_EXPORT(sb_generate)(i32 handle, const u32 *ids, u32 count, u32 most, u32 
     if (!most || most - 1 > cache->positions - cache->length - count) return sb_refuse(ENGINE_CONTEXT, -1);
     f32 *logits = sb_take(4ull * sb_current->shape.vocab);
     if (!logits) return sb_refuse(ENGINE_MEMORY, -1);
+    const u32 before = cache->length;
     i32 written = 0;
     for (; (u32)written < most; written++) {
         if (!(written ? feed(cache, out + written - 1, 1, 0, logits) : feed(cache, ids, count, count - 1, logits))) *finite = 0;
         const i32 next = pick(logits, temperature, top_k, top_p, state);
         if (next < 0) {
+            cache->length = before;
             sb_give(logits);
             return -1;
         }
@@ -126,8 +128,8 @@ i32 SB_EXPORT(sb_generate)(i32 handle, const u32 *ids, u32 count, u32 most, u32 
 i32 SB_EXPORT(sb_logit_digest)(u32 positions, u8 *out) {
     if (!sb_current) return sb_refuse(ENGINE_NO_MODEL, -1);
     const u32 vocab = sb_current->shape.vocab, most = sb_current->shape.max_context;
-    if (!positions) positions = most - 1;
-    if (!positions || positions > most) return sb_refuse(ENGINE_CONTEXT, -1);
+    if (!positions) positions = most > 1 ? most - 1 : 1;
+    if (positions > most) return sb_refuse(ENGINE_CONTEXT, -1);
     sb_cache cache;
     if (cache_open(&cache, positions) < 0) return -1;
     f32 *logits = sb_take(4ull * BLOCK * vocab);

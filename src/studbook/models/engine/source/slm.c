@@ -23,8 +23,7 @@ static i32 index_names(const sb_shape *s, u64 *keys, u32 *with) {
         keys[place] = spec.name_hash;
         with[place] = place;
     }
-    sort_keys(keys, with, s->tensor_count);
-    return 0;
+    return sort_keys(keys, with, s->tensor_count);
 }
 
 static void place_entry(const u8 *file, const slm_entry *e, sb_tensor *t) {
@@ -66,8 +65,8 @@ static i32 take_tensors(const u8 *file, u32 bytes, const slm_header *h, sb_model
     i32 status = keys && with && m->tensors ? 0 : no_memory();
     if (m->tensors) memset(m->tensors, 0, count * sizeof(sb_tensor));
     if (!status) {
-        index_names(&h->shape, keys, with);
-        status = by_name(file, bytes, h, m->tensors, keys, with);
+        status = index_names(&h->shape, keys, with);
+        if (!status) status = by_name(file, bytes, h, m->tensors, keys, with);
     }
     sb_give(keys);
     sb_give(with);

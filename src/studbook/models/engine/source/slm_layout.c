@@ -87,13 +87,14 @@ static i32 check_block(const slm_entry *e, i32 place) {
     return columns % block ? sb_refuse(SLM_BLOCK_Q4_DIVIDE, place) : 0;
 }
 
-/* Whether the payload has the length that dtype and shape imply; a product that no u64 holds is no length of anything. */
+/* A payload has the length that dtype and shape imply; a product that no u64 holds is the length of nothing. */
 static i32 check_payload(slm_entry *e, i32 place) {
-    e->elements = 1;
-    for (u32 d = 0; d < e->rank; d++) e->elements = times(e->elements, e->dims[d]);
-    u64 wanted = e->dtype == F32 ? times(e->elements, 4) : e->dtype == Q8_0 ? e->elements : e->elements / 2;
-    if (e->elements == TOO_MUCH || wanted == TOO_MUCH || e->bytes != wanted) return sb_refuse(SLM_PAYLOAD_LENGTH, place);
-    e->scale_bytes = e->dtype == F32 ? 0 : times(e->elements / e->block, 4);
+    i32 holds = multiply_all(&e->elements, e->dims, e->rank);
+    u64 wanted = e->dtype == Q4_0 ? e->elements / 2 : e->elements;
+    if (e->dtype == F32) holds &= multiply(&wanted, 4);
+    if (!holds || e->bytes != wanted) return sb_refuse(SLM_PAYLOAD_LENGTH, place);
+    e->scale_bytes = e->dtype == F32 ? 0 : e->elements / e->block;
+    multiply(&e->scale_bytes, 4);
     return 0;
 }
 

@@ -1,36 +1,46 @@
-/* Order: the sums of a hostile file's work stay n log n, whatever its keys are (a table of hashes would not promise that). */
+/* Order. By digits, so that the work grows with a hostile file's length alone, whatever its keys are; a table of hashes would
+ * not promise that. */
 #include "readers.h"
 
-static i32 above(const u64 *keys, const u32 *with, u32 a, u32 b) {
-    return keys[a] > keys[b] || (keys[a] == keys[b] && with && with[a] > with[b]);
+static i32 in_order(const u64 *keys, u32 count) {
+    u32 i = 1;
+    while (i < count && keys[i - 1] <= keys[i]) i++;
+    return i >= count;
 }
 
-static void swap(u64 *keys, u32 *with, u32 a, u32 b) {
-    u64 key = keys[a];
-    keys[a] = keys[b], keys[b] = key;
-    if (!with) return;
-    u32 other = with[a];
-    with[a] = with[b], with[b] = other;
-}
-
-static void sift(u64 *keys, u32 *with, u32 root, u32 count) {
-    for (u32 child; (child = 2 * root + 1) < count; root = child) {
-        if (child + 1 < count && above(keys, with, child + 1, child)) child++;
-        if (!above(keys, with, child, root)) return;
-        swap(keys, with, root, child);
+/* One pass over a byte of all keys; 0 if it is the same in all of them. */
+static i32 spread(const u64 *keys, const u32 *with, u32 count, u32 shift, u64 *out, u32 *out_with) {
+    u32 start[257] = {0};
+    for (u32 i = 0; i < count; i++) start[(keys[i] >> shift & 255) + 1]++;
+    if (start[(keys[0] >> shift & 255) + 1] == count) return 0;
+    for (u32 digit = 0; digit < 256; digit++) start[digit + 1] += start[digit];
+    for (u32 i = 0; i < count; i++) {
+        u32 at = start[keys[i] >> shift & 255]++;
+        out[at] = keys[i];
+        if (with) out_with[at] = with[i];
     }
+    return 1;
 }
 
-/* Heapsort (Williams, 1964), after a look whether there is anything to do. */
-void sort_keys(u64 *keys, u32 *with, u32 count) {
-    u32 sorted = 1;
-    while (sorted < count && !above(keys, with, sorted - 1, sorted)) sorted++;
-    if (sorted >= count) return;
-    for (u32 root = count / 2; root--;) sift(keys, with, root, count);
-    for (u32 last = count; --last;) {
-        swap(keys, with, 0, last);
-        sift(keys, with, 0, last);
+/* Least significant byte first; every pass leaves equal keys in the order they had. */
+i32 sort_keys(u64 *keys, u32 *with, u32 count) {
+    if (in_order(keys, count)) return 0;
+    u64 *room = sb_take(12 * (u64)count), *from = keys, *to = room;
+    if (!room) return sb_refuse(ENGINE_MEMORY, NOWHERE);
+    u32 *from_with = with, *to_with = (u32 *)(room + count);
+    for (u32 shift = 0; shift < 64; shift += 8) {
+        if (!spread(from, from_with, count, shift, to, to_with)) continue;
+        u64 *keys_before = from;
+        u32 *with_before = from_with;
+        from = to, to = keys_before;
+        from_with = to_with, to_with = with_before;
     }
+    if (from != keys) {
+        memcpy(keys, from, 8 * (unsigned long)count);
+        if (with) memcpy(with, from_with, 4 * (unsigned long)count);
+    }
+    sb_give(room);
+    return 0;
 }
 
 u32 find_key(const u64 *keys, u32 count, u64 key) {
@@ -58,7 +68,7 @@ static i32 zeros(const u8 *file, u64 start, u64 stop) {
 
 i32 check_spans(const u8 *file, u64 bytes, u64 *spans, u32 count, const span_reasons *why) {
     u64 end = 0;
-    sort_keys(spans, 0, count);
+    if (sort_keys(spans, 0, count) < 0) return -1;
     for (u32 i = 0; i < count; i++) {
         u64 start = spans[i] >> 32;
         if (start < end) return sb_refuse(why->overlap, NOWHERE);

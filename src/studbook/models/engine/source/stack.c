@@ -89,7 +89,7 @@ static i32 begin(change *c, const pair *pairs) {
     c->digests = sb_take(32 * ((u64)standing.applied + c->count));
     if (!c->adapters || !c->keys || !c->with || !c->fused || !c->digests) return sb_refuse(ENGINE_MEMORY, -1);
     for (u32 i = 0; i < c->tensors; i++) c->keys[i] = c->model->tensors[i].name_hash, c->with[i] = i;
-    sort_keys(c->keys, c->with, c->tensors);
+    if (sort_keys(c->keys, c->with, c->tensors) < 0) return -1;
     for (u32 i = 0; i < c->count; i++)
         if (adapter_read(pairs[i].file, pairs[i].bytes, c->adapters + i) < 0) return sb_refuse(sb_reason(), (i32)i);
     for (u32 i = 0; i < c->count; i++)

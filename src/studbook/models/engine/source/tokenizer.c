@@ -70,14 +70,14 @@ static i32 check_merges(sb_tokenizer *t) {
     u64 joined_bytes = 0;
     u32 count = t->merge_count;
     for (u32 i = 0; i < count; i++) t->pairs[i] = u32_at(t->merges + MERGE * (u64)i + 12), t->which[i] = i;
-    sort_keys(t->pairs, t->which, count);
+    if (sort_keys(t->pairs, t->which, count) < 0) return -1;
     u32 rank_twice = first_twice(t->pairs, t->which, count);
     for (u32 i = 0; i < count; i++) {
         const u8 *merge = t->merges + MERGE * (u64)i;
         t->pairs[i] = (u64)u32_at(merge) << 32 | u32_at(merge + 4);
         t->which[i] = i;
     }
-    sort_keys(t->pairs, t->which, count);
+    if (sort_keys(t->pairs, t->which, count) < 0) return -1;
     u32 pair_twice = first_twice(t->pairs, t->which, count);
     for (u32 i = 0; i < count; i++) {
         if (check_merge(t, i, &joined_bytes) < 0) return -1;

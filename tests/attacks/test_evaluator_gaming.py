@@ -10,10 +10,12 @@ import pytest
 from lab_fixtures import BLEND, CLUSTER, PERSON, Place, problems
 from release_fixtures import OTHER, refused, told, winner
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError
-from studbook.evaluation import redteam_worker
+from studbook.evaluation import costs, redteam_worker, scorecards, smokes
 from studbook.evaluation.redteam import EXPECTED
-from studbook.lab import Lab, evaluators, judging, redteam
+from studbook.evaluation.scorecards import evaluator_sha256
+from studbook.lab import Lab, evaluators, judging, measured, redteam
 from studbook.lab.frozen import of_role
+from studbook.models.engine import ENGINE_SHA256
 from studbook.records import EvaluatorChange, RedTeamReport, RuntimeSmoke, Scorecard, replace
 from studbook.sandbox import run_worker
 from studbook.seal import Signer
@@ -137,6 +139,34 @@ def test_one_person_alone_lets_an_evaluator_judge_and_it_is_said_so(upgraded: Pl
         assert {(lab.desk.champion(), role, e) for role in ("development", "selection") for e in (old, NEW)} <= cards
         assert {s.evaluator for _, s in lab.desk.all(RuntimeSmoke)} == {old, NEW}
     assert problems(upgraded) == []
+
+
+def test_another_engine_is_another_evaluator_and_champion_and_doing_nothing_are_measured_anew_before_comparing(
+    attacked: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = evaluator_sha256()
+    for module in (scorecards, smokes, costs, measured):
+        monkeypatch.setattr(module, "ENGINE_SHA256", NEW)
+    now = evaluator_sha256()
+    assert now != old
+    with attacked.open() as lab:
+        with refused("evaluator.unadmitted"):
+            lab.round(CLUSTER, [BLEND])
+        assert lab.redteam().passed
+        lab.keys.new(PERSON, [CHANGE], PERSON)
+        assert lab.evaluators.change(PERSON, "a new engine").committed
+        before = len(lab.desk.entries())
+        record = lab.round(CLUSTER, [BLEND]).record
+        # Doing nothing is the champion as it stands: the decision rests on cards of the new engine alone, made after it.
+        compared = [*record.champion_cards, *record.parent_cards]
+        made = {entry.record for entry in lab.desk.entries()[before:]}
+        assert made.issuperset(compared)
+        assert {lab.desk.scorecard(digest).evaluator for digest in compared} == {now}
+        methods = {m.method for digest in compared for m in lab.desk.scorecard(digest).cost if m.unit == "fuel"}
+        assert len(methods) == 1
+        assert NEW in methods.pop()
+        assert {(s.engine, s.evaluator) for _, s in lab.desk.all(RuntimeSmoke)} == {(ENGINE_SHA256, old), (NEW, now)}
+    assert problems(attacked) == []
 
 
 def test_where_there_are_two_people_an_evaluator_takes_more_than_a_promotion(upgraded: Place) -> None:

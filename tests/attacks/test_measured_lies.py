@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from lab_fixtures import PARENTS, Place, problems, shipped_items
 from release_fixtures import replayed, told
@@ -27,6 +28,7 @@ from studbook.records import (
     FailureCluster,
     FloorReport,
     LicenceSource,
+    LogitDigest,
     ReadinessRecord,
     Record,
     RuntimeSmoke,
@@ -73,13 +75,21 @@ def called_base(lab: Lab) -> Record:
 
 def cheaper(lab: Lab, unit: str) -> Record:
     record = last(lab, Scorecard)
-    cost = tuple(msgspec.structs.replace(m, value=m.value / 2 if m.unit == unit else m.value) for m in record.cost)
+    cost = tuple(structs.replace(m, value=m.value / 2 if m.unit == unit else m.value) for m in record.cost)
     return replace(record, cost=cost)
 
 
 def smoke(lab: Lab, **changes: Any) -> Record:
     record = last(lab, RuntimeSmoke)
-    return replace(record, logits=msgspec.structs.replace(record.logits, **changes))
+    return replace(record, logits=structs.replace(record.logits, **changes))
+
+
+def counted_by_another(lab: Lab) -> Record:
+    record, other = last(lab, Scorecard), f"wasmtime 1.0.0, engine {'0' * 64}: "
+    cost = [
+        structs.replace(m, method=other + m.method.partition(": ")[2]) if m.unit == "fuel" else m for m in record.cost
+    ]
+    return replace(record, cost=tuple(cost))
 
 
 LIES: dict[str, Callable[[Lab], Record]] = {
@@ -94,6 +104,7 @@ LIES: dict[str, Callable[[Lab], Record]] = {
     "a scorecard without what generating took": lambda lab: replace(
         last(lab, Scorecard), cost=tuple(m for m in last(lab, Scorecard).cost if m.unit != "fuel")
     ),
+    "a scorecard whose fuel another engine counted": counted_by_another,
     "a scorecard of half the memory": lambda lab: cheaper(lab, "decoded-bytes"),
     "a scorecard without its parameters": lambda lab: replace(
         last(lab, Scorecard), cost=tuple(m for m in last(lab, Scorecard).cost if m.unit != "parameters")
@@ -101,13 +112,6 @@ LIES: dict[str, Callable[[Lab], Record]] = {
     "a scorecard whose modes were compared on one item": lambda lab: replace(
         last(lab, Scorecard), agreement=Agreement(sampled=1, agreed=1)
     ),
-    "a smoke without tokens": lambda lab: replace(last(lab, RuntimeSmoke), tokens=0),
-    "a smoke that passed on numbers that were not": lambda lab: replace(last(lab, RuntimeSmoke), finite=False),
-    "a smoke of other logits": lambda lab: smoke(lab, sha256="0" * 64),
-    "a smoke of the logits of fewer positions": lambda lab: smoke(lab, positions=1),
-    "a smoke that passed without logits": lambda lab: replace(last(lab, RuntimeSmoke), logits=None),
-    "a smoke of other tokens": lambda lab: replace(last(lab, RuntimeSmoke), outputs_sha256="0" * 64),
-    "a smoke of half the fuel": lambda lab: replace(last(lab, RuntimeSmoke), fuel=last(lab, RuntimeSmoke).fuel // 2),
     "a floor report without rows": lambda lab: replace(last(lab, FloorReport), rows=()),
     "a suite of other items": lambda lab: replace(last(lab, SuiteManifest), name="other", count=1),
     "a suite whose floor is of another mark": lambda lab: replace(last(lab, SuiteManifest), name="o", pass_mark=1.9),
@@ -122,6 +126,29 @@ LIES: dict[str, Callable[[Lab], Record]] = {
     ),
     "a model under the name of another": called_base,
 }
+
+
+SMOKES: dict[str, Callable[[Lab], Record]] = {
+    "without tokens": lambda lab: replace(last(lab, RuntimeSmoke), tokens=0),
+    "that passed on numbers that were not": lambda lab: replace(last(lab, RuntimeSmoke), finite=False),
+    "that passed without logits": lambda lab: replace(last(lab, RuntimeSmoke), logits=None),
+    "of other logits": lambda lab: smoke(lab, sha256="0" * 64),
+    "of the logits of fewer positions": lambda lab: smoke(lab, positions=1),
+    "of other tokens": lambda lab: replace(last(lab, RuntimeSmoke), outputs_sha256="0" * 64),
+    "of half the fuel": lambda lab: replace(last(lab, RuntimeSmoke), fuel=last(lab, RuntimeSmoke).fuel // 2),
+    "of another model": lambda lab: replace(last(lab, RuntimeSmoke), artifact=lab.desk.find_model("dup-odd")),
+    "by an engine that its evaluator does not have": lambda lab: replace(
+        last(lab, RuntimeSmoke), engine="0" * 64, logits=LogitDigest(positions=63, sha256="0" * 64)
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", SMOKES)
+def test_a_forged_smoke_is_found_by_asking_the_engine_again(lab: Lab, lie: str) -> None:
+    found = told(lab, SMOKES[lie](lab))
+    assert isinstance(found, DigestDiffers), found
+    assert found.reason == "measured.field"
+    assert found.where.startswith("runtime-smoke: ")
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -11,8 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,25 +20,12 @@ import msgspec
 import pytest
 
 import studbook
+from sandbox_fixtures import NOBODY, USERS, copied_python
 from studbook.sandbox import landlock
 from studbook.sandbox.libc import MACHINE
 
 HERE = Path(__file__).parent
 ACTS = re.findall(r"^@act\ndef (\w+)", (HERE / "sandbox_probe.py").read_text(), re.MULTILINE)
-USERS = ("root", "nobody") if os.geteuid() == 0 else ("myself",)
-NOBODY = 65534
-LEFT_OUT = (
-    "test",
-    "tests",
-    "idlelib",
-    "ensurepip",
-    "tkinter",
-    "turtledemo",
-    "lib2to3",
-    "site-packages",
-    "dist-packages",
-)
-
 REFUSED = "Permission denied|Operation not permitted|what no worker may do"
 # Where a limit says no, in its own words.
 SAID = {
@@ -65,24 +50,8 @@ class Tried(NamedTuple):
 def python() -> Iterator[Path]:
     """An interpreter with the sandbox and the probe that every user of this machine can run."""
     base = Path(tempfile.mkdtemp(prefix="studbook-probe-"))
-    base.chmod(0o755)
-    stdlib = Path(sysconfig.get_path("stdlib"))
-    target = base / "lib" / stdlib.name
-    ignored = shutil.ignore_patterns(*LEFT_OUT, "config-*")
-    shutil.copytree(stdlib, target, ignore=ignored, copy_function=link_or_copy)
-    # Beside the standard library: where else packages are looked for differs from system to system.
-    site = target
-    for package in (Path(msgspec.__file__).parent, Path(str(studbook.__file__)).parent):
-        shutil.copytree(package, site / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for script in ("sandbox_probe.py", "sandbox_driver.py"):
-        shutil.copy(HERE / script, site)
-    for library in Path(str(sysconfig.get_config_var("LIBDIR"))).glob("libpython*.so*"):
-        link_or_copy(str(library), str(base / "lib" / library.name))
-    (base / "bin").mkdir()
-    program = base / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    shutil.copy(Path(sys.executable).resolve(), program)
-    open_to_all(base)
-    yield program
+    packages = (Path(msgspec.__file__).parent, Path(str(studbook.__file__)).parent)
+    yield copied_python(base, (*packages, HERE / "sandbox_probe.py", HERE / "sandbox_driver.py"))
     shutil.rmtree(base, ignore_errors=True)
 
 
@@ -106,22 +75,6 @@ def drive(python: Path, user: str) -> dict[str, Tried]:
     assert ran.returncode == 0, ran.stderr
     rows = [json.loads(line) for line in ran.stdout.splitlines()]
     return {row["act"]: Tried(row["without"], row["within"]) for row in rows}
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """A second name costs nothing; another file system has to copy."""
-    try:
-        os.link(Path(source).resolve(), target)
-    except OSError:
-        shutil.copy(source, target)
-
-
-def open_to_all(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            path.chmod(0o755)
-        elif path.stat().st_nlink == 1:
-            path.chmod(path.stat().st_mode | 0o444)
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -6,6 +6,7 @@ a few kinds count none). It is equal in every run and on every machine, for one 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -17,11 +18,12 @@ from studbook.models.engine import ENGINE_SHA256
 from studbook.models.slm import Slm
 from studbook.records import Basis, Measure
 
-__all__ = ["Answered", "answered", "measures", "meter", "scoring_work"]
+__all__ = ["Answered", "answered", "counter", "measures", "meter", "scoring_work"]
 
 _WORK = "closed form from the shapes, summed over the sequences that were scored"
 _WRITTEN = "greedy answers to the suite's prompts, end markers included"
 _SAMPLE = "greedy answers to the sample on which generating and scoring are compared"
+_COUNTER = re.compile(r"[a-z]+ [0-9.]+, engine [0-9a-f]{64}")
 _ANSWERING = "closed form from the shapes over prompts and written tokens, every token fed once"
 
 
@@ -47,6 +49,16 @@ def meter() -> str:
     return f"wasmtime {version('wasmtime')}"
 
 
+def counter(stated: Iterable[Measure] = ()) -> str:
+    """What counted fuel, as its method begins: this program's meter and engine, or those that some measures state.
+
+    Args:
+        stated: Measures that another evaluator made.
+    """
+    found = (_COUNTER.match(m.method) for m in stated if m.unit.partition("/")[0] == "fuel")
+    return next((match[0] for match in found if match), f"{meter()}, engine {ENGINE_SHA256}")
+
+
 def answered(model: Slm, cluster: str, items: Sequence[Item], written: Sequence[int], fuel: int) -> Answered:
     """The cost of answers that were written with a cache: of a sequence every token but the last written is fed, once.
 
@@ -63,7 +75,9 @@ def answered(model: Slm, cluster: str, items: Sequence[Item], written: Sequence[
     return Answered(cluster, sum(written), sum(model.shape.multiply_adds(p + w - 1, w) for p, w in pairs), fuel)
 
 
-def measures(model: Slm, work: int, fuel: int, answers: Iterable[Answered] = ()) -> tuple[Measure, ...]:
+def measures(
+    model: Slm, work: int, fuel: int, answers: Iterable[Answered] = (), counted: str = ""
+) -> tuple[Measure, ...]:
     """The costs of a model, as a scorecard states them; no clock has a part in any of them.
 
     Args:
@@ -71,6 +85,7 @@ def measures(model: Slm, work: int, fuel: int, answers: Iterable[Answered] = ())
         work: Multiply-adds of scoring it.
         fuel: What the engine counted for generating on the sample; 0 where there is none.
         answers: What answering took, one a suite of cost.
+        counted: What counted fuel; this program's `counter` by default.
     """
     shape = model.shape
     rows: list[tuple[int, str, Basis, str]] = [
@@ -80,7 +95,7 @@ def measures(model: Slm, work: int, fuel: int, answers: Iterable[Answered] = ())
         (shape.kv_bytes(shape.max_context), "kv-bytes", "observed", "f32 cache at full context"),
         (work, "multiply-adds", "estimated", _WORK),
     ]
-    counted = f"{meter()}, engine {ENGINE_SHA256}"
+    counted = counted or counter()
     if fuel:
         rows.append((fuel, "fuel", "observed", f"{counted}: {_SAMPLE}"))
     for found in answers:

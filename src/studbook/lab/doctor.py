@@ -1,4 +1,4 @@
-"""What this machine offers: processors, compiled kernels, isolation, disk, extras. Needs no lab."""
+"""What this machine offers: processors, compiled kernels, isolation, the engine, disk, extras. Needs no lab."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ except ImportError:  # kernels are then numpy's
 from studbook.breeding.operators.warm import warm_kernels
 from studbook.environment import environment_class
 from studbook.errors import StudbookError, UsageError
+from studbook.evaluation.costs import meter
+from studbook.models.engine import ENGINE_SHA256
 from studbook.sandbox import Limits, level_of, run_worker
 from studbook.tensors import kernels
 from studbook.tensors.compiling import COMPILED
 
-__all__ = ["EXTRAS", "Check", "Examination", "examine", "isolation"]
+__all__ = ["EXTRAS", "Check", "Examination", "engine", "examine", "isolation"]
 
 # Extra -> the packages it consists of, by the name they are installed under.
 EXTRAS = {"train": ("torch",), "hf": ("transformers", "tokenizers"), "search": ("cma",), "gguf": ("gguf",)}
@@ -80,7 +82,7 @@ class Examination(Struct, frozen=True):
 
 
 def examine(folder: Path = Path(), shown: Callable[[str], None] = lambda _: None) -> Examination:
-    """Warm the kernels, start a worker, and look at the machine.
+    """Warm the kernels, start a worker, run the engine in another, and look at the machine.
 
     Args:
         folder: Where labs are going to lie; its disk is looked at.
@@ -100,6 +102,7 @@ def examine(folder: Path = Path(), shown: Callable[[str], None] = lambda _: None
         _processors(),
         _kernels(count, seconds),
         worker,
+        engine(),
         _disk(folder),
         *(_extra(name, packages) for name, packages in EXTRAS.items()),
     )
@@ -138,6 +141,22 @@ def isolation() -> tuple[tuple[str, ...], Check]:
     level = level_of(answer.isolation)
     found = f"{level} level, {len(answer.isolation)} measures: {', '.join(answer.isolation)}"
     return answer.isolation, Check(name="isolation", ok=level == "kernel", found=found, advice=_LEVELS[level])
+
+
+def engine() -> Check:
+    """Whether the engine runs in a worker, and how fast; nothing compiled is kept, so there is nothing to warm."""
+    limits = Limits(seconds=60, memory_bytes=2 << 30, file_bytes=1 << 20)
+    named = f"{ENGINE_SHA256[:12]}, {meter()}"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = run_worker("studbook.lab.doctor_engine_worker", {}, Path(folder), limits).value
+    except StudbookError as error:
+        return Check(name="engine", ok=False, found=f"{named}: {error.message}", advice=error.advice or "Run it again.")
+    speed = (
+        f"{found['tokens_per_second']:,.0f} tokens/s, {found['fuel']:,} fuel a token on a model of 0.16 M parameters"
+    )
+    advice = "" if found["passed"] else "It does not compute the same twice here; look at the machine's memory."
+    return Check(name="engine", ok=found["passed"], found=f"{named}, {speed}", advice=advice)
 
 
 def _disk(folder: Path) -> Check:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from studbook.errors import DigestDiffers
 from studbook.evaluation.contamination import compare_with_suites, parse_rows
-from studbook.evaluation.costs import answered, measures, scoring_work
+from studbook.evaluation.costs import answered, counter, measures, scoring_work
 from studbook.evaluation.floor import check_rows, floor_rows
 from studbook.evaluation.floor_worker import rows_apart
 from studbook.evaluation.scorecards import SuiteFile, engine_memory, evaluator_sha256, sampled
@@ -142,8 +142,9 @@ def check_smoke(desk: Desk, record: RuntimeSmoke) -> None:
         "tokens": (record.tokens >= 0 and (record.tokens == 0) == (record.outputs_sha256 == silent), True),
     }
     require("runtime-smoke", facts, _FIELD)
-    if record.engine == ENGINE_SHA256 and record.artifact not in absent(desk):
-        require("runtime-smoke", _smoked_again(desk, record), _FIELD)
+    ours = record.evaluator == evaluator_sha256()
+    if (ours or record.engine == ENGINE_SHA256) and record.artifact not in absent(desk):
+        require("runtime-smoke", _smoked_again(desk, record, metered=ours), _FIELD)
 
 
 def check_floor(_desk: Desk, record: FloorReport) -> None:
@@ -301,20 +302,22 @@ def _costs(desk: Desk, record: Scorecard) -> tuple[Measure, ...]:
     for result in (r for r in record.results if r.written):
         written, burnt = [int(v) for v in result.written.split()], _stated(record, f"fuel/{result.cluster}")
         taken.append(answered(model, result.cluster, suites[result.suite].items, written, burnt))
-    return measures(model, work, _stated(record, "fuel"), taken)
+    # Another evaluator counted with its own engine, and what it names is not this one's to judge.
+    counted = counter() if record.evaluator == evaluator_sha256() else counter(record.cost)
+    return measures(model, work, _stated(record, "fuel"), taken, counted)
 
 
 def _stated(record: Scorecard, unit: str) -> int:
     return int(next((m.value for m in record.cost if m.unit == unit), 0.0))
 
 
-def _smoked_again(desk: Desk, record: RuntimeSmoke) -> Facts:
-    """Everything that follows from the bytes of engine and model; fuel from the meter, which the evaluator names."""
+def _smoked_again(desk: Desk, record: RuntimeSmoke, *, metered: bool) -> Facts:
+    """Everything that follows from the bytes of engine and model; fuel too where the meter is ours."""
     limit, where = engine_memory(desk.worker_limits()), f"model {record.artifact[:16]}"
     with Engine(desk.workspace.blob(record.artifact), memory_limit=limit, fuel=True, where=where) as engine:
         again = smoked(record.header, record.evaluator, spoken(engine))
-    fields = ["prompts", "outputs_sha256", "tokens", "logits", "finite", "deterministic", "passed"]
-    fields += ["fuel"] if record.evaluator == evaluator_sha256() else []
+    fields = ["engine", "prompts", "outputs_sha256", "tokens", "logits", "finite", "deterministic", "passed"]
+    fields += ["fuel"] if metered else []
     return {field: (getattr(record, field), getattr(again, field)) for field in fields}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,6 +161,12 @@ def script(text: str) -> Edit:
 def bytes_of(name: str, change: Callable[[bytes], bytes]) -> Edit:
     """Give a file other bytes; every digest of it follows."""
     return lambda draft: draft.put(name, change(draft.binary(name)))
+
+
+def engine_of(data: bytes) -> Edit:
+    """Another engine, and a smoke that says it was taken with it."""
+    named = sha256(data).hexdigest()
+    return both(bytes_of("engine", lambda _: data), logged(field("evidence-smoke", "engine", to=named)))
 
 
 def respelled(name: str) -> Edit:
@@ -449,8 +456,10 @@ DRIFTS: tuple[Drift, ...] = (
     Drift("checksum", "the receipt", "receipts", "fetch.checksum", flipped(_RECEIPT)),
     Drift("checksum", "the engine", "engine", "fetch.checksum", flipped("engine", 60)),
     Drift("checksum", "the model", "model", "fetch.checksum", flipped("model")),
-    Drift("engine", "no module", "engine", "engine.abi", bytes_of("engine", lambda _: b"engine")),
-    Drift("engine", "a module without a door", "engine", "engine.abi", bytes_of("engine", lambda _: b"\0asm\1\0\0\0")),
+    Drift("engine", "no module", "engine", "engine.abi", engine_of(b"engine")),
+    Drift("engine", "a module without a door", "engine", "engine.abi", engine_of(b"\0asm\1\0\0\0")),
+    Drift("engine", "one that the smoke was not taken with", "evidence", "evidence.meaning",
+          bytes_of("engine", lambda data: data + b"\0\2\1x")),
     Drift("checksum", "two manifests exchanged", "receipts", "fetch.bytes", swapped(_MANIFEST, "adapter-manifest-1")),
     Drift("checksum", "the registry is not there", "registry", "fetch.missing", removed("registry.json")),
     Drift("checksum", "the receipt is not there", "receipts", "fetch.missing", removed(_RECEIPT)),
@@ -483,10 +492,15 @@ DRIFTS: tuple[Drift, ...] = (
           field(_MANIFEST, "vocab_size", to=lambda n: n + 1)),
     Drift("runtime manifest", "a longer context", "model", "model.facts",
           field(_MANIFEST, "max_context", to=lambda n: n * 2)),
-    Drift("runtime manifest", "other logits", "smoke", "smoke.logits", field(_MANIFEST, "logits", "sha256", to=EVIL)),
+    Drift("runtime manifest", "other logits than the smoke's", "evidence", "evidence.meaning",
+          field(_MANIFEST, "logits", "sha256", to=EVIL)),
+    Drift("runtime manifest", "other logits", "smoke", "smoke.logits",
+          both(field(_MANIFEST, "logits", "sha256", to=EVIL),
+               logged(field("evidence-smoke", "logits", "sha256", to=EVIL)))),
     Drift("runtime manifest", "logits of fewer positions", "smoke", "smoke.logits",
           both(field(_MANIFEST, "logits", "positions", to=lambda n: n - 1),
-               field(_FAMILY, "logits", "positions", to=lambda n: n - 1))),
+               field(_FAMILY, "logits", "positions", to=lambda n: n - 1),
+               logged(field("evidence-smoke", "logits", "positions", to=lambda n: n - 1)))),
     Drift("runtime manifest", "another model of the same shape", "smoke", "smoke.logits", model_bytes(_last_weight)),
     Drift("runtime manifest", "a model with a NaN", "model", "slm.payload.non-finite",
           model_bytes(lambda changed: struct.pack_into("<f", changed, len(changed) - 4, _NAN))),

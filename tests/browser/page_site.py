@@ -105,5 +105,7 @@ def harness(folder: Path, **instead: str) -> Path:
     shutil.copy(Path(__file__).with_name("engine_page.js"), folder)
     (folder / "engine.wasm").write_bytes(engine_bytes())
     html = (folder / "index.html").read_text(encoding="utf-8")
-    (folder / "index.html").write_text(html.replace('<script type="module" src="index.js"></script>', ""), encoding="utf-8")
+    (folder / "index.html").write_text(
+        html.replace('<script type="module" src="index.js"></script>', ""), encoding="utf-8"
+    )
     return folder

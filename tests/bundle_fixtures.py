@@ -18,6 +18,7 @@ from studbook.adapters.make import low_rank, random_delta
 from studbook.adapters.reader import parse_adapter
 from studbook.adapters.writer import write_adapter
 from studbook.lab import Lab
+from studbook.lab.assembling import Wanted
 from studbook.models.keyvalue import format_manifest
 from studbook.models.slm import Slm, read_slm
 
@@ -91,7 +92,7 @@ def good_bundle(released_lab: Place, tmp_path_factory: pytest.TempPathFactory) -
     """A bundle with a package of every kind; read it, or copy it."""
     folder = tmp_path_factory.mktemp("bundle") / "champion"
     with released_lab.open() as lab:
-        lab.assemble("champion", folder, STACK)
+        lab.assemble("champion", folder, Wanted(STACK))
     return folder
 
 
@@ -105,7 +106,7 @@ def main() -> int:
         place = prepare(Path(folder) / "life")
         released(place)
         with Lab(place.path, place.keys) as lab:
-            found = lab.assemble("champion", options.folder, () if options.plain else STACK)
+            found = lab.assemble("champion", options.folder, Wanted(() if options.plain else STACK))
     print(f"{found.folder}: {found.files} files, {found.size} bytes, plan {found.plan}")
     return 0
 

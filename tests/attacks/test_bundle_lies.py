@@ -13,6 +13,7 @@ from bundle_fixtures import STACK
 from lab_fixtures import PARENTS, Place, problems
 from release_fixtures import told
 from studbook.lab import Lab, assembling
+from studbook.lab.assembling import Wanted
 from studbook.lab.bundle_evidence import Evidence
 from studbook.records import (
     AdapterFamilyReceipt,
@@ -34,7 +35,7 @@ EVIL = "0" * 63 + "1"
 def lab(released_lab: Place, tmp_path: Path) -> Iterator[Lab]:
     """A lab that assembled its champion."""
     with released_lab.copy(tmp_path / "copy").open() as opened:
-        opened.assemble("champion", tmp_path / "good", STACK)
+        opened.assemble("champion", tmp_path / "good", Wanted(STACK))
         yield opened
 
 

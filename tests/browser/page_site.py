@@ -34,7 +34,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         file = self.site.folder / path
         data = instead if instead is not None else file.read_bytes() if file.is_file() else None
-        self.answer(200 if data is not None else 404, data or b"", TYPES.get(Path(path).suffix, "application/octet-stream"))
+        self.answer(
+            200 if data is not None else 404, data or b"", TYPES.get(Path(path).suffix, "application/octet-stream")
+        )
 
     def answer(self, status: int, data: bytes, kind: str = "application/octet-stream", **headers: str) -> None:
         self.send_response(status)
@@ -80,7 +82,9 @@ class Site:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

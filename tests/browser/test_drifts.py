@@ -11,8 +11,9 @@ from assembly.drifts import DRIFTS, Drift, smoked
 from studbook.assembly.rules import STEPS
 
 if TYPE_CHECKING:
-    from conftest import Open, Serve
     from playwright.sync_api import Page
+
+    from conftest import Open, Serve
 
 
 @pytest.fixture(scope="session")

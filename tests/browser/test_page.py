@@ -16,8 +16,9 @@ from studbook.models.sampling import Sampling
 from studbook.models.tokenizers import EOS
 
 if TYPE_CHECKING:
-    from conftest import Open, Serve
     from playwright.sync_api import Page
+
+    from conftest import Open, Serve
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; style-src 'self'; worker-src 'self'"

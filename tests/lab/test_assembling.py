@@ -20,6 +20,7 @@ from studbook.errors import (
     UsageError,
 )
 from studbook.lab import Lab
+from studbook.lab.assembling import Wanted
 from studbook.lab.bundles import Bundles
 from studbook.records import (
     BundleRelease,
@@ -49,7 +50,7 @@ def refusal(lab: Lab, folder: Path, adapters: tuple[str, ...] = (), channel: str
     """Why a channel is not assembled; nothing is written then."""
     entries = len(lab.desk.entries())
     with pytest.raises(StudbookError) as caught:
-        lab.assemble(channel, folder, adapters)
+        lab.assemble(channel, folder, Wanted(adapters))
     assert len(lab.desk.entries()) == entries
     assert not folder.exists() or not any(folder.iterdir())
     assert caught.value.advice
@@ -68,7 +69,7 @@ def newest(lab: Lab, kind: type) -> str:
 
 def test_a_bundle_is_recorded_whole_and_the_lab_verifies(place: Place, tmp_path: Path) -> None:
     with place.open() as lab:
-        found = lab.assemble("champion", tmp_path / "bundle", STACK)
+        found = lab.assemble("champion", tmp_path / "bundle", Wanted(STACK))
         release = list(lab.desk.all(BundleRelease))[-1]
         assert release[0] == found.release
         assert (release[1].plan, release[1].artifact) == (found.plan, lab.desk.champion())
@@ -107,7 +108,7 @@ def test_the_winner_in_shadow_is_assembled_from_its_admission(prepared_lab: Plac
 
 def test_the_same_channel_is_assembled_twice_with_two_plans_that_both_count(ready: Lab, tmp_path: Path) -> None:
     first = ready.assemble("champion", tmp_path / "first")
-    second = ready.assemble("champion", tmp_path / "second", STACK[:1])
+    second = ready.assemble("champion", tmp_path / "second", Wanted(STACK[:1]))
     assert first.plan != second.plan
     lab = ready.desk.workspace.path
     ready.close()
@@ -222,8 +223,8 @@ def test_a_folder_that_is_not_empty_is_left_alone(ready: Lab, tmp_path: Path) ->
 
 
 def test_the_order_of_the_stack_is_the_order_of_the_words(ready: Lab, tmp_path: Path) -> None:
-    forth = ready.assemble("champion", tmp_path / "forth", STACK)
-    back = ready.assemble("champion", tmp_path / "back", STACK[::-1])
+    forth = ready.assemble("champion", tmp_path / "forth", Wanted(STACK))
+    back = ready.assemble("champion", tmp_path / "back", Wanted(STACK[::-1]))
     plans = [ready.desk.workspace.get(found.plan, ModulePlan) for found in (forth, back)]
     assert plans[0].stack == plans[1].stack[::-1]
     assert Bundles.verify(tmp_path / "back").ok

@@ -3,3 +3,5 @@
 `manifests` says what model and packages are, `building` makes registry, receipts and plan of them, `plan` what follows
 from a name alone. `policy`, `registry`, `receipts`, `meaning` hold a bundle against all of it, `verify` in which order.
 """
+
+from __future__ import annotations

@@ -32,7 +32,8 @@ from studbook.records import (
     replace,
     write_record,
 )
-from studbook.records.assembly import AdapterFamily, CheckpointMark, Execution, Fetch, Package, Route
+from studbook.records.assembly import AdapterFamily, CheckpointMark, Package, Route
+from studbook.records.plans import Execution, Fetch
 
 __all__ = ["Bundle", "Parts", "build", "bundle_js", "without_smoke"]
 

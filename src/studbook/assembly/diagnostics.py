@@ -11,7 +11,7 @@ from studbook.assembly.meaning import Case
 from studbook.assembly.rules import Drift, Refusal
 from studbook.errors import RecordRefused
 from studbook.records import Digest, digest, read_struct
-from studbook.records.assembly import Count, LogitDigest
+from studbook.records.manifests import Count, LogitDigest
 
 __all__ = ["LIMIT", "Called", "Diagnostics", "check_diagnostics", "read_diagnostics"]
 
@@ -101,7 +101,7 @@ def read_diagnostics(data: bytes, case: Case) -> Diagnostics:
         "applied": ("state", own.applied, plan.stack[: len(own.applied)]),
         "state_sha256": ("state", own.state_sha256, state_sha256(case.model.artifact.sha256, own.applied)),
         "kv_length": ("state", own.kv_length <= plan.execution.context, True),
-        "calls": ("calls", own.calls, trace(case)),
+        "calls": ("calls", own.calls, _trace(case)),
         "calls_sha256": ("calls", own.calls_sha256, digest(plan.calls)),
     }
     for field, (reason, found, wanted) in facts.items():
@@ -110,7 +110,7 @@ def read_diagnostics(data: bytes, case: Case) -> Diagnostics:
     return own
 
 
-def trace(case: Case) -> tuple[Called, ...]:
+def _trace(case: Case) -> tuple[Called, ...]:
     """The calls of a page that went through a bundle whole."""
     digests = {module.id: module.sha256 for module in case.plan.modules}
     return tuple(

@@ -24,7 +24,7 @@ from studbook.records import (
     SourceManifest,
     digest,
 )
-from studbook.records.assembly import EngineNeeds, LogitDigest, SuiteScore
+from studbook.records.manifests import EngineNeeds, LogitDigest, SuiteScore
 
 __all__ = [
     "Applied",

@@ -39,7 +39,7 @@ from studbook.records import (
     SourceManifest,
     ViabilityDecision,
 )
-from studbook.records.assembly import LineageNode
+from studbook.records.manifests import LineageNode
 
 __all__ = ["Case", "check_browser", "check_case", "check_ledger", "check_meaning", "kinds_of", "names_line"]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from studbook.adapters.stack import Diagnostics
 from studbook.models.engine import Engine
-from studbook.records.assembly import EngineNeeds, LogitDigest
+from studbook.records.manifests import EngineNeeds, LogitDigest
 
 __all__ = ["Measured", "measure"]
 

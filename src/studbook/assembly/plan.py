@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from studbook.assembly import rules
 from studbook.records import digest
-from studbook.records.assembly import Call, Module, PageFile, PageFiles, PlanBudgets
+from studbook.records.plans import Call, Module, PageFile, PageFiles, PlanBudgets
 
 __all__ = [
     "BROWSER",

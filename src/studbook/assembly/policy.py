@@ -8,7 +8,7 @@ from studbook.assembly import rules
 from studbook.assembly.plan import BROWSER, OPTIONAL, Kind, calls_of, depends_of, kind_of, names_of, path_of
 from studbook.assembly.rules import BUNDLE_JS, PLAIN_NAME, Drift, Refusal
 from studbook.records import ModulePlan, digest
-from studbook.records.assembly import Module
+from studbook.records.plans import Module
 
 __all__ = ["check_policy"]
 

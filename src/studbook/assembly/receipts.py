@@ -7,7 +7,7 @@ from studbook.assembly import rules
 from studbook.assembly.plan import BROWSER
 from studbook.assembly.rules import Drift, Refusal
 from studbook.records import AssemblyReceipt, ModulePlan, SelectorRegistry, digest
-from studbook.records.assembly import Module
+from studbook.records.plans import Module
 
 __all__ = ["by_id", "check_receipt", "check_registry"]
 

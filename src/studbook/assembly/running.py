@@ -8,7 +8,8 @@ from studbook.assembly.rules import Drift, Refusal
 from studbook.errors import StudbookError
 from studbook.models.engine import ENGINE_SHA256, Engine
 from studbook.records import AdapterManifest, ModelManifest
-from studbook.records.assembly import Execution, LogitDigest
+from studbook.records.manifests import LogitDigest
+from studbook.records.plans import Execution
 
 __all__ = ["Running"]
 

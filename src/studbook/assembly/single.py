@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from studbook.assembly.building import BUNDLE_JS
+from studbook.assembly.rules import BUNDLE_JS
 from studbook.errors import OverBudget, RecordRefused
 
 __all__ = ["SINGLE_BYTES", "single_page"]

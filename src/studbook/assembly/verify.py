@@ -30,8 +30,8 @@ from studbook.records import (
     Record,
     SelectorRegistry,
 )
-from studbook.records.assembly import Module
 from studbook.records.doors import read_record
+from studbook.records.plans import Module
 
 __all__ = ["Inclusion", "Outcome", "Read", "exported", "verify"]
 

@@ -11,7 +11,8 @@ import msgspec
 from studbook.cli import pages
 from studbook.cli.pages import Page
 from studbook.cli.session import Session, check_new_folder
-from studbook.lab.assembling import Assembled
+from studbook.lab.assembling import Assembled, Wanted
+from studbook.lab.browser import CHROMIUM
 from studbook.lab.bundles import Bundles, Checked
 
 __all__ = ["add_to"]
@@ -23,12 +24,23 @@ WRONG = 22
 @click.argument("channel", type=click.Choice(["shadow", "champion"]))
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="A new or empty folder.")
 @click.option("--adapter", "adapters", multiple=True, help="A package to put on the model; in the order of the stack.")
+@click.option("--single", type=click.Path(path_type=Path), help="Write all of it into one FILE too, to open from disk.")
+@click.option(
+    "--browser-smoke",
+    "browser",
+    is_flag=False,
+    flag_value=CHROMIUM,
+    metavar="[CHROMIUM]",
+    help="Let a Chromium verify and run it first, and bind what it computed.",
+)
 @click.pass_obj
-def assemble(session: Session, channel: str, folder: Path, adapters: Sequence[str]) -> None:
+def assemble(
+    session: Session, channel: str, folder: Path, adapters: Sequence[str], single: Path | None, browser: str | None
+) -> None:
     """Write what a CHANNEL points at as a bundle: a page, and everything it verifies before it runs the model."""
     check_new_folder(folder, session.path, "--output")
     with session.open() as lab:
-        found = lab.assemble(channel, folder, adapters)
+        found = lab.assemble(channel, folder, Wanted(adapters, single, browser))
     session.give(found, _assembled_page(found))
 
 
@@ -60,6 +72,7 @@ def _assembled_page(found: Assembled) -> Page:
     return pages.lines(
         f"{found.channel} -> {found.name} {found.artifact}",
         f"{found.files} files of {found.size} bytes written to {found.folder}; {seen}",
+        *([f"all of it in one page: {found.single}"] if found.single else []),
         f"plan {found.plan}, held by {found.release}",
         f"next: serve the folder from https or localhost, or studbook bundle verify {found.folder}",
     )

@@ -360,9 +360,9 @@ class Lab:
         finally:
             desk.close()
 
-    def assemble(self, channel: str, folder: Path, adapters: Sequence[str] = ()) -> assembling.Assembled:
+    def assemble(self, channel: str, folder: Path, wanted: assembling.Wanted | None = None) -> assembling.Assembled:
         """Write what a channel points at as a bundle: a page, and everything it verifies before it runs the model."""
-        return assembling.assemble(self.desk, channel, folder, adapters)
+        return assembling.assemble(self.desk, channel, folder, wanted or assembling.Wanted())
 
     def publish(self, folder: Path, days: int = publish.DAYS) -> publish.Published:
         """Enter a snapshot of the channels and bring a folder up to it, for those who have no lab."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -22,34 +22,40 @@ from studbook.assembly.manifests import (
 )
 from studbook.assembly.measuring import measure
 from studbook.assembly.page import page
-from studbook.assembly.verify import verify
+from studbook.assembly.plan import BROWSER
+from studbook.assembly.single import single_page
+from studbook.assembly.verify import exported, verify
 from studbook.breeding.operators.quantise import Quantise
 from studbook.errors import DigestDiffers, OverBudget, ParentsDoNotFit, UsageError
 from studbook.files import make_folder, write_new
 from studbook.lab import clock
 from studbook.lab.approvals import require_approved
+from studbook.lab.browser import look
 from studbook.lab.bundle_evidence import Evidence, gather, inclusion, ledger_evidence, lineage
 from studbook.lab.desk import Desk
+from studbook.lab.pending import require_key
 from studbook.models.engine import ENGINE_SHA256, engine_bytes
 from studbook.models.slm import Slm, parse_slm
 from studbook.records import (
     KINDS,
     AdapterSource,
     AdmissionRecord,
+    BrowserSmoke,
     BundleRelease,
     CandidateManifest,
     LedgerEvidence,
     LineageTemplate,
     ModelManifest,
     SourceManifest,
+    canonical,
     digest,
     read_struct,
     write_record,
 )
-from studbook.records.assembly import LogitDigest
+from studbook.records.manifests import LogitDigest
 from studbook.workspace import Accession
 
-__all__ = ["Assembled", "assemble", "describe"]
+__all__ = ["Assembled", "Wanted", "assemble", "describe"]
 
 
 class Assembled(Struct, frozen=True):
@@ -60,6 +66,7 @@ class Assembled(Struct, frozen=True):
         artifact: Digest of the model.
         name: What people call it.
         folder: Where it lies.
+        single: The one page that holds all of it; empty where none was asked for.
         plan: Digest of its plan, which the page was compiled with.
         plan_size: Bytes of the plan.
         release: Digest of the BundleRelease.
@@ -72,6 +79,7 @@ class Assembled(Struct, frozen=True):
     artifact: str
     name: str
     folder: str
+    single: str
     plan: str
     plan_size: int
     release: str
@@ -80,44 +88,92 @@ class Assembled(Struct, frozen=True):
     size: int
 
 
-def assemble(desk: Desk, channel: str, folder: Path, adapters: Sequence[str] = ()) -> Assembled:
+class Wanted(NamedTuple):
+    """How a bundle shall be written.
+
+    Attributes:
+        adapters: Names of registered, approved packages, in the order of the stack.
+        single: A file to write the whole bundle into besides, as one page to open from disk; None for none.
+        browser: Name or path of a Chromium that shall open the bundle before it is recorded; None for none.
+    """
+
+    adapters: Sequence[str] = ()
+    single: Path | None = None
+    browser: str | None = None
+
+
+def assemble(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Assembled:
     """Write what a channel points at as a bundle: a page, and everything it verifies before it runs the model.
 
     Args:
         desk: The lab, opened for writing.
         channel: ``shadow`` or ``champion``.
         folder: A new folder, or an empty one.
-        adapters: Names of registered, approved packages, in the order of the stack.
+        wanted: How it shall be written.
 
     Raises:
-        UsageError: if the folder is not empty, or a name is no package's.
-        OutOfOrder: if the channel or a package is not ready for it.
+        UsageError: if the folder is not empty, a file is there already, or a name is no package's.
+        OutOfOrder: if the channel or a package is not ready for it, or the browser refused the page.
         OutsideAllowlist: if an offline operator made the model.
-        OverBudget: if the model or the packages have too many bytes for a page.
+        OverBudget: if model, packages or the one page have too many bytes.
         ParentsDoNotFit: if a package was made for another model.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.", reason="usage.folder")
+    if wanted.single is not None and (wanted.single.exists() or wanted.single.is_symlink()):
+        raise UsageError("exists already", where=wanted.single, advice="Name a new file.", reason="usage.exists")
     evidence = gather(desk, channel)
     model = _model(desk, evidence.artifact)
     base = _quantised_from(desk, evidence)
-    sources = _packages(desk, adapters, base or evidence.artifact)
+    sources = _packages(desk, wanted.adapters, base or evidence.artifact)
     parts = _parts(desk, channel, evidence, model, base, sources)
-    bundle = build(parts)
-    _check(bundle)
-    release = _record(desk, channel, evidence, parts, bundle)
+    require_key(desk, BundleRelease, *([BrowserSmoke] if wanted.browser else []))
+    bundle, smoke = _checked(build(parts)), None
+    if wanted.browser is not None:
+        smoke = _smoke(desk, bundle, wanted.browser)
+        evidence_with = {**parts.evidence, BROWSER: write_record(smoke)}
+        bundle = _checked(build(parts._replace(evidence=evidence_with, unsmoked=smoke.plan)))
+    whole = single_page(bundle.files) if wanted.single else None
+    release = _record(desk, channel, evidence, parts, bundle, smoke)
     _write(folder, bundle)
+    if wanted.single is not None and whole is not None:
+        write_new(wanted.single, whole, 0o644)
     return Assembled(
         channel=channel,
         artifact=evidence.artifact,
         name=desk.name_of(evidence.artifact),
         folder=str(folder),
+        single=str(wanted.single) if wanted.single else "",
         plan=digest(bundle.plan),
         plan_size=len(bundle.files["plan.json"]),
         release=release,
         visible=bundle.registry.routes[0].visible,
         files=len(bundle.files),
         size=sum(map(len, bundle.files.values())),
+    )
+
+
+def _smoke(desk: Desk, bundle: Bundle, program: str) -> BrowserSmoke:
+    """Let a browser open the bundle; what it says is computed again before it is believed."""
+    seen = look(bundle.files, program)
+    outcome = verify(lambda path, _: bundle.files.get(path), inclusion)
+    assert outcome.case is not None
+    refusal = exported(lambda path, _: bundle.files.get(path), outcome.case, canonical(seen.diagnostics))
+    if refusal is not None:
+        advice = "Nothing was written. If another browser says otherwise, this one computes wrongly."
+        raise DigestDiffers(refusal.detail, where=seen.browser, advice=advice, reason=refusal.reason)
+    told = seen.diagnostics
+    return BrowserSmoke(
+        header=desk.header,
+        plan=told["plan"],
+        page_build=told["page_build"],
+        browser=seen.browser,
+        engine=told["engine"],
+        model=told["model"],
+        logits=LogitDigest(**told["logits"]),
+        state_sha256=told["state_sha256"],
+        requests=seen.requests,
+        passed=True,
     )
 
 
@@ -255,16 +311,19 @@ def _bytes(desk: Desk, record: str) -> bytes:
     return write_record(desk.workspace.get(record, KINDS[entry.record_kind]))
 
 
-def _check(bundle: Bundle) -> None:
-    """Go through a bundle as a page will, before anything of it is recorded or written."""
+def _checked(bundle: Bundle) -> Bundle:
+    """The bundle, after going through it as a page will; before anything of it is recorded or written."""
     refusal = verify(lambda path, _: bundle.files.get(path), inclusion).refusal
     if refusal is not None:
         advice = "Nothing was written. Run `studbook verify`; if the lab holds, this is a defect: please report it."
         text = f"the bundle would be refused at {refusal.step}: {refusal.detail}"
         raise DigestDiffers(text, where=refusal.module or "plan", advice=advice, reason=refusal.reason)
+    return bundle
 
 
-def _record(desk: Desk, channel: str, evidence: Evidence, parts: Parts, bundle: Bundle) -> str:
+def _record(
+    desk: Desk, channel: str, evidence: Evidence, parts: Parts, bundle: Bundle, smoke: BrowserSmoke | None
+) -> str:
     """Enter everything the bundle is made of, its plan, and last that it was assembled; digest of that."""
     release = BundleRelease(
         header=desk.header,
@@ -279,7 +338,9 @@ def _record(desk: Desk, channel: str, evidence: Evidence, parts: Parts, bundle: 
     )
     family = (parts.family,) if parts.family else ()
     ledger = read_struct(parts.evidence["ledger"], LedgerEvidence)
-    made = (parts.model, *parts.adapters, *family, bundle.registry, ledger, bundle.receipt, bundle.plan, release)
+    seen = (smoke,) if smoke else ()
+    texts = (parts.model, *parts.adapters, *family, bundle.registry, ledger, *seen)
+    made = (*texts, bundle.receipt, bundle.plan, release)
     return desk.workspace.commit_all([Accession(record) for record in made])[-1]
 
 

@@ -31,7 +31,8 @@ from studbook.records import (
     Scorecard,
     ViabilityDecision,
 )
-from studbook.records.assembly import CheckpointMark, LedgerLine, LineageNode
+from studbook.records.assembly import CheckpointMark, LedgerLine
+from studbook.records.manifests import LineageNode
 
 __all__ = ["Evidence", "gather", "inclusion", "ledger_evidence", "lineage"]
 

@@ -36,7 +36,7 @@ from studbook.records import (
     replace,
     write_record,
 )
-from studbook.records.assembly import Module
+from studbook.records.plans import Module
 
 __all__ = ["check_ledger_evidence", "check_plan", "check_release"]
 

@@ -10,13 +10,10 @@ from typing import get_args
 
 from studbook.records.assembly import (
     AdapterFamilyReceipt,
-    AdapterManifest,
     AssemblyReceipt,
     BrowserSmoke,
     BundleRelease,
     LedgerEvidence,
-    ModelManifest,
-    ModulePlan,
     SelectorRegistry,
 )
 from studbook.records.authority import (
@@ -97,7 +94,9 @@ from studbook.records.experiments import (
     ExperimentResult,
     Factor,
 )
+from studbook.records.manifests import AdapterManifest, ModelManifest
 from studbook.records.pedigree import ClearingRecord, LedgerEntry, Tombstone
+from studbook.records.plans import ModulePlan
 from studbook.records.population import GenerationRecord, NoveltyRecord, ParentPool, PopulationReview, SearchReceipt
 from studbook.records.release import (
     AdmissionRecord,

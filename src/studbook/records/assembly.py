@@ -1,46 +1,27 @@
-"""What a bundle is made of: which files a page may fetch, in which order, and what each of them has to be.
-
-What a rule of `studbook.assembly.rules` refuses by a reason of its own is a plain number or text here: the record only
-says that it is one. Digests, names of fields and types are the record's own rules.
-"""
+"""What binds a bundle: its registry of routes, receipts of stack and assembly, its evidence, and that it was released."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct
 
-from studbook.records.base import Blob, Digest, Name, Record, Rung, Text, Zone
+from studbook.records.base import Blob, Digest, Name, Record, Text, Zone
+from studbook.records.manifests import Count, LogitDigest
 
 __all__ = [
     "AdapterFamily",
     "AdapterFamilyReceipt",
-    "AdapterManifest",
     "AssemblyReceipt",
     "BrowserSmoke",
     "BundleRelease",
-    "Call",
     "CheckpointMark",
-    "EngineNeeds",
-    "Execution",
-    "Fetch",
     "LedgerEvidence",
     "LedgerLine",
-    "LineageNode",
-    "LogitDigest",
-    "ModelManifest",
-    "Module",
-    "ModulePlan",
     "Package",
-    "PageFile",
-    "PageFiles",
-    "PlanBudgets",
     "Route",
     "SelectorRegistry",
-    "SuiteScore",
 ]
-
-Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 
 class Package(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,172 +99,6 @@ class SelectorRegistry(Record, frozen=True, kw_only=True, tag="selector-registry
     def references(self) -> tuple[str, ...]:
         """Manifests and families."""
         return (*(r.manifest for r in self.routes), *(f.receipt for f in self.families))
-
-
-class EngineNeeds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What runs a model, and what that takes.
-
-    Attributes:
-        engine: Digest of the engine.
-        abi: Version of its interface.
-        memory_limit: Most bytes of its memory.
-        context: Positions of a session.
-        decoded_bytes: Bytes of the tensors that are decoded when the model is loaded.
-        kv_bytes: Bytes of the cache of one session.
-    """
-
-    engine: Digest
-    abi: Count
-    memory_limit: Count
-    context: Count
-    decoded_bytes: Count
-    kv_bytes: Count
-
-
-class LogitDigest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the engine computes of a fixed sequence of tokens, bit for bit.
-
-    Attributes:
-        positions: Positions that were fed.
-        sha256: SHA-256 over the little-endian f32 logits of all of them, in order.
-    """
-
-    positions: Count
-    sha256: Digest
-
-
-class LineageNode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One model, or package, that a model descends from, or itself.
-
-    Attributes:
-        digest: Digest of the artifact.
-        name: What people call it.
-        kind: A registered model, a registered package or folder of factors, or a candidate bred in the lab.
-        operator: Tag of the operator that made a candidate; null otherwise.
-        parents: Digests of base and parents of a candidate, each once.
-    """
-
-    digest: Digest
-    name: Name
-    kind: Literal["source", "package", "candidate"]
-    operator: Name | None
-    parents: tuple[Digest, ...]
-
-
-class SuiteScore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a model did on one suite of the scorecard that lies beside it.
-
-    Attributes:
-        label: The suite's cluster.
-        dimension: What it measures.
-        right: Items answered exactly.
-        items: Its items.
-        champion_right: The same of the champion it was decided against; null where that was not scored on the suite.
-    """
-
-    label: Name
-    dimension: Name
-    right: Count
-    items: Count
-    champion_right: Count | None
-
-
-class ModelManifest(Record, frozen=True, kw_only=True, tag="model-manifest/1"):
-    """What a model is, what it takes to run, and what the engine computes of it.
-
-    Attributes:
-        name: What people call it.
-        artifact: Its file.
-        storage: How its tensors are stored.
-        parameters: Number of elements.
-        vocab_size: Number of tokens.
-        max_context: Longest sequence.
-        tokenizer_sha256: Digest of the tokenizer section.
-        layout_sha256: Digest of tensor names and shapes.
-        base: Digest of the f32 model that a quantised build was made from; null otherwise.
-        quantise_receipt: Digest of the OperatorReceipt that says so.
-        licence: SPDX identifier.
-        claim: The rung of the gate ladder it was admitted with.
-        runtime: What runs it.
-        logits: Digest of its logits, without any package.
-        lineage: Itself first, then everything it descends from.
-        role: Role of the suites that ``scores`` are of.
-        scores: One a suite that has answers, in the order of the scorecard.
-        unsupported: What it does not do.
-        trade_offs: What was given up.
-        fallback: Digest of the artifact to use instead.
-    """
-
-    zone: ClassVar[Zone] = Zone.RELEASE
-    name: Name
-    artifact: Blob
-    storage: Literal["f32", "q8_0", "q4_0", "mixed"]
-    parameters: Count
-    vocab_size: Count
-    max_context: Count
-    tokenizer_sha256: Digest
-    layout_sha256: Digest
-    base: Digest | None
-    quantise_receipt: Digest | None
-    licence: Name
-    claim: Rung
-    runtime: EngineNeeds
-    logits: LogitDigest
-    lineage: tuple[LineageNode, ...]
-    role: Name
-    scores: tuple[SuiteScore, ...]
-    unsupported: tuple[Text, ...]
-    trade_offs: tuple[Text, ...]
-    fallback: Digest
-
-    def subjects(self) -> tuple[str, ...]:
-        """The model."""
-        return (self.artifact.sha256,)
-
-    def references(self) -> tuple[str, ...]:
-        """The receipt of the quantised build."""
-        return (self.quantise_receipt,) if self.quantise_receipt else ()
-
-
-class AdapterManifest(Record, frozen=True, kw_only=True, tag="adapter-manifest/1"):
-    """One package of a stack, and what the model is once it lies on top.
-
-    Attributes:
-        order: Place in the stack, from 1.
-        artifact: The package's file.
-        package: ADP1, ASP1 or ALR1.
-        base: Digest of the f32 model it was made for.
-        tokenizer_sha256: Digest of the tokenizer section it was made for.
-        layout_sha256: Digest of tensor names and shapes it was made for.
-        licence: SPDX identifier.
-        source: Digest of its SourceManifest.
-        fused: Tensor -> SHA-256 of its f32 bytes, of every tensor that the stack up to this package changes.
-        state_sha256: Assembly-state checksum of the model with the stack up to this package.
-        entries: Tensors that this package changes.
-        unsupported: What it does not do.
-        trade_offs: What was given up.
-        fallback: Digest of the artifact to use instead.
-    """
-
-    zone: ClassVar[Zone] = Zone.RELEASE
-    order: Annotated[int, Meta(ge=1, le=64)]
-    artifact: Blob
-    package: Literal["ADP1", "ASP1", "ALR1"]
-    base: Digest
-    tokenizer_sha256: Digest
-    layout_sha256: Digest
-    licence: Name
-    source: Digest
-    fused: dict[Name, Digest]
-    state_sha256: Digest
-    entries: Count
-    unsupported: tuple[Text, ...]
-    trade_offs: tuple[Text, ...]
-    fallback: Digest
-
-    def references(self) -> tuple[str, ...]:
-        """Its registration."""
-        return (self.source,)
 
 
 class AdapterFamilyReceipt(Record, frozen=True, kw_only=True, tag="adapter-family-receipt/1"):
@@ -407,156 +222,6 @@ class AssemblyReceipt(Record, frozen=True, kw_only=True, tag="assembly-receipt/1
     def references(self) -> tuple[str, ...]:
         """The other sidecars and the evidence."""
         return tuple(self.evidence.values())
-
-
-class Execution(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the page runs everything in.
-
-    Attributes:
-        profile: ``wasm32-simd128/1``.
-        abi: Version of the engine's interface.
-        engine: Digest of the engine.
-        memory_limit: Most bytes of its memory.
-        context: Positions of a session.
-        threads: Threads.
-    """
-
-    profile: Text
-    abi: Count
-    engine: Digest
-    memory_limit: Count
-    context: Count
-    threads: Count
-
-
-class Fetch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the page may fetch.
-
-    Attributes:
-        policy: ``planned-only``.
-        origin: ``same-origin``.
-        count: Number of files.
-        redirects: ``refuse``.
-    """
-
-    policy: Text
-    origin: Text
-    count: Count
-    redirects: Text
-
-
-class PlanBudgets(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Most bytes of each class of file.
-
-    Attributes:
-        model: Of the model.
-        sidecar: Of one text file.
-        sidecars: Of all text files.
-        adapters: Of all packages.
-    """
-
-    model: Count
-    sidecar: Count
-    sidecars: Count
-    adapters: Count
-
-
-class Module(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file of a bundle.
-
-    Attributes:
-        id: Its name in the plan.
-        role: What it is to the assembly.
-        family: How it is fetched and counted: sidecar, evidence, engine, model or adapter; written ``class``.
-        path: Where it lies.
-        sha256: Digest of its bytes.
-        size: Their number.
-        phase: When it is fetched; a later phase begins when the one before was verified whole.
-        slot: What it takes in the engine; null for text.
-        depends: Ids of the modules that have to be verified before it is fetched.
-    """
-
-    id: Name
-    role: Text
-    family: Text = field(name="class")
-    path: Text
-    sha256: Digest
-    size: Count
-    phase: Count
-    slot: Text | None
-    depends: tuple[Text, ...]
-
-
-class Call(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One call of the validation and application.
-
-    Attributes:
-        order: Its place, from 1.
-        call: What is called.
-        module: Id of the module it is called for.
-    """
-
-    order: Count
-    call: Text
-    module: Text
-
-
-class PageFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file of the page itself.
-
-    Attributes:
-        path: Its name.
-        sha256: Digest of its bytes.
-        size: Their number.
-    """
-
-    path: Text
-    sha256: Digest
-    size: Count
-
-
-class PageFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The page that verifies the bundle, but for the one generated file that holds the plan's digest.
-
-    Attributes:
-        build: Digest of the list of files.
-        files: Its files, sorted by path.
-    """
-
-    build: Digest
-    files: tuple[PageFile, ...]
-
-
-class ModulePlan(Record, frozen=True, kw_only=True, tag="module-plan/1"):
-    """Everything a page fetches and calls, in order; its digest is compiled into the page.
-
-    Attributes:
-        profile: ``studbook-browser/1``.
-        route: The route.
-        execution: What runs it.
-        fetch: What may be fetched.
-        budgets: Most bytes.
-        modules: Every file, in the order of fetching.
-        calls: Every call, in order.
-        stack: Digests of the packages, in order.
-        eval_case: Digest over the suites and items that the model was scored on.
-        page: The page's own files.
-        unsmoked: Digest of the plan of the same bundle without a BrowserSmoke, which is what the browser ran; null in
-            that one itself.
-    """
-
-    zone: ClassVar[Zone] = Zone.RELEASE
-    profile: Text
-    route: Text
-    execution: Execution
-    fetch: Fetch
-    budgets: PlanBudgets
-    modules: tuple[Module, ...]
-    calls: tuple[Call, ...]
-    stack: tuple[Digest, ...]
-    eval_case: Digest
-    page: PageFiles
-    unsmoked: Digest | None
 
 
 class BrowserSmoke(Record, frozen=True, kw_only=True, tag="browser-smoke/1"):

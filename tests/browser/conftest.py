@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +33,7 @@ FLAGS = (
     # Nothing leaves this machine; one name leads to it that is neither localhost nor https.
     "--host-resolver-rules=MAP plain.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
+ROOT = Path(__file__).resolve().parents[2]
 CANARY = "http://elsewhere.test/canary"
 OVER = "html[data-state=verified], html[data-state=refused]"
 Open = Callable[..., "Page"]
@@ -68,6 +71,17 @@ def asked_by_pages(log: dict[str, Any]) -> list[str]:
     kind = log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
     started = [event["params"] for event in log["events"] if event["type"] == kind and "url" in event.get("params", {})]
     return [job["url"] for job in started if job["initiator"] != "not an origin"]
+
+
+@pytest.fixture(scope="session")
+def cases_tool() -> ModuleType:
+    """The tool that writes the table of packages: it builds models from recipes."""
+    spec = importlib.util.spec_from_file_location("adapter_cases", ROOT / "tools" / "adapter_cases.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

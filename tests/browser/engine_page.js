@@ -107,3 +107,61 @@ export function assembled(base, pieces) {
   }
   return bytes;
 }
+
+const encoded = (value) => new TextEncoder().encode(JSON.stringify(value));
+
+/**
+ * Whole verifications of a bundle whose parts were exchanged for others, with garbage for evidence and nothing sealed again.
+ *
+ * @param {Record<string, string>} files Path -> base64 of a good bundle.
+ * @param {object[]} variants What is put in place of the model, its base and the packages.
+ */
+export async function verified({ files, variants }) {
+  const { verify } = await import("./verify.js");
+  const good = new Map(Object.entries(files).map(([path, text]) => [path, bytesOf(text)]));
+  const plan = JSON.parse(new TextDecoder().decode(good.get("plan.json")));
+  const results = [];
+  for (const variant of variants) {
+    const bundle = new Map(good);
+    bundle.set("plan.json", encoded(exchanged(plan, bundle, variant)));
+    const source = {
+      async read(path, _, take) {
+        const bytes = bundle.get(path);
+        take(bytes);
+        return bytes.length;
+      },
+    };
+    const told = [];
+    const assembly = await verify(source, { sha256: variant.digest ?? "0".repeat(64), size: 1 }, (message) => told.push(message));
+    const { step, reason, engine } = told.findLast((message) => message.tell === "refused") ?? {};
+    results.push({ ready: assembly !== null, step, reason, engine, fused: assembly?.engine.stack().fused });
+  }
+  return results;
+}
+
+function exchanged(plan, bundle, { model, packages, base }) {
+  const modules = [];
+  const of = (own) => plan.modules.filter((module) => module.class === own);
+  const put = (module, bytes) => {
+    bundle.set(module.path, bytes);
+    modules.push({ ...module, size: bytes.length });
+  };
+  for (const module of plan.modules) {
+    if (module.class === "model") put(module, assembled(model.whole ? bytesOf(model.whole) : null, model.pieces));
+    else if (module.class !== "adapter") modules.push(module);
+  }
+  const files = packages.map(bytesOf);
+  for (const [index, bytes] of files.entries()) put({ ...of("adapter")[0], id: `adapter-${index + 1}`, path: `adapters/${index}` }, bytes);
+  const say = (id, more) => {
+    const { path } = plan.modules.find((module) => module.id === id);
+    bundle.set(path, encoded({ ...JSON.parse(new TextDecoder().decode(bundle.get(path))), ...more, logits: { positions: 1, sha256: "" } }));
+  };
+  say("model-manifest", { base });
+  say("adapter-family", {});
+  for (const module of of("evidence")) bundle.set(module.path, GARBLED);
+  return { ...plan, modules, stack: files.map(() => ""), execution: { ...plan.execution, memory_limit: LIMIT } };
+}
+
+// Enough for the page's questions to have something to look at, and nothing that is true.
+const lists = ["residents", "members", "checks", "gates", "results", "standings", "entries", "parents"];
+const GARBLED = encoded({ ...Object.fromEntries(lists.map((name) => [name, []])), expected: {}, operator: {}, source: {}, checkpoint: { root: "00" }, note: "" });

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -37,16 +36,6 @@ SEEDED = {
 ADAPTERS: dict[str, Any] = json.loads((ROOT / "tests" / "adapters" / "cases.json").read_text(encoding="utf-8"))
 CONTAINERS: dict[str, Any] = json.loads((ROOT / "tests" / "models" / "slm_cases.json").read_text(encoding="utf-8"))
 Ask = Callable[[str, dict[str, Any]], Any]
-
-
-@pytest.fixture(scope="module")
-def cases_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("adapter_cases", ROOT / "tools" / "adapter_cases.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ export class Refusal extends Error {
    * @param {string} reason Stable code, such as "fetch.checksum".
    * @param {string} detail In words, with the numbers.
    * @param {string | null} module Id of the module in the plan.
+   * @param {Error | undefined} cause What the engine said.
    */
-  constructor(reason, detail, module = null) {
-    super(detail);
+  constructor(reason, detail, module = null, cause = undefined) {
+    super(detail, { cause });
     this.reason = reason;
     this.module = module;
   }

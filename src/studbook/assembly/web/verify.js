@@ -42,12 +42,12 @@ export async function verify(files, expected, tell) {
 
 function refusalOf(step, error, current) {
   if (error instanceof EngineRefused) {
-    const own = step === "adapters" ? "adapter.validation" : error.reason;
-    return { reason: own, detail: `the engine refuses it: ${error.message}`, module: current };
+    const reason = step === "adapters" ? "adapter.validation" : error.reason;
+    return { reason, detail: `the engine refuses it: ${error.message}`, module: current, engine: error.reason };
   }
   if (!(error instanceof Refusal)) return { reason: "page.failed", detail: String(error), module: current };
   const reason = error.reason.startsWith("fetch.") ? (FETCH_AS[step] ?? error.reason) : error.reason;
-  return { reason, detail: error.message, module: error.module };
+  return { reason, detail: error.message, module: error.module, engine: error.cause?.reason };
 }
 
 /** What every step does; the state it finds and leaves is the assembly. */
@@ -200,7 +200,7 @@ class Assembly {
     try {
       this.known.set(count, this.engine.logitDigest(positions));
     } catch (error) {
-      throw new Refusal(reason, `the engine cannot compute them: ${error.message}`, id);
+      throw new Refusal(reason, `the engine cannot compute them: ${error.message}`, id, error);
     }
     const found = this.known.get(count);
     demand(found === wanted, reason, `${positions} positions give ${found}, not ${wanted}`, id);

@@ -543,7 +543,7 @@ def made(base: str, *edits: Edit) -> bytes:
 
 
 def _pairs() -> Iterator[tuple[str, str]]:
-    """Lies that go together, the one that is met first before the other."""
+    """Lies that go together, the one that is met first before the other; a raw section leaves no room for another lie."""
     ids = list(LIES)
     for place, one in enumerate(ids):
         later = [

@@ -16,20 +16,25 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_fixtures import PAGE, Door
+from studbook.adapters.changes import Change, Dense, LowRank, Sparse
 from studbook.adapters.fit import check_against
 from studbook.adapters.meta import retention_text
 from studbook.adapters.reader import parse_adapter
 from studbook.adapters.rules import AdapterRule
+from studbook.adapters.stack import Stack
+from studbook.adapters.writer import write_adapter
 from studbook.errors import StudbookError, TokenizerRefused
 from studbook.models.bpe import BpeTokenizer
 from studbook.models.checksum import checksum64, fnv1a64
 from studbook.models.rules import SlmRule
-from studbook.models.slm import parse_slm
+from studbook.models.shape import SlmShape
+from studbook.models.slm import parse_slm, write_slm
 from studbook.models.tokenizers import ByteTokenizer, TokenizerRule
 from studbook.records import canonical
 
@@ -196,6 +201,57 @@ def test_a_package_that_is_put_on_changes_what_the_model_says_and_order_matters(
         assert instance.apply([PACKAGES[name] for name in names]) == ""
         said.append(instance.feed([256, 97, 98], instance.call("session_open", 8)))
     assert len(set(said)) == 4
+
+
+STORED = ("f32", "q8_0", "q4_0")
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    storage=st.sampled_from(STORED), hidden=st.sampled_from((6, 24, 34)), seed=st.integers(0, 2**32 - 1),
+    rank=st.integers(1, 6), alpha=st.floats(-1e3, 1e3, width=32), twice=st.booleans(),
+)  # fmt: skip
+def test_tensors_of_any_width_are_fused_to_the_bits_of_python(
+    storage: str, hidden: int, seed: int, rank: int, alpha: float, twice: bool
+) -> None:
+    shape = SlmShape(260, hidden, 1, 1, 1, hidden, 46, 8, 10000.0, 1e-5, False)
+    random = np.random.default_rng(seed)
+
+    def drawn(*dims: int) -> Any:
+        return (random.standard_normal(dims) * 10.0 ** random.integers(-9, 9, dims)).astype(np.float32)
+
+    dims = {spec.name: spec.dims for spec in shape.tensors()}
+    model = write_slm(shape, ByteTokenizer(), {name: drawn(*d) for name, d in dims.items()}, storage)
+    some = np.sort(random.choice(46 * hidden, 40, replace=False)).astype(np.uint32)
+    w1, wq, output, norm = "layers.0.w1.weight", "layers.0.wq.weight", "output.weight", "norm.weight"
+    changes: list[tuple[dict[str, Change], str]] = [
+        ({wq: Dense(drawn(hidden, hidden)), norm: Dense(drawn(hidden))}, ""),
+        ({w1: Sparse((46, hidden), some, drawn(40)), norm: Sparse((hidden,), some[:1] % 1, drawn(1))}, "by-hand"),
+        (
+            {
+                name: LowRank(drawn(rank, d[1]), drawn(d[0], rank), alpha)
+                for name, d in dims.items()
+                if name in (w1, output)
+            },
+            "",
+        ),
+    ]
+    base = "b" * 64
+    packages = [
+        write_adapter(
+            shape, ByteTokenizer().sha256, change, base_sha256=base, licence="CC0-1.0", kind="trained",
+            digests={"data_sha256": base}, rule=rule, seed=None,
+        )
+        for change, rule in changes
+    ] * (2 if twice else 1)  # fmt: skip
+    slm = parse_slm(model)
+    wanted = Stack(slm, {slm.sha256: base}).apply(*(parse_adapter(package) for package in packages))
+    instance = opened(model)
+    instance.accept(base)
+    assert instance.apply(packages) == ""
+    found = instance.standing()
+    assert found.fused == {fnv1a64(name): digest for name, digest in wanted.fused.items()}
+    assert (found.state, found.generation) == (wanted.state_sha256, wanted.generation)
 
 
 def test_the_engine_knows_the_rules_of_the_readers_and_no_others() -> None:

@@ -47,5 +47,10 @@ void stored_wide(const sb_tensor *t, u64 start, u32 count, f64 *out) {
         for (u32 k = 0; k < count; k++) out[k] = values[k];
         return;
     }
-    for (u32 k = 0; k < count; k++) out[k] = (f64)code(t, start + k) * (f64)t->scales[(start + k) / t->block];
+    u64 group = start / t->block;
+    u32 left = t->block - (u32)(start % t->block);
+    for (u32 k = 0; k < count; k++) {
+        out[k] = (f64)code(t, start + k) * (f64)t->scales[group];
+        if (!--left) group++, left = t->block;
+    }
 }

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from studbook.errors import BytesLie, TokenizerRefused, UsageError
+from studbook.models.engine import Engine
 from studbook.models.forward import Forward, Pair
 from studbook.models.sampling import GREEDY, MAX_TOP_K, Sampling
-from studbook.models.slm import Slm, read_slm
+from studbook.models.slm import Slm, assemble_slm, read_slm
 from studbook.models.tokenizers import BOS, EOS
 
 try:
@@ -76,6 +77,7 @@ class StudbookLM(_LM):  # type: ignore[misc]
         self.ending = ending
         self._batch = _BATCH if batch_size == "auto" else _number({"batch_size": batch_size}, "batch_size", int, _BATCH)
         self._forward = Forward(self.model)
+        self._engine: Engine | None = None
 
     @property
     def tokenizer_name(self) -> str:
@@ -146,9 +148,11 @@ class StudbookLM(_LM):  # type: ignore[misc]
         groups: dict[tuple[Sampling, int], list[int]] = {}
         for place, request in enumerate(requests):
             groups.setdefault(_settings(request.args[1]), []).append(place)
+        # As in a scorecard: numpy scores in batches, and the engine writes.
+        self._engine = self._engine or Engine(assemble_slm(self.model.shape, self.model.tokenizer, self.model.tensors))
         for (sampling, limit), places in groups.items():
             prompts = [self.model.tokenizer.encode(requests[p].args[0], bos=True, eos=False) for p in places]
-            for place, ids in zip(places, self._forward.generate(prompts, limit, sampling), strict=True):
+            for place, ids in zip(places, self._engine.generate(prompts, limit, sampling), strict=True):
                 texts[place] = _cut(self._text(ids), requests[place].args[1].get("until"))
         return texts
 

@@ -42,6 +42,7 @@ help:
 	@echo 'make test      the tests (without long studies)'
 	@echo 'make test-browser  the page of a bundle in a Chromium (installs playwright into .venv-browser, and Debian'\''s Chromium)'
 	@echo 'make test-extras  the tests that need the extra train (torch, in .venv-train)'
+	@echo 'make chromium  install Chromium with apt, for the tests of the page'
 	@echo 'make check     ruff, mypy, import contracts, house tests, generated pages and schemas up to date'
 	@echo 'make engine    compile the engine from its C sources (installs zig into .venv-engine)'
 	@echo 'make fuzz      every reader of foreign files driven by coverage, half a minute each (Linux, x86-64)'

@@ -5,22 +5,29 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
+import msgspec
+
+from assembly.drafts import Draft, relogged
 from lab_fixtures import CLUSTER, PERSON, Place, founder, prepare
 from studbook.adapters.changes import Dense, LowRank
 from studbook.adapters.make import low_rank, random_delta
 from studbook.adapters.reader import parse_adapter
 from studbook.adapters.writer import write_adapter
+from studbook.assembly.manifests import needs
+from studbook.assembly.measuring import measure
 from studbook.lab import Lab
 from studbook.lab.assembling import Wanted
 from studbook.models.keyvalue import format_manifest
-from studbook.models.slm import Slm, read_slm
+from studbook.models.slm import Slm, parse_slm, read_slm, write_slm
 
 STACK = ("dense", "sparse", "factors")
 
@@ -34,10 +41,15 @@ def released(place: Place) -> None:
         lab.policies.route("champion", PERSON)
         lab.review()
         lab.parents(CLUSTER, keep=True)
-        base = lab.desk.model(lab.desk.champion())
-        for name, data in packages(base).items():
-            lab.register(package_folder(place.path.parent / "packages" / name, name, base, data))
-            lab.approve(name, PERSON, reason="made from shipped founders")
+        register_packages(lab, place.path.parent / "packages")
+
+
+def register_packages(lab: Lab, folder: Path) -> None:
+    """Register and approve a package of every kind for the champion; their folders lie below a new one."""
+    base = lab.desk.model(lab.desk.champion())
+    for name, data in packages(base).items():
+        lab.register(package_folder(folder / name, name, base, data))
+        lab.approve(name, PERSON, reason="made from shipped founders")
 
 
 def packages(base: Slm) -> dict[str, bytes]:
@@ -87,6 +99,16 @@ def released_lab(prepared_lab: Place, tmp_path_factory: pytest.TempPathFactory) 
     return place
 
 
+@pytest.fixture(scope="session", params=["q8_0", "q4_0"])
+def quantised_bundle(
+    request: pytest.FixtureRequest, good_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same of a quantised build; read it, or copy it."""
+    folder = tmp_path_factory.mktemp("quantised") / str(request.param)
+    quantised(good_bundle, folder, request.param)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def good_bundle(released_lab: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with a package of every kind; read it, or copy it."""
@@ -94,6 +116,46 @@ def good_bundle(released_lab: Place, tmp_path_factory: pytest.TempPathFactory) -
     with released_lab.open() as lab:
         lab.assemble("champion", folder, Wanted(STACK))
     return folder
+
+
+def quantised(good: Path, target: Path, dtype: str) -> None:
+    """Write a good bundle as one of its model's q8_0 or q4_0 build, with the same packages on top.
+
+    No round of the small lab promotes such a build, so its evidence is written anew, with a ledger around it.
+    """
+    draft = Draft(good)
+    model = parse_slm(draft.binary("model"))
+    tensors = {name: model.dense(name) for name in model.tensors}
+    data = write_slm(model.shape, model.tokenizer, tensors, dtype)
+    packages = [draft.binary(f"adapter-{k}") for k in range(1, len(draft.plan["stack"]) + 1)]
+    build = parse_slm(data)
+    own = needs(build, draft.plan["execution"]["engine"])
+    found = measure(data, packages, model.sha256, own, model.shape.max_context - 1)
+    draft.put("model", data)
+
+    def manifest(value: dict[str, Any]) -> None:
+        value |= {"storage": dtype, "base": model.sha256, "quantise_receipt": draft.sealed["evidence-operator-receipt"]}
+        value |= {"runtime": msgspec.to_builtins(own), "logits": msgspec.to_builtins(found.logits)}
+        value["lineage"][0]["parents"] = [model.sha256]
+
+    def template(value: dict[str, Any]) -> None:
+        value |= {"operator": {"operator": "quantise/1", "dtype": dtype}, "parents": [model.sha256]}
+        value |= {"base": model.sha256}
+        value["expected"] |= {"label": dtype, "size_bytes": len(data)}
+
+    draft.edit("evidence-template", template)
+    draft.edit("model-manifest", manifest)
+    for order, diagnostics in enumerate(found.stack, 1):
+        draft.edit(f"evidence-adapter-{order}-source", lambda value: value["source"].update(base=model.sha256))
+        draft.edit(f"adapter-manifest-{order}", _set(base=model.sha256, fused=dict(diagnostics.fused)))
+    draft.edit("adapter-family", _set(base=model.sha256, logits=msgspec.to_builtins(found.whole)))
+    draft.edit_plan(lambda plan: plan["execution"].update(memory_limit=own.memory_limit))
+    relogged(draft)
+    draft.write(target)
+
+
+def _set(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda value: value.update(fields)
 
 
 def main() -> int:

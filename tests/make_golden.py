@@ -3,7 +3,8 @@
     python tests/make_golden.py [--folder tests/golden]
 
 Writes ``<folder>/v<version>/``: ``lab`` without its cache, ``keys/root.sha256`` (the pin; private keys are thrown away),
-and ``SHA256SUMS`` over both. A folder that is there already is never replaced: what an earlier version made stays.
+``bundle``, the champion with packages as it was assembled, and ``SHA256SUMS`` over all of it. A folder that is there
+already is never replaced: what an earlier version made stays.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE))
 
+from bundle_fixtures import STACK, register_packages  # noqa: E402
 from lab_fixtures import CLUSTER, PERSON, founder, prepare  # noqa: E402
 from producer_fixtures import curve_key, digests, public_file  # noqa: E402
 from studbook.errors import StudbookError  # noqa: E402
 from studbook.exchange import sign_files  # noqa: E402
 from studbook.lab import Lab  # noqa: E402
+from studbook.lab.assembling import Wanted  # noqa: E402
 from studbook.lab.founding import PIN  # noqa: E402
 from studbook.lab.producers import Producer  # noqa: E402
 
@@ -51,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{error}\n{error.advice}", file=sys.stderr)
             return error.exit_code
         shutil.copytree(place.path, target / "lab", ignore=shutil.ignore_patterns("cache"))
+        shutil.copytree(Path(folder) / "bundle", target / "bundle")
         (target / "keys").mkdir()
         shutil.copyfile(place.keys / PIN, target / "keys" / PIN)
     for path in target.rglob("*"):
@@ -68,7 +72,7 @@ def sums(folder: Path) -> dict[str, str]:
 
 def live(lab: Lab, folder: Path) -> None:
     """Everything that leaves a record: a signed source, a promotion with approvals, another policy and other keys, an
-    honest no-op, a publication, the way back, room made by ``gc``, and a withdrawal."""
+    honest no-op, a publication, a bundle, the way back, room made by ``gc``, and a withdrawal."""
     with lab:
         (folder / "brk.sig").write_bytes(sign_files("brk", digests(founder("brk")), curve_key()))
         signer = Producer(public_file(folder / "producer.pem", curve_key()), folder / "brk.sig")
@@ -85,6 +89,10 @@ def live(lab: Lab, folder: Path) -> None:
         lab.ready()
         lab.policies.route("champion", PERSON)
         lab.publish(folder / "public")
+        lab.review()
+        lab.parents(CLUSTER, keep=True)
+        register_packages(lab, folder / "packages")
+        lab.assemble("champion", folder / "bundle", Wanted(STACK))
         lab.rollback("champion", "the way back is tested")
         cleared = lab.gc().candidates
         # One comes back, so that later versions hold its bytes against its records; the others stay gone.

@@ -57,12 +57,14 @@ class Draft:
     Attributes:
         plan: Its plan as plain values, as it was.
         modules: Its modules by id.
+        sealed: Digests of the texts that were sealed so far, for edits of what cites them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.plan: dict[str, Any] = json.loads((folder / "plan.json").read_bytes())
         self.modules: dict[str, Any] = {m["id"]: m for m in self.plan["modules"]}
+        self.sealed: dict[str, str] = {}
         self._bytes = {m["id"]: (folder / m["path"]).read_bytes() for m in self.plan["modules"]}
         self._edits: dict[str, list[Edit]] = {}
         self._raw: dict[str, bytes] = {}
@@ -126,8 +128,9 @@ class Draft:
         for name in self._ordered(plan):
             before = sha(self._bytes[name])
             contents[name] = self._follow(name, contents[name], renamed, sizes, plan)
-            if sha(contents[name]) != before:
-                renamed[before] = sha(contents[name])
+            self.sealed[name] = sha(contents[name])
+            if self.sealed[name] != before:
+                renamed[before] = self.sealed[name]
         for module in plan["modules"]:
             data = contents[module["id"]]
             module |= {"sha256": sha(data), "size": len(data)}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from assembly.drifts import DRIFTS, Drift
+from assembly.drifts import DRIFTS, Drift, both, field
 from bundle_fixtures import STACK
 from studbook.assembly.folder import Folder
 from studbook.assembly.plan import kind_of
@@ -29,6 +29,16 @@ def test_the_untouched_bundle_is_ready(good_bundle, refused):
 
 def test_a_bundle_that_a_browser_ran_is_ready_too(smoked_bundle, refused):
     assert refused(smoked_bundle) is None
+
+
+def test_a_quantised_build_with_packages_of_its_base_is_ready(quantised_bundle, refused):
+    assert refused(quantised_bundle) is None
+
+
+def test_a_quantised_build_that_names_no_base_takes_no_packages_of_it(quantised_bundle, refused, tmp_path):
+    edit = both(field("model-manifest", "base", to=None), field("model-manifest", "quantise_receipt", to=None))
+    Drift("stack", "base unnamed", "", "", edit).write(quantised_bundle, tmp_path / "unnamed")
+    assert refused(tmp_path / "unnamed").reason == "adapter.manifest"
 
 
 def test_sealing_without_an_edit_changes_no_byte(good_bundle, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from make_golden import sums
 from studbook.lab import Lab
-from studbook.records import CandidateManifest, Tombstone
+from studbook.lab.bundles import Bundles
+from studbook.records import BundleRelease, CandidateManifest, Tombstone
 from studbook.workspace import FORMAT
 
 HERE = Path(__file__).parent
@@ -82,6 +83,16 @@ def test_a_golden_candidate_is_bred_again_to_the_same_bytes(copy: Path, tmp_path
         assert manifests
         for number, manifest in enumerate(manifests):
             assert lab.reproduce(manifest.name, tmp_path / str(number)) == manifest.artifact.sha256
+
+
+def test_the_bundle_of_every_golden_lab_that_assembled_one_is_verified(copy: Path) -> None:
+    with Lab(copy / "lab", copy / "keys", writer=False) as lab:
+        plans = {release.plan for _, release in lab.desk.all(BundleRelease)}
+    assert bool(plans) == (copy / "bundle").is_dir()
+    if plans:
+        found = Bundles.verify(copy / "bundle", copy / "lab")
+        assert found.ok, found.refusal
+        assert found.plan in plans
 
 
 def test_a_byte_of_a_golden_lab_that_changes_is_named(copy: Path) -> None:

@@ -133,6 +133,35 @@ def test_a_revoked_champion_is_refused_and_its_bundle_counts_no_longer(ready: La
     assert Bundles.verify(tmp_path / "bundle").ok
 
 
+def test_a_package_that_was_withdrawn_goes_into_no_bundle_and_out_of_those_there_are(
+    ready: Lab, tmp_path: Path
+) -> None:
+    ready.assemble("champion", tmp_path / "bundle", Wanted(STACK))
+    ready.withdraw(STACK[1], PERSON, "somebody else's")
+    assert refusal(ready, tmp_path / "again", STACK).reason == "order.revoked"
+    place = Place(ready.desk.workspace.path, ready.desk.workspace.keys.folder)
+    ready.close()
+    told = Bundles.verify(tmp_path / "bundle", place.path).refusal
+    assert told is not None and (told.reason, STACK[1] in told.detail) == ("lab.revoked", True)
+    # Its bytes are gone by leave, so the release is explained and no problem.
+    assert problems(place) == []
+
+
+def test_nothing_that_a_bundle_needs_is_cleared(ready: Lab, tmp_path: Path) -> None:
+    ready.assemble("champion", tmp_path / "bundle", Wanted(STACK))
+    ready.gc()
+    assert ready.verify().ok
+    assert Bundles.verify(tmp_path / "bundle").ok
+    ready.assemble("champion", tmp_path / "again", Wanted(STACK))
+
+
+def test_a_copy_of_the_lab_stands_by_its_bundles(place: Place, tmp_path: Path) -> None:
+    with place.open() as lab:
+        lab.assemble("champion", tmp_path / "bundle", Wanted(STACK))
+        lab.backup(tmp_path / "backup")
+    assert Bundles.verify(tmp_path / "bundle", tmp_path / "backup").ok
+
+
 def test_a_bundle_release_that_was_revoked_counts_no_longer(ready: Lab, tmp_path: Path) -> None:
     found = ready.assemble("champion", tmp_path / "bundle")
     revoke(ready, "record", found.release)

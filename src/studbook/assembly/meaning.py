@@ -264,7 +264,8 @@ def _template(case: Case) -> Facts:
     yield "expected.layout_sha256", expected.layout_sha256, case.model.layout_sha256
     yield "expected.label", expected.label, case.model.storage
     quantised = own.operator.get("operator") == _QUANTISE
-    yield "base of the build", case.model.base, own.base if quantised else None
+    # The base of a template is what its change is measured from; a build is made of its one parent.
+    yield "base of the build", case.model.base, own.parents[0] if quantised and own.parents else None
     wanted = case.digests["operator-receipt"] if quantised else None
     yield "receipt of the build", case.model.quantise_receipt, wanted
     first = case.model.lineage[0] if case.model.lineage else None

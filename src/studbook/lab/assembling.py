@@ -193,7 +193,7 @@ def _model(desk: Desk, artifact: str) -> bytes:
 def _quantised_from(desk: Desk, evidence: Evidence) -> str | None:
     """Digest of the f32 model that a quantised build was made from, as its receipt says; None for what is none."""
     template = desk.workspace.get(evidence.records["template"], LineageTemplate)
-    return template.base if template.operator.get("operator") == Quantise.tag() else None
+    return template.parents[0] if template.operator.get("operator") == Quantise.tag() else None
 
 
 def _packages(desk: Desk, names: Sequence[str], base: str) -> list[tuple[str, SourceManifest, bytes]]:

@@ -99,7 +99,8 @@ def _in_lab(path: Path, case: Case) -> Refusal | None:
                 "lab", "lab.release", "no bundle release in this lab's ledger holds the plan, or it was revoked"
             )
         artifact = case.model.artifact.sha256
-        for revoked in (artifact, *(m.artifact.sha256 for m in case.adapters)):
+        sources = (case.records[f"adapter-{m.order}-source"].artifact.sha256 for m in case.adapters)
+        for revoked in (artifact, *sources):
             if reason := desk.revoked(revoked):
                 return Refusal("lab", "lab.revoked", f"{desk.name_of(revoked)} {reason}")
         with tempfile.TemporaryDirectory() as folder:

@@ -132,7 +132,8 @@ const FACTS = {
     yield ["expected.layout_sha256", expected.layout_sha256, model.layout_sha256];
     yield ["expected.label", expected.label, model.storage];
     const quantised = own.operator.operator === QUANTISE;
-    yield ["base of the build", model.base, quantised ? own.base : null];
+    // The base of a template is what its change is measured from; a build is made of its one parent.
+    yield ["base of the build", model.base, quantised ? (own.parents[0] ?? null) : null];
     yield ["receipt of the build", model.quantise_receipt, quantised ? digests["operator-receipt"] : null];
     const first = model.lineage[0];
     yield ["lineage", first?.digest ?? null, model.artifact.sha256];

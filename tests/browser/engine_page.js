@@ -165,3 +165,18 @@ function exchanged(plan, bundle, { model, packages, base }) {
 // Enough for the page's questions to have something to look at, and nothing that is true.
 const lists = ["residents", "members", "checks", "gates", "results", "standings", "entries", "parents"];
 const GARBLED = encoded({ ...Object.fromEntries(lists.map((name) => [name, []])), expected: {}, operator: {}, source: {}, checkpoint: { root: "00" }, note: "" });
+
+/** Whether texts are read as records of their kinds: the reason, or null, one a text. */
+export async function read({ texts }) {
+  const { readCanonical } = await import("./canonical.js");
+  const { demandForm } = await import("./forms.js");
+  return texts.map(([kinds, text]) => {
+    try {
+      const value = readCanonical(bytesOf(text), "canonical");
+      if (kinds) demandForm(value, kinds, "form");
+      return null;
+    } catch (error) {
+      return error.reason ?? String(error);
+    }
+  });
+}

@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-extras check engine fuzz proof founders suites docs schemas lock clean
+.PHONY: help venv demo test test-browser chromium test-extras check engine fuzz proof founders suites docs schemas lock clean
 
 # The first interpreter that is new enough; choose another with `make demo PYTHON=python3.12`.
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -15,6 +15,7 @@ VENV := .venv
 TRAIN := .venv-train
 BARE := .venv-bare
 ENGINE := .venv-engine
+BROWSER := .venv-browser
 PY := $(VENV)/bin/python
 # Tests run side by side, one process a processor: most of them wait for disks and workers.
 BESIDE := -n auto --maxprocesses 8 --dist worksteal
@@ -24,6 +25,7 @@ CHECK := $(VENV)/.check
 TRAINED := $(TRAIN)/.train
 ALONE := $(BARE)/.core
 COMPILER := $(ENGINE)/.zig
+DRIVER := $(BROWSER)/.driver
 LOCKED := requirements/build.txt requirements/core.txt
 
 # Wheels only (no compiler) and exactly the locked bytes. pip would compile every module one after the other, tests of the
@@ -32,12 +34,13 @@ INSTALL = -m pip install --disable-pip-version-check --no-input --no-compile --o
 BYTECODE = -m compileall -q -j 0 -x 'site-packages/(pip|setuptools|.*/tests?)/'
 PROJECT = -m pip install --disable-pip-version-check --no-input --quiet --no-deps --no-build-isolation --editable .
 
-test check test-extras engine fuzz proof founders docs schemas suites: QUIET := -qq
+test check test-browser test-extras engine fuzz proof founders docs schemas suites: QUIET := -qq
 
 help:
 	@echo 'make venv      create .venv with the locked core'
 	@echo 'make demo      two whole breeding rounds in ./demo, from a fresh clone in about two minutes'
 	@echo 'make test      the tests (without long studies)'
+	@echo 'make test-browser  the page of a bundle in a Chromium (installs playwright into .venv-browser, and Debian'\''s Chromium)'
 	@echo 'make test-extras  the tests that need the extra train (torch, in .venv-train)'
 	@echo 'make check     ruff, mypy, import contracts, house tests, generated pages and schemas up to date'
 	@echo 'make engine    compile the engine from its C sources (installs zig into .venv-engine)'
@@ -60,7 +63,7 @@ demo: $(CORE)
 
 test: $(TEST)
 	@mkdir -p build
-	$(PY) -m pytest -q $(BESIDE) -m 'not proof and not train' --junitxml=build/tests.xml
+	$(PY) -m pytest -q $(BESIDE) -m 'not proof and not train and not browser' --junitxml=build/tests.xml
 
 check: $(CHECK)
 	$(VENV)/bin/ruff check .
@@ -74,6 +77,16 @@ check: $(CHECK)
 	$(PY) tools/adapter_cases.py --check
 	$(PY) tools/slm_cases.py --check
 	$(PY) tools/engine.py --check
+	$(PY) tools/page_forms.py --check
+
+test-browser: $(DRIVER) | chromium
+	@mkdir -p build
+	$(BROWSER)/bin/python -m pytest -q -m browser --junitxml=build/tests-browser.xml tests/browser
+
+# The browser is the system's own; it is installed here on a Debian only, and where that may be done.
+chromium:
+	@command -v chromium > /dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } \
+		|| { echo 'Chromium is needed: install the package chromium and run this again' >&2; exit 1; }
 
 test-extras: $(TRAINED)
 	@mkdir -p build
@@ -119,6 +132,7 @@ docs: $(CORE)
 
 schemas: $(CORE)
 	$(PY) tools/schemas.py
+	$(PY) tools/page_forms.py
 
 # Exact versions with hashes and without any index address, one resolution for every platform and Python >= 3.11.
 UV ?= uv
@@ -136,11 +150,12 @@ lock:
 	$(HASHED) -c requirements/build.txt -c requirements/core.txt pyproject.toml --group test -o requirements/test.txt
 	$(HASHED) -c requirements/build.txt -c requirements/test.txt pyproject.toml --group check -o requirements/check.txt
 	$(HASHED) requirements/engine.in -o requirements/engine.txt
+	$(HASHED) -c requirements/build.txt -c requirements/test.txt requirements/browser.in -o requirements/browser.txt
 	$(UNHASHED) -c requirements/test.txt -c requirements/engine.txt requirements/train.in -o build/train.txt
 	(grep '^#' requirements/train.in; grep -v '^#' build/train.txt; grep linux requirements/train.in) > requirements/train.txt
 
 # Environments. A stamp file says that a lock was installed, so running a task again costs nothing.
-$(VENV)/bin/python $(TRAIN)/bin/python $(BARE)/bin/python $(ENGINE)/bin/python:
+$(VENV)/bin/python $(TRAIN)/bin/python $(BARE)/bin/python $(ENGINE)/bin/python $(BROWSER)/bin/python:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed, with venv and pip' >&2; exit 1; }
 	@echo 'creating $(@D:/bin=) with $(PYTHON)'
 	@$(PYTHON) -m venv $(@D:/bin=)
@@ -176,6 +191,12 @@ $(COMPILER): requirements/engine.txt | $(ENGINE)/bin/python
 	@$(ENGINE)/bin/python $(INSTALL) -r requirements/engine.txt
 	@touch $@
 
+$(DRIVER): requirements/browser.txt requirements/test.txt $(LOCKED) pyproject.toml | $(BROWSER)/bin/python
+	@echo 'installing what drives a browser and the test tools into $(BROWSER)'
+	@$(BROWSER)/bin/python $(INSTALL) -r requirements/build.txt -r requirements/test.txt -r requirements/browser.txt
+	@$(BROWSER)/bin/python $(PROJECT)
+	@touch $@
+
 # What a user has: nothing but the core. Libraries that happen to lie beside it change what a start costs.
 $(ALONE): $(LOCKED) pyproject.toml | $(BARE)/bin/python
 	@$(BARE)/bin/python $(INSTALL) -r requirements/build.txt -r requirements/core.txt
@@ -185,5 +206,5 @@ $(ALONE): $(LOCKED) pyproject.toml | $(BARE)/bin/python
 
 clean:
 	@if [ -f demo/lab/studbook.json ] || [ -d demo/keys ]; then rm -rf demo; fi
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(VENV) $(TRAIN) $(BARE) $(ENGINE)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(VENV) $(TRAIN) $(BARE) $(ENGINE) $(BROWSER)
 	find src tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

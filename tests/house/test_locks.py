@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", flags=re.MULTILINE)
-HASHED = ("build", "core", "test", "check", "engine")
+HASHED = ("build", "core", "test", "check", "engine", "browser")
 
 
 def text(name: str) -> str:

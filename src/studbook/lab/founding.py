@@ -99,6 +99,7 @@ ROLES = (
             "experiment-charter/1",
             "experiment-result/1",
             "red-team-report/1",
+            "browser-smoke/1",
         ),
     ),
     Role(
@@ -122,6 +123,20 @@ ROLES = (
     ),
     Role("process/release/rollback", Zone.RELEASE, ("rollback-record/1",)),
     Role("process/release/snapshot", Zone.RELEASE, ("channel-snapshot/1",)),
+    Role(
+        "process/release/bundle",
+        Zone.RELEASE,
+        (
+            "model-manifest/1",
+            "adapter-manifest/1",
+            "adapter-family-receipt/1",
+            "selector-registry/1",
+            "ledger-evidence/1",
+            "assembly-receipt/1",
+            "module-plan/1",
+            "bundle-release/1",
+        ),
+    ),
     Role("process/audit/audit", Zone.AUDIT, ("ledger-entry/1",)),
 )
 

@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from typing import get_args
 
+from studbook.records.assembly import (
+    AdapterFamilyReceipt,
+    AdapterManifest,
+    AssemblyReceipt,
+    BrowserSmoke,
+    BundleRelease,
+    LedgerEvidence,
+    ModelManifest,
+    ModulePlan,
+    SelectorRegistry,
+)
 from studbook.records.authority import (
     Budget,
     Gates,
@@ -152,6 +163,15 @@ AnyRecord = (
     | RollbackRecord
     | ReadinessRecord
     | ChannelSnapshot
+    | SelectorRegistry
+    | ModelManifest
+    | AdapterManifest
+    | AdapterFamilyReceipt
+    | LedgerEvidence
+    | AssemblyReceipt
+    | ModulePlan
+    | BrowserSmoke
+    | BundleRelease
     | SearchReceipt
     | ParentPool
     | GenerationRecord
@@ -182,6 +202,8 @@ def read_record(data: bytes, where: object = "") -> Record:
 
 __all__ = [
     "KINDS",
+    "AdapterFamilyReceipt",
+    "AdapterManifest",
     "AdapterSource",
     "AdmissionRecord",
     "Agreement",
@@ -192,12 +214,15 @@ __all__ = [
     "ArchivedCandidate",
     "ArmOutcome",
     "ArmRun",
+    "AssemblyReceipt",
     "BaselineReceipt",
     "BaselineRow",
     "BaselineRun",
     "Basis",
     "Blob",
+    "BrowserSmoke",
     "Budget",
+    "BundleRelease",
     "CandidateManifest",
     "ChampionPromotion",
     "ChannelSnapshot",
@@ -237,12 +262,15 @@ __all__ = [
     "JsonObject",
     "KeyGrant",
     "LedgerEntry",
+    "LedgerEvidence",
     "LicenceRule",
     "LicenceSource",
     "LineageTemplate",
     "LoraSource",
     "Measure",
+    "ModelManifest",
     "ModelSource",
+    "ModulePlan",
     "NoOp",
     "NoveltyRecord",
     "OperatorGrant",
@@ -275,6 +303,7 @@ __all__ = [
     "Scorecard",
     "SealedOpening",
     "SearchReceipt",
+    "SelectorRegistry",
     "SourceManifest",
     "StageApproval",
     "StageRule",

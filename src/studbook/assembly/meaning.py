@@ -1,0 +1,363 @@
+"""What the evidence says, held against the model it lies beside: checksums can be right although the records are not."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+from msgspec import Struct
+
+from studbook.assembly.manifests import eval_case, scores
+from studbook.assembly.plan import BROWSER
+from studbook.assembly.rules import Drift, Refusal
+from studbook.errors import StudbookError
+from studbook.records import (
+    AdapterFamilyReceipt,
+    AdapterManifest,
+    AdapterSource,
+    AdmissionRecord,
+    AssemblyReceipt,
+    BrowserSmoke,
+    CandidateManifest,
+    ChampionPromotion,
+    LedgerEvidence,
+    LineageTemplate,
+    ModelManifest,
+    ModulePlan,
+    OperatorReceipt,
+    ParentPool,
+    PopulationReview,
+    PromotionTemplate,
+    Record,
+    ReleaseRecord,
+    RollbackRecord,
+    RuntimeSmoke,
+    Scorecard,
+    SourceManifest,
+    ViabilityDecision,
+)
+from studbook.records.assembly import LineageNode
+
+__all__ = ["Case", "check_browser", "check_case", "check_ledger", "check_meaning", "kinds_of", "names_line"]
+
+_QUANTISE = "quantise/1"
+_MOVES = (ReleaseRecord, ChampionPromotion, RollbackRecord)
+_KINDS: dict[str, tuple[type[Record], ...]] = {
+    "ledger": (LedgerEvidence,),
+    "review": (PopulationReview,),
+    "recipe": (ParentPool,),
+    "operator-receipt": (OperatorReceipt,),
+    "candidate": (CandidateManifest,),
+    "template": (LineageTemplate,),
+    "promotion": (PromotionTemplate,),
+    "admission": (AdmissionRecord,),
+    "promotion-champion": (PromotionTemplate,),
+    "move": _MOVES,
+    "smoke": (RuntimeSmoke,),
+    "evaluation": (Scorecard,),
+    "decision": (ViabilityDecision,),
+    BROWSER: (BrowserSmoke,),
+}
+Facts = Iterator[tuple[str, object, object]]
+
+
+class Case(NamedTuple):
+    """Everything that the evidence of a bundle is held against.
+
+    Attributes:
+        plan: The plan.
+        receipt: The assembly receipt.
+        model: The model's manifest.
+        adapters: Those of the packages, in order.
+        family: The receipt of the stack; None without packages.
+        records: Role -> record of every evidence file.
+        digests: Role -> digest of it.
+    """
+
+    plan: ModulePlan
+    receipt: AssemblyReceipt
+    model: ModelManifest
+    adapters: tuple[AdapterManifest, ...]
+    family: AdapterFamilyReceipt | None
+    records: Mapping[str, Any]
+    digests: Mapping[str, str]
+
+
+def kinds_of(role: str) -> tuple[type[Record], ...]:
+    """The kinds of record that evidence of a role may be."""
+    return _KINDS.get(role, (SourceManifest,))
+
+
+def names_line(pool: ParentPool, line: Sequence[LineageNode]) -> bool:
+    """Whether a parent-pool recipe is of a model's line: it names the model, or every source model it descends from.
+
+    Args:
+        pool: The recipe.
+        line: The model first, then everything it descends from.
+    """
+    named = {pool.base, *(member.artifact for member in pool.members)}
+    return line[0].digest in named or {node.digest for node in line if node.kind == "source"} <= named
+
+
+def check_meaning(case: Case) -> None:
+    """Hold every record against the model, and against the records it has to go with.
+
+    Raises:
+        Drift: ``evidence.meaning``, naming the file and the field.
+    """
+    for role, facts in _FACTS.items():
+        if role in case.records:
+            for field, found, wanted in facts(case):
+                if found != wanted:
+                    _refuse("evidence.meaning", f"{field} is {_told(found)}; it has to be {_told(wanted)}", role)
+    for order, adapter in enumerate(case.adapters, 1):
+        for field, found, wanted in _source(case, adapter, f"adapter-{order}-source"):
+            if found != wanted:
+                _refuse("evidence.meaning", f"{field} is not that of the package", f"adapter-{order}-source")
+
+
+def check_case(case: Case) -> None:
+    """Hold the suites and items of the scorecard against the plan's eval case.
+
+    Raises:
+        Drift: ``evidence.case``.
+    """
+    card: Scorecard = case.records["evaluation"]
+    if any(r.items_before != r.items_after for r in card.results):
+        _refuse("evidence.case", "items of a suite changed while it was scored", "evaluation")
+    if eval_case(card) != case.plan.eval_case:
+        _refuse("evidence.case", "was scored on other suites or items than plan and receipt say", "evaluation")
+
+
+def check_ledger(case: Case, inclusion: Callable[[bytes, int, int, list[bytes], bytes], None]) -> None:
+    """Hold the ledger's evidence against the receipt, and every other record against the ledger's evidence.
+
+    Args:
+        case: The bundle.
+        inclusion: Refuses a line (its bytes, position, size of the tree, path, root) that is not in the tree.
+
+    Raises:
+        Drift: ``evidence.ledger``.
+    """
+    # A BrowserSmoke is made of the bundle, so it enters the ledger after the checkpoint; the receipt binds it alone.
+    ledger: LedgerEvidence = case.records["ledger"]
+    mark = ledger.checkpoint
+    root = base64.b64encode(bytes.fromhex(mark.root)).decode()
+    if ledger.checkpoint != case.receipt.checkpoint or not ledger.note.startswith(
+        f"{mark.origin}\n{mark.size}\n{root}\n"
+    ):
+        _refuse("evidence.ledger", "the checkpoint is not the one that the receipt binds", "ledger")
+    wanted = [(role, digest) for role, digest in case.digests.items() if role not in ("ledger", BROWSER)]
+    if [(entry.role, entry.record) for entry in ledger.entries] != wanted:
+        _refuse("evidence.ledger", "does not speak of exactly the records of the evidence, in their order", "ledger")
+    for entry in ledger.entries:
+        path = [bytes.fromhex(node) for node in entry.path]
+        try:
+            inclusion(entry.line.encode(), entry.index, mark.size, path, bytes.fromhex(mark.root))
+        except StudbookError as error:
+            _refuse("evidence.ledger", f"{entry.role}: {error.message}", "ledger")
+        if _entered(entry.line) != (entry.record, entry.index):
+            _refuse("evidence.ledger", f"the line of {entry.role} is another record's", "ledger")
+
+
+def check_browser(case: Case, unsmoked: str) -> None:
+    """Hold a BrowserSmoke against plan and receipts.
+
+    Args:
+        case: The bundle.
+        unsmoked: Digest of the plan of the same bundle without it.
+
+    Raises:
+        Drift: ``evidence.browser``.
+    """
+    smoke: BrowserSmoke | None = case.records.get(BROWSER)
+    if smoke is None:
+        return
+    facts: dict[str, tuple[object, object]] = {
+        "passed": (smoke.passed, True),
+        "plan": ((smoke.plan, case.plan.unsmoked), (unsmoked, unsmoked)),
+        "page_build": (smoke.page_build, case.plan.page.build),
+        "engine": (smoke.engine, case.plan.execution.engine),
+        "model": (smoke.model, case.model.artifact.sha256),
+        "logits": (smoke.logits, case.family.logits if case.family else case.model.logits),
+        "state_sha256": (smoke.state_sha256, case.receipt.state_sha256),
+        "requests": (smoke.requests >= case.plan.fetch.count, True),
+    }
+    for field, (found, wanted) in facts.items():
+        if found != wanted:
+            _refuse("evidence.browser", f"{field} is not that of this bundle", BROWSER)
+
+
+def _refuse(reason: str, detail: str, role: str) -> NoReturn:
+    raise Drift(Refusal("evidence", reason, detail, f"evidence-{role}"))
+
+
+def _told(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _entered(line: str) -> tuple[str, int] | None:
+    """Digest of the record and position of the entry that a signed line of the ledger is about."""
+    try:
+        envelope = msgspec.json.decode(line.encode(), type=_Envelope)
+        statement = msgspec.json.decode(base64.b64decode(envelope.payload, validate=True), type=_Statement)
+    except (msgspec.DecodeError, binascii.Error, UnicodeError, ValueError):
+        return None
+    return statement.predicate.record, statement.predicate.sequence
+
+
+class _Envelope(Struct):
+    payload: str
+
+
+class _Predicate(Struct):
+    record: str
+    sequence: int
+
+
+class _Statement(Struct):
+    predicate: _Predicate
+
+
+# -- one question a role -----------------------------------------------------------------------------------------
+
+
+def _review(case: Case) -> Facts:
+    named = {one.artifact for one in case.records["review"].residents}
+    yield "residents: the model", case.model.artifact.sha256 in named, True
+
+
+def _recipe(case: Case) -> Facts:
+    yield "members: the model's line", names_line(case.records["recipe"], case.model.lineage), True
+
+
+def _receipt(case: Case) -> Facts:
+    receipt: OperatorReceipt = case.records["operator-receipt"]
+    yield "output", receipt.output, case.model.artifact
+    yield "template", receipt.template, case.digests["template"]
+
+
+def _candidate(case: Case) -> Facts:
+    own: CandidateManifest = case.records["candidate"]
+    yield "artifact", own.artifact, case.model.artifact
+    yield "purpose", own.purpose, "candidate"
+    yield "template", own.template, case.digests["template"]
+    yield "receipt", own.receipt, case.digests["operator-receipt"]
+    yield "checks", all(check.passed for check in own.checks), True
+    shown = case.model
+    yield "licence", shown.licence, own.licence
+    yield "fallback", shown.fallback, own.fallback
+    yield "unsupported", shown.unsupported, own.unsupported
+    yield "trade_offs", shown.trade_offs, own.trade_offs
+
+
+def _template(case: Case) -> Facts:
+    own: LineageTemplate = case.records["template"]
+    yield "purpose", own.purpose, "candidate"
+    expected = own.expected
+    yield "expected.size_bytes", expected.size_bytes, case.model.artifact.size
+    yield "expected.tokenizer_sha256", expected.tokenizer_sha256, case.model.tokenizer_sha256
+    yield "expected.layout_sha256", expected.layout_sha256, case.model.layout_sha256
+    yield "expected.label", expected.label, case.model.storage
+    quantised = own.operator.get("operator") == _QUANTISE
+    yield "base of the build", case.model.base, own.base if quantised else None
+    wanted = case.digests["operator-receipt"] if quantised else None
+    yield "receipt of the build", case.model.quantise_receipt, wanted
+    first = case.model.lineage[0] if case.model.lineage else None
+    yield "lineage", first.digest if first else None, case.model.artifact.sha256
+    yield "lineage: parents", first.parents if first else (), tuple(dict.fromkeys((own.base, *own.parents)))
+
+
+def _promotion(case: Case) -> Facts:
+    own: PromotionTemplate = case.records["promotion"]
+    yield "stage", own.stage, "shadow"
+    yield from _passed(case, own)
+
+
+def _promotion_champion(case: Case) -> Facts:
+    own: PromotionTemplate = case.records["promotion-champion"]
+    yield "stage", own.stage, "champion"
+    yield from _passed(case, own)
+
+
+def _passed(case: Case, own: PromotionTemplate) -> Facts:
+    yield "artifact", own.artifact, case.model.artifact.sha256
+    yield "open gates", [gate.name for gate in own.open_gates], []
+    yield "gates", bool(own.gates), True
+    yield "manifest", own.manifest, case.digests["candidate"]
+    yield "decision", own.decision, case.digests["decision"]
+
+
+def _admission(case: Case) -> Facts:
+    own: AdmissionRecord = case.records["admission"]
+    yield "artifact", own.artifact, case.model.artifact.sha256
+    yield "template", own.template, case.digests["promotion"]
+    yield "claim", case.model.claim, own.claim
+
+
+def _move(case: Case) -> Facts:
+    own = case.records["move"]
+    yield "artifact", own.artifact, case.model.artifact.sha256
+    if isinstance(own, ChampionPromotion):
+        yield "channel", "champion", case.receipt.channel
+        yield "basis", own.basis, "promotion"
+        yield "evidence", own.evidence, case.digests.get("promotion-champion")
+        return
+    yield "channel", own.channel, case.receipt.channel
+    yield "promotion-champion", "promotion-champion" in case.digests, False
+    if isinstance(own, ReleaseRecord):
+        yield "admission", own.admission, case.digests["admission"]
+
+
+def _smoke(case: Case) -> Facts:
+    own: RuntimeSmoke = case.records["smoke"]
+    yield "artifact", own.artifact, case.model.artifact.sha256
+    yield "passed", (own.passed, own.finite, own.deterministic), (True, True, True)
+
+
+def _evaluation(case: Case) -> Facts:
+    own: Scorecard = case.records["evaluation"]
+    yield "artifact", own.artifact, case.model.artifact.sha256
+    yield "role", case.model.role, own.role
+    again = [(s.label, s.dimension, s.right, s.items) for s in scores(own, None)]
+    yield "scores shown", [(s.label, s.dimension, s.right, s.items) for s in case.model.scores], again
+
+
+def _decision(case: Case) -> Facts:
+    own: ViabilityDecision = case.records["decision"]
+    yield "chosen", own.chosen, case.model.artifact.sha256
+    cited = {d for s in own.standings if s.artifact == own.chosen for d in (s.development, s.selection)}
+    yield "standings: scorecard", case.digests["evaluation"] in cited, True
+    yield "standings: manifest", case.digests["candidate"] in {s.manifest for s in own.standings}, True
+
+
+def _source(case: Case, adapter: AdapterManifest, role: str) -> Facts:
+    source = case.records[role].source
+    yield "form", isinstance(source, AdapterSource), True
+    if isinstance(source, AdapterSource):
+        yield "adapter_sha256", source.adapter_sha256, adapter.artifact.sha256
+        yield "package", source.package, adapter.package
+        yield "base", source.base, adapter.base
+        yield "tokenizer_sha256", source.tokenizer_sha256, adapter.tokenizer_sha256
+        yield "source", adapter.source, case.digests[role]
+        yield "unsupported", adapter.unsupported, case.records[role].unsupported
+
+
+_FACTS: dict[str, Callable[[Case], Facts]] = {
+    "review": _review,
+    "recipe": _recipe,
+    "operator-receipt": _receipt,
+    "candidate": _candidate,
+    "template": _template,
+    "promotion": _promotion,
+    "admission": _admission,
+    "promotion-champion": _promotion_champion,
+    "move": _move,
+    "smoke": _smoke,
+    "evaluation": _evaluation,
+    "decision": _decision,
+}

@@ -46,6 +46,10 @@ def peer_folder() -> Path:
     """The peer's package, installed once from its lock file into the user's build folder."""
     folder = HERE.parent / "build" / "engine_pages"
     if not (folder / "node_modules" / "@wllama" / "wllama").is_dir():
+        if shutil.which("npm") is None:
+            raise SystemExit(
+                "npm is needed, which brings the peer's package: install it (Debian: npm) and run this again"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(PAGES / name, folder / name)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from engine_fixtures import Door
 from fuzz import publications, seeds
 from studbook.adapters.reader import parse_adapter
 from studbook.breeding.recipes import check_recipe
@@ -163,6 +164,45 @@ def _section(data: bytes) -> None:
     _require(found.section() == data, "the section has two spellings")
     for text in ("", "abc ab \u00e4\n", "\x00"):
         _require(found.decode(found.encode(text)) == text, "a text does not come back")
+
+
+# The engine reads the same files, and what it says has to be what Python says.
+
+
+@cache
+def _engine() -> Door:
+    """With memory for a multiple of the longest input; a reader that took more would come to another verdict."""
+    door = Door(pages=128)
+    atexit.register(door.store.close)
+    return door
+
+
+def _agreed(ask: Callable[[Door, bytes], str], read: Callable[[bytes], object], data: bytes) -> None:
+    said = ask(_engine(), data)
+    try:
+        read(data)
+    except StudbookError as refused:
+        _require(said == refused.reason, f"the engine says {said!r}, Python {refused.reason!r}")
+        raise
+    _require(not said, f"the engine says {said!r}, Python nothing")
+
+
+def _engine_slm(data: bytes) -> None:
+    _agreed(Door.check_model, parse_slm, _sealed(data, 100))
+
+
+def _engine_adapter(data: bytes) -> None:
+    _agreed(Door.check_adapter, parse_adapter, _sealed(data, 120))
+
+
+def _engine_section(data: bytes) -> None:
+    """A section in a container, then texts by it, the input among them."""
+    _agreed(Door.load, parse_slm, seeds.container_around(data))
+    found = parse_tokenizer(data)
+    for text in ("", "abc ab \u00e4\n", data.decode("utf-8", "replace")):
+        ids = found.encode(text)
+        _require(_engine().encode(text.encode()) == ids, "a text has other ids")
+        _require(_engine().decode(ids) == text.encode(), "a text does not come back")
 
 
 # Safetensors, and folders that hold them.
@@ -405,6 +445,9 @@ HARNESSES: dict[str, Harness] = {
     "slm": Harness(seeds.containers, _slm, (b"BPE1", b"BTOK")),
     "adapter": Harness(seeds.packages, _adapter, (b"ADP1", b"ASP1", b"ALR1")),
     "tokenizer-section": Harness(seeds.sections, _section, (b"BPE1", b"BTOK")),
+    "engine-slm": Harness(seeds.containers, _engine_slm, (b"BPE1", b"BTOK")),
+    "engine-adapter": Harness(seeds.packages, _engine_adapter, (b"ADP1", b"ASP1", b"ALR1", *_JSON)),
+    "engine-section": Harness(seeds.sections, _engine_section, (b"BPE1", b"BTOK")),
     "safetensors-header": Harness(seeds.tensor_headers, _header, (*_JSON, b'"__metadata__":', b'"data_offsets":'), 2),
     "safetensors-file": Harness(seeds.tensor_files, _tensors),
     "checkpoint-folder": Harness(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -68,6 +69,15 @@ def containers() -> list[bytes]:
         write_slm(wide, merging_tokenizer(), more, "q8_0"),
         write_slm(wide, merging_tokenizer(), more, "f32"),
     ]
+
+
+def container_around(section: bytes) -> bytes:
+    """A container with any tokenizer section; true beside it where its vocabulary is small."""
+    vocab = min(max(int.from_bytes(section[8:12], "little"), 260), 600)
+    model = SlmShape(vocab, 2, 1, 1, 1, 2, 2, 8, 10000.0, 1e-5, True)
+    tensors = {spec.name: np.ones(spec.dims, np.float32) for spec in model.tensors()}
+    raw: Any = SimpleNamespace(vocab_size=vocab, section=lambda: section)
+    return write_slm(model, raw, tensors)
 
 
 def packages() -> list[bytes]:

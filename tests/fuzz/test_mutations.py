@@ -22,6 +22,8 @@ KEPT = sorted(REGRESSIONS.glob("*/*"))
 # Readers that open files, or build a whole recipe or policy, take milliseconds an input.
 SLOW = {
     "slm",
+    "engine-slm",
+    "engine-section",
     "checkpoint-folder",
     "policy",
     "mergekit",

@@ -38,6 +38,7 @@ SHAPES: list[dict[str, Any]] = [
     {"head_count": 2, "kv_head_count": 1, "head_dim": 8, "layer_count": 1, "ffn_size": 6},
     # Rows that no vector of four divides, in the stream, in a head and in the feed-forward layer.
     {"hidden_size": 18, "head_count": 3, "kv_head_count": 3, "head_dim": 6, "ffn_size": 10},
+    {"hidden_size": 12, "head_count": 2, "kv_head_count": 1, "head_dim": 6},
     {"hidden_size": 96, "head_count": 2, "kv_head_count": 1, "head_dim": 48, "ffn_size": 70, "max_context": 128},
 ]
 DTYPES = ["f32", "q8_0", "q4_0"]

@@ -11,7 +11,6 @@ import pytest
 from studbook.models.engine import Engine, engine_bytes
 from studbook.models.engine.compiled import compiled
 
-pytest.importorskip("ziglang", reason="needs the extra train, which brings the compiler")
 pytestmark = pytest.mark.train
 ROOT = Path(__file__).resolve().parents[2]
 FOUNDERS = sorted((ROOT / "examples" / "founders").glob("*/*.slm"))

@@ -151,7 +151,7 @@ static f32 soften(f32 *scores, u32 n) {
 
 /* out = scale * sum over positions of weight * value, positions ascending. */
 INLINE void blend(u32 vectors, f32 *out, const f32 *weights, const f32 *values, u32 n, f32 scale) {
-    v4 sums[8] = {0};
+    v4 sums[4] = {0};
     for (u32 p = 0; p < n; p++, values += width())
         for (u32 k = 0; k < vectors; k++) sums[k] += weights[p] * load(values + 4 * k);
     for (u32 k = 0; k < vectors; k++) save(out + 4 * k, sums[k] * scale);
@@ -168,7 +168,6 @@ static void attend(const sb_cache *c, u32 layer, u32 position, const f32 *q, f32
             f32 *scores = work.scores + h * stride, *out = mixed + (g * group + h) * s->head_dim;
             const f32 *values = cached(c, layer, 1, g), scale = soften(scores, seen);
             u32 i = 0;
-            for (; i + 32 <= wide; i += 32) blend(8, out + i, scores, values + i, seen, scale);
             for (; i + 16 <= wide; i += 16) blend(4, out + i, scores, values + i, seen, scale);
             for (; i < wide; i += 4) blend(1, out + i, scores, values + i, seen, scale);
         }

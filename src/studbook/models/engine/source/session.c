@@ -103,11 +103,13 @@ i32 SB_EXPORT(sb_generate)(i32 handle, const u32 *ids, u32 count, u32 most, u32 
     if (!most || most - 1 > cache->positions - cache->length - count) return sb_refuse(ENGINE_CONTEXT, -1);
     f32 *logits = sb_take(4ull * sb_current->shape.vocab);
     if (!logits) return sb_refuse(ENGINE_MEMORY, -1);
+    const u32 before = cache->length;
     i32 written = 0;
     for (; (u32)written < most; written++) {
         if (!(written ? feed(cache, out + written - 1, 1, 0, logits) : feed(cache, ids, count, count - 1, logits))) *finite = 0;
         const i32 next = pick(logits, temperature, top_k, top_p, state);
         if (next < 0) {
+            cache->length = before;
             sb_give(logits);
             return -1;
         }

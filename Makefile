@@ -99,7 +99,7 @@ engine: $(COMPILER)
 fuzz: $(TRAINED)
 	$(TRAIN)/bin/python tools/fuzz.py --budget 30
 
-proof: $(TEST) $(TRAINED) $(ALONE)
+proof: $(TEST) $(TRAINED) $(ALONE) $(DRIVER) | chromium
 	$(PY) -m pytest -q -m 'proof and not train'
 	$(PY) benchmarks/studies/false_promotion.py
 	$(PY) benchmarks/studies/judgement.py
@@ -113,6 +113,8 @@ proof: $(TEST) $(TRAINED) $(ALONE)
 	$(TRAIN)/bin/python benchmarks/studies/generations.py
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
 	$(PY) benchmarks/bench_evaluate.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
+	$(TRAIN)/bin/python benchmarks/bench_engine.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python \
+		--browser $(BROWSER)/bin/python --write docs/proof
 	$(PY) benchmarks/bench_ledger.py --write docs/proof
 	$(PY) benchmarks/bench_sandbox.py --write docs/proof
 	$(PY) benchmarks/bench_verify.py --write docs/proof

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,20 +84,24 @@ def evaluator_sha256() -> str:
 
     Scorecards of different evaluators are never compared.
     """
-    models = Path(next(iter(studbook.models.__path__)))
-    here = Path(__file__).parent
-    files = [*sorted(models.rglob("*.py")), *sorted(here.rglob("*.py"))]
-    sources = {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
     return digest(
         {
             "engine": ENGINE_SHA256,
             "meter": meter(),
-            "sources": sources,
+            "sources": _sources(),
             "batch": score_worker.BATCH,
             "scorers": sorted(KINDS),
             "environment": environment_class(),
         }
     )
+
+
+@cache
+def _sources() -> dict[str, str]:
+    """Digest of every source file that has a part in measuring; what a process runs is what it read at its start."""
+    models = Path(next(iter(studbook.models.__path__)))
+    files = [*sorted(models.rglob("*.py")), *sorted(Path(__file__).parent.rglob("*.py"))]
+    return {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 def engine_memory(limits: Limits) -> int:

@@ -31,6 +31,10 @@ def refusal(page: Page) -> tuple[str | None, str | None]:
     return row.get_attribute("data-step"), row.get_attribute("data-reason")
 
 
+# The first step that may ask for a file of a folder.
+FETCHED_AT = {name: name for name in ("evidence", "engine", "adapters")} | {"sidecars": "receipts", "models": "model"}
+
+
 @pytest.mark.parametrize("drift", DRIFTS, ids=lambda drift: f"{drift.kind}: {drift.name}")
 def test_a_drift_is_refused_at_its_step_by_its_reason_before_what_it_may_not_fetch(
     drift: Drift, good_bundle: Path, smoked_bundle: Path, tmp_path: Path, serve: Serve, visit: Open
@@ -40,7 +44,7 @@ def test_a_drift_is_refused_at_its_step_by_its_reason_before_what_it_may_not_fet
     page = visit(site.address)
     assert refusal(page) == (drift.step, drift.reason)
     fetched = {path.split("/")[0] for path in site.log if "/" in path}
-    for folder, step in (("sidecars", "receipts"), ("evidence", "evidence"), ("engine", "engine"), ("models", "model"), ("adapters", "adapters")):  # fmt: skip
+    for folder, step in FETCHED_AT.items():
         if STEPS.index(drift.step) < STEPS.index(step):
             assert folder not in fetched
     assert page.is_disabled("#prompt")

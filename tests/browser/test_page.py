@@ -185,7 +185,11 @@ def test_packages_go_on_and_off_in_order_and_detaching_restores_the_base(
     assert (found["applied"], found["fused"], found["logits"]) == ([], {}, model["logits"])
     assert found["state_sha256"] == hashlib.sha256(bytes.fromhex(model["artifact"]["sha256"])).hexdigest()
     found = switch(3)
-    assert (found["logits"], found["applied"], found["fused"]) == (family["logits"], plan["stack"], manifests[2]["fused"])
+    assert (found["logits"], found["applied"], found["fused"]) == (
+        family["logits"],
+        plan["stack"],
+        manifests[2]["fused"],
+    )
     assert [page.is_checked(f"#adapter-{number}") for number in (1, 2, 3)] == [True] * 3
     assert page.inner_text("#stack-note") == ""
 
@@ -199,7 +203,7 @@ def test_diagnostics_are_exported_as_a_file_in_canonical_form(good_bundle: Path,
     assert coming.value.suggested_filename == "diagnostics.json"
     assert json.loads(data) == diagnostics(page)
     assert data == json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    assert 0 < json.loads(data)["kv_length"]
+    assert json.loads(data)["kv_length"] > 0
 
 
 def test_unloading_ends_the_worker_and_loading_again_verifies_again(

@@ -36,13 +36,56 @@ INSTEAD: tuple[Any, ...] = (
     [None], {"a": 1}, "f32", "passed", "shadow",
 )  # fmt: skip
 ODD_SPELLINGS = (
-    b'{"a":1, "b":2}', b'{"b":1,"a":2}', b'{"a":1,"a":1}', b'{"a":1}\n', b' {"a":1}', b'\xef\xbb\xbf{"a":1}', b"1.0", b"1e2",
-    b"-0", b"-0.0", b"0.1", b"1e21", b"1E21", b"1e+21", b"100000000000000000000", b"9007199254740991", b"9007199254740992",
-    b"9007199254740993", b"-9007199254740992", b"1e400", b"NaN", b"Infinity", b"[1,]", b"", b"null", b"01", b"+1", b".5", b"5e-324",
-    b'"\\u0041"', b'"\\/"', b'"\\b\\f\\n\\r\\t\\"\\\\"', b'"\\u0007"', b'"\x07"', b'"\\ud800"', b'"\\ud83d\\ude00"', "\"\U0001f600\"".encode(),
-    b'"\xff"', b'"\xed\xa0\x80"', "\"\u2028\"".encode(), b'"\x7f"', b'"\\u007f"', b'{"\\ud800":1}', "{\"\U0001f600\":1,\"\ufb01\":2}".encode(),
-    "{\"\ufb01\":2,\"\U0001f600\":1}".encode(), b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'{"__proto__":1}', b'{"1":0,"10":0,"9":0}',
-)  # fmt: skip
+    b'{"a":1, "b":2}',
+    b'{"b":1,"a":2}',
+    b'{"a":1,"a":1}',
+    b'{"a":1}\n',
+    b' {"a":1}',
+    b'\xef\xbb\xbf{"a":1}',
+    b"1.0",
+    b"1e2",
+    b"-0",
+    b"-0.0",
+    b"0.1",
+    b"1e21",
+    b"1E21",
+    b"1e+21",
+    b"100000000000000000000",
+    b"9007199254740991",
+    b"9007199254740992",
+    b"9007199254740993",
+    b"-9007199254740992",
+    b"1e400",
+    b"NaN",
+    b"Infinity",
+    b"[1,]",
+    b"",
+    b"null",
+    b"01",
+    b"+1",
+    b".5",
+    b"5e-324",
+    b'"\\u0041"',
+    b'"\\/"',
+    b'"\\b\\f\\n\\r\\t\\"\\\\"',
+    b'"\\u0007"',
+    b'"\x07"',
+    b'"\\ud800"',
+    b'"\\ud83d\\ude00"',
+    '"\U0001f600"'.encode(),
+    b'"\xff"',
+    b'"\xed\xa0\x80"',
+    '"\u2028"'.encode(),
+    b'"\x7f"',
+    b'"\\u007f"',
+    b'{"\\ud800":1}',
+    '{"\U0001f600":1,"\ufb01":2}'.encode(),
+    '{"\ufb01":2,"\U0001f600":1}'.encode(),
+    b"[" * 100_000,
+    b"[" * 100_000 + b"]" * 100_000,
+    b'{"__proto__":1}',
+    b'{"1":0,"10":0,"9":0}',
+)
 Read = Callable[[list[tuple[list[str] | None, bytes]]], list[str | None]]
 
 
@@ -90,8 +133,12 @@ def variants(value: Any, chance: random.Random) -> Iterator[Any]:
         for new in chance.sample(INSTEAD, 7):
             yield changed(value, path, lambda holder, key, new=new: holder.__setitem__(key, new))
         yield changed(value, path, lambda holder, key: holder.__delitem__(key))
-        yield changed(value, path, lambda holder, key: holder[key].append(None) if isinstance(holder[key], list) else None)
-        yield changed(value, path, lambda holder, key: holder[key].update(zz=1) if isinstance(holder[key], dict) else None)
+        yield changed(
+            value, path, lambda holder, key: holder[key].append(None) if isinstance(holder[key], list) else None
+        )
+        yield changed(
+            value, path, lambda holder, key: holder[key].update(zz=1) if isinstance(holder[key], dict) else None
+        )
         yield changed(value, path, lambda holder, key: holder.__setitem__(key, [holder[key]] * 2))
 
 

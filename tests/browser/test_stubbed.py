@@ -36,7 +36,11 @@ Verified = Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def verified(good_bundle: Path, tmp_path: Path, serve: Serve, visit: Open) -> Verified:
     """Verify variants of the good bundle, with the gate open unless it is asked for."""
-    files = {str(path.relative_to(good_bundle)): text(path.read_bytes()) for path in good_bundle.rglob("*.*") if path.is_file()}
+    files = {
+        str(path.relative_to(good_bundle)): text(path.read_bytes())
+        for path in good_bundle.rglob("*.*")
+        if path.is_file()
+    }
 
     def run(variants: list[dict[str, Any]], *, gate: bool = False) -> list[dict[str, Any]]:
         folder = harness(tmp_path / f"gate-{gate}", **({} if gate else {"checks": OPEN_GATE}))

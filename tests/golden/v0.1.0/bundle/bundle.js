@@ -1,0 +1,1 @@
+export const PLAN = {sha256: "854c480c91467917ada6c7b0d475d43c3b20414e143823ccb2a176557e55079f", size: 14133};

@@ -96,8 +96,10 @@ def visit(browser: Browser) -> Iterator[Open]:
     """Open an address in a profile of its own; whatever the page does, it may ask nobody but the loopback."""
     contexts, asked, errors = [], [], []
 
-    def open_page(address: str, wait: str | None = OVER, **settings: Any) -> Page:
+    def open_page(address: str, wait: str | None = OVER, script: str | None = None, **settings: Any) -> Page:
         context = browser.new_context(**settings)
+        if script is not None:
+            context.add_init_script(script)
         contexts.append(context)
         context.on("request", lambda request: asked.append(request.url))
         page = context.new_page()

@@ -58,14 +58,17 @@ class Site:
         folder: What is served.
         instead: Path -> other bytes, or a function that answers.
         log: Every path that was asked for, in order.
+        closing: Set when the test is over; an answer that waits for it keeps the page waiting.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.instead: dict[str, bytes | Answer] = {}
         self.log: list[str] = []
+        self.closing = threading.Event()
         handler = type("Bound", (Handler,), {"site": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -85,6 +88,7 @@ class Site:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

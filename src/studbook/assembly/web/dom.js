@@ -25,9 +25,9 @@ export const byId = (id) => document.getElementById(id);
 
 /** Bytes for people. */
 export function inBytes(count) {
-  if (count < 1000) return `${count} B`;
+  if (count < 1000) return `${count}\u00a0B`;
   const [unit, size] = count < 1e6 ? ["kB", 1e3] : ["MB", 1e6];
-  return `${(count / size).toLocaleString("en", { maximumFractionDigits: count < 1e7 ? 1 : 0 })} ${unit}`;
+  return `${(count / size).toLocaleString("en", { maximumFractionDigits: count < 1e7 ? 1 : 0 })}\u00a0${unit}`;
 }
 
 /** A whole number for people. */

@@ -92,7 +92,7 @@ export class Page {
     this.evidence.refused(refusal.module);
     this.#answering(false, "Disabled: the bundle was refused, so there is nothing that may answer.");
     const title = STEPS.find(([name]) => name === refusal.step)[1];
-    byId("explained").replaceChildren(el("p", {}, inSentence(refusal.reason)), el("p", {}, el("code", {}, refusal.reason), " ", refusal.detail));
+    byId("explained").replaceChildren(el("p", {}, inSentence(refusal.reason)), el("p", {}, el("code", {}, refusal.reason), ` ${refusal.detail}.`));
     this.#state("refused", `Refused at ${title}. Nothing runs.`);
     this.worker?.terminate();
     this.worker = null;

@@ -21,8 +21,10 @@ export class FetchedFiles {
   async read(path, limit, take, module = null) {
     const abort = new AbortController();
     const response = await this.#request(path, abort.signal, module);
-    const reader = response.body.getReader();
     let total = 0;
+    // An answer may come without any body at all.
+    const reader = response.body?.getReader();
+    if (!reader) return total;
     try {
       for (;;) {
         const { done, value } = await this.#next(reader, path, module);

@@ -44,7 +44,7 @@ export class Steps {
     row.bar.hidden = true;
     row.text.textContent = inSentence(reason);
     row.text.after(
-      el("p", { class: "refusal" }, el("code", {}, reason), " ", detail, module ? ` (${module})` : ""),
+      el("p", { class: "refusal" }, el("code", {}, reason), ` ${module ? `${module}: ` : ""}${detail}.`),
     );
     row.item.dataset.reason = reason;
     this.#set(step, "refused");

@@ -32,6 +32,7 @@ from studbook.adapters.writer import write_adapter
 from studbook.errors import StudbookError, TokenizerRefused
 from studbook.models.bpe import BpeTokenizer
 from studbook.models.checksum import checksum64, fnv1a64
+from studbook.models.engine import Engine
 from studbook.models.rules import SlmRule
 from studbook.models.shape import SlmShape
 from studbook.models.slm import parse_slm, write_slm
@@ -523,6 +524,21 @@ def test_another_model_begins_without_packages_and_without_what_was_accepted(mod
     assert instance.load(models["q8_0"]) == ""
     assert instance.standing()[:2] == ([], {})
     assert instance.apply([PACKAGES["dense"]]) == AdapterRule.MODEL_BASE
+
+
+def test_caches_are_keyed_by_model_tokenizer_and_ordered_stack(models: dict[str, bytes]) -> None:
+    dense, again = PACKAGES["dense"], PACKAGES["dense-again"]
+    with Engine(models["f32"]) as engine, Engine(models["q8_0"]) as quantised:
+        empty, other = engine.cache_key, quantised.cache_key
+        with engine.session(4) as session:
+            session.feed([256, 1])
+            engine.apply(dense, again)
+            assert session.length == 0
+            stacked = engine.cache_key
+            engine.detach()
+            assert engine.cache_key == empty
+            engine.apply(again, dense)
+            assert len({empty, other, stacked, engine.cache_key}) == 4
 
 
 def test_without_a_model_there_is_nothing_to_speak_to_or_to_stack_on() -> None:

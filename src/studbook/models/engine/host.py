@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from studbook.adapters.stack import Diagnostics
 from studbook.errors import UsageError
+from studbook.models.engine.compiled import ENGINE_SHA256
 from studbook.models.engine.instance import Instance
 from studbook.models.forward import Generations, Pair, Scores, check_sequence
 from studbook.models.sampling import GREEDY, Sampling
@@ -145,6 +147,15 @@ class Engine:
             state_sha256=state.hex(),
             generation=generation,
         )
+
+    @property
+    def cache_key(self) -> str:
+        """What keys and values hold for: SHA-256 over the raw digests of engine, tokenizer, and base with packages in order.
+
+        The last of the three is the assembly-state checksum. A cache that is kept under this key fits no other state.
+        """
+        parts = ENGINE_SHA256, self.facts.tokenizer_sha256, self.diagnostics().state_sha256
+        return hashlib.sha256(b"".join(map(bytes.fromhex, parts))).hexdigest()
 
     def encode(self, text: str, *, bos: bool = True, eos: bool = True) -> list[int]:
         """Ids of a text by the model's tokenizer.

@@ -111,7 +111,7 @@ export function assembled(base, pieces) {
 const encoded = (value) => new TextEncoder().encode(JSON.stringify(value));
 
 /**
- * Whole verifications of a bundle whose parts were exchanged for others, with garbage for evidence and nothing sealed again.
+ * Whole verifications of a bundle whose parts were exchanged for others, garbage for evidence, nothing sealed again.
  *
  * @param {Record<string, string>} files Path -> base64 of a good bundle.
  * @param {object[]} variants What is put in place of the model, its base and the packages.
@@ -132,7 +132,9 @@ export async function verified({ files, variants }) {
       },
     };
     const told = [];
-    const assembly = await verify(source, { sha256: variant.digest ?? "0".repeat(64), size: 1 }, (message) => told.push(message));
+    const assembly = await verify(source, { sha256: variant.digest ?? "0".repeat(64), size: 1 }, (message) =>
+      told.push(message),
+    );
     const { step, reason, engine } = told.findLast((message) => message.tell === "refused") ?? {};
     results.push({ ready: assembly !== null, step, reason, engine, fused: assembly?.engine.stack().fused });
   }
@@ -151,10 +153,18 @@ function exchanged(plan, bundle, { model, packages, base }) {
     else if (module.class !== "adapter") modules.push(module);
   }
   const files = packages.map(bytesOf);
-  for (const [index, bytes] of files.entries()) put({ ...of("adapter")[0], id: `adapter-${index + 1}`, path: `adapters/${index}` }, bytes);
+  for (const [index, bytes] of files.entries())
+    put({ ...of("adapter")[0], id: `adapter-${index + 1}`, path: `adapters/${index}` }, bytes);
   const say = (id, more) => {
     const { path } = plan.modules.find((module) => module.id === id);
-    bundle.set(path, encoded({ ...JSON.parse(new TextDecoder().decode(bundle.get(path))), ...more, logits: { positions: 1, sha256: "" } }));
+    bundle.set(
+      path,
+      encoded({
+        ...JSON.parse(new TextDecoder().decode(bundle.get(path))),
+        ...more,
+        logits: { positions: 1, sha256: "" },
+      }),
+    );
   };
   say("model-manifest", { base });
   say("adapter-family", {});
@@ -164,7 +174,14 @@ function exchanged(plan, bundle, { model, packages, base }) {
 
 // Enough for the page's questions to have something to look at, and nothing that is true.
 const lists = ["residents", "members", "checks", "gates", "results", "standings", "entries", "parents"];
-const GARBLED = encoded({ ...Object.fromEntries(lists.map((name) => [name, []])), expected: {}, operator: {}, source: {}, checkpoint: { root: "00" }, note: "" });
+const GARBLED = encoded({
+  ...Object.fromEntries(lists.map((name) => [name, []])),
+  expected: {},
+  operator: {},
+  source: {},
+  checkpoint: { root: "00" },
+  note: "",
+});
 
 /** Whether texts are read as records of their kinds: the reason, or null, one a text. */
 export async function read({ texts }) {
@@ -179,4 +196,11 @@ export async function read({ texts }) {
       return error.reason ?? String(error);
     }
   });
+}
+
+/** Start a worker that takes that much of an engine's memory, and keeps it until it is ended; how much it has. */
+export async function hold({ bytes }) {
+  globalThis.holder = new Worker("held_worker.js", { type: "module" });
+  globalThis.holder.postMessage([await wasm, bytes]);
+  return new Promise((resolve) => (globalThis.holder.onmessage = ({ data }) => resolve(data)));
 }

@@ -106,7 +106,8 @@ def harness(folder: Path, **instead: str) -> Path:
         (folder / name).write_bytes(data)
     for name, text in instead.items():
         (folder / f"{name}.js").write_text(text, encoding="utf-8")
-    shutil.copy(Path(__file__).with_name("engine_page.js"), folder)
+    for own in ("engine_page.js", "held_worker.js"):
+        shutil.copy(Path(__file__).with_name(own), folder)
     (folder / "engine.wasm").write_bytes(engine_bytes())
     html = (folder / "index.html").read_text(encoding="utf-8")
     (folder / "index.html").write_text(

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
     from conftest import Open, Serve
 
+# Folder of a bundle -> the first step that may ask for something in it.
+FETCHED_AT = {
+    "sidecars": "receipts",
+    "evidence": "evidence",
+    "engine": "engine",
+    "models": "model",
+    "adapters": "adapters",
+}
+
 
 @pytest.fixture(scope="session")
 def smoked_bundle(good_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from assembly.drifts import DRIFTS
 
 if TYPE_CHECKING:
-    from conftest import Open, Serve
     from playwright.sync_api import Page
 
+    from conftest import Open, Serve
+
 SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+LOOKS = Path(__file__).with_name("looks.js").read_text(encoding="utf-8").strip().rstrip(";")
 SIZES = {"desktop": {"width": 1280, "height": 900}, "360": {"width": 360, "height": 780}}
 SCHEMES = ("light", "dark")
 STATES = ("verifying", "verified", "generating", "refused", "refused-late")
@@ -70,8 +72,8 @@ def test_every_state_fits_its_screen_and_can_be_read(state: str, size: str, sche
     # A page that is wider than its screen is pictured wider, too.
     assert struct.unpack(">I", picture[16:20])[0] == width
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.evaluate(OUTSIDE, width) == []
-    assert page.evaluate(FAINT) == []
+    assert faults(page, "outside", width) == []
+    assert faults(page, "faint") == []
 
 
 def test_the_checks_see_what_they_are_for(stage: Stage) -> None:
@@ -87,57 +89,20 @@ def test_the_checks_see_what_they_are_for(stage: Stage) -> None:
           document.getElementById("export").id = "unload";
         }"""
     )
-    assert [fault.split()[0] for fault in page.evaluate(FAINT)] == ["text", "edge"]
-    assert page.evaluate(OUTSIDE, 1280)
-    assert [fault.split(":")[0] for fault in page.evaluate(UNHEARD)][:2] == ["id twice", "id twice"]
-    assert {"no label", "no text"} <= {fault.split(":")[0] for fault in page.evaluate(UNHEARD)}
+    assert [fault.split()[0] for fault in faults(page, "faint")] == ["text", "edge"]
+    assert faults(page, "outside", 1280)
+    assert [fault.split(":")[0] for fault in faults(page, "unheard")][:2] == ["id twice", "id twice"]
+    assert {"no label", "no text"} <= {fault.split(":")[0] for fault in faults(page, "unheard")}
+
+
+def faults(page: Page, name: str, *given: int) -> list[str]:
+    """What one of the functions of looks.js finds wrong."""
+    return page.evaluate(f"given => ({LOOKS}).{name}(...given)", list(given))
 
 
 def shoot(page: Page, name: str) -> bytes:
     SHOTS.mkdir(parents=True, exist_ok=True)
     return page.screenshot(path=SHOTS / f"{name}.png", full_page=True, animations="disabled")
-
-
-# Elements that are seen and reach over an edge of the screen; what scrolls in a box of its own does not.
-OUTSIDE = """width => [...document.body.querySelectorAll("*")].filter((element) => {
-  const box = element.getBoundingClientRect();
-  const seen = box.width > 1 && box.height > 1 && !element.closest(".skip, .adapters input");
-  return seen && (box.left < -0.5 || box.right > width + 0.5);
-}).map((element) => element.outerHTML.slice(0, 120))"""
-
-# Texts below the contrast of WCAG 2.2, 1.4.3 (level AA), and edges of fields below 1.4.11.
-FAINT = """() => {
-  const channel = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
-  const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
-  const light = ([r, g, b]) => 0.2126 * channel(r / 255) + 0.7152 * channel(g / 255) + 0.0722 * channel(b / 255);
-  const ratio = (one, two) => {
-    const [high, low] = [light(one), light(two)].sort((a, b) => b - a);
-    return (high + 0.05) / (low + 0.05);
-  };
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = parse(getComputedStyle(at).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const faint = [];
-  const judge = (element, colour, wanted, what) => {
-    const found = ratio(parse(colour), behind(what === "edge" ? element.parentElement : element));
-    if (found < wanted) faint.push(`${what} ${found.toFixed(2)}: ${element.outerHTML.slice(0, 100)}`);
-  };
-  for (const element of document.body.querySelectorAll("*")) {
-    const box = element.getBoundingClientRect();
-    const style = getComputedStyle(element);
-    if (box.width < 2 || box.height < 2 || style.visibility === "hidden") continue;
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    const size = parseFloat(style.fontSize);
-    const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
-    if ((own || element.matches("textarea, input:not([type=checkbox])")) && !element.closest("svg")) judge(element, style.color, large ? 3 : 4.5, "text");
-    if (element.matches("textarea, input:not([type=checkbox]), button:not(.main), .track")) judge(element, style.borderTopColor, 3, "edge");
-  }
-  return faint;
-}"""
 
 
 def test_a_keyboard_reaches_everything_in_the_order_it_is_seen_and_focus_is_shown(stage: Stage) -> None:
@@ -186,7 +151,7 @@ def test_everything_can_be_done_with_the_keyboard(stage: Stage) -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_everything_has_a_name_and_a_place_for_those_who_listen(state: str, stage: Stage) -> None:
     page = stage(state)
-    assert page.evaluate(UNHEARD) == []
+    assert faults(page, "unheard") == []
     assert page.title()
     assert page.get_by_role("status").count() >= 2
     assert page.get_by_role("main").count() == page.get_by_role("banner").count() == 1
@@ -198,31 +163,3 @@ def test_everything_has_a_name_and_a_place_for_those_who_listen(state: str, stag
         assert page.get_by_role("img").first.get_attribute("aria-label")
     if state in REFUSED:
         assert "Refused" in (page.get_by_role("status").first.text_content() or "")
-
-
-# What a screen reader could not tell: no name, a name for nothing, an id twice, a heading out of order.
-UNHEARD = """() => {
-  const wrong = [];
-  const all = [...document.querySelectorAll("*")];
-  const ids = all.map((element) => element.id).filter(Boolean);
-  const told = (element) => element.outerHTML.slice(0, 100);
-  for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) wrong.push(`id twice: ${id}`);
-  for (const element of all) {
-    for (const name of ["aria-labelledby", "aria-describedby", "for"]) {
-      const wanted = element.getAttribute(name);
-      if (wanted && !document.getElementById(wanted)) wrong.push(`${name} of nothing: ${told(element)}`);
-    }
-    if (element.tabIndex > 0) wrong.push(`a place of its own: ${told(element)}`);
-    if (element.hasAttribute("style")) wrong.push(`a style of its own: ${told(element)}`);
-    if (element.matches("input, textarea, output") && !element.labels?.length && !element.hasAttribute("aria-labelledby")) wrong.push(`no label: ${told(element)}`);
-    if (element.matches("button, summary, a, th") && !element.textContent.trim()) wrong.push(`no text: ${told(element)}`);
-    if (element.matches("svg") && !element.closest("[aria-hidden=true]") && !element.getAttribute("aria-label")) wrong.push(`no words: ${told(element)}`);
-    if (element.matches("section") && !element.hasAttribute("aria-labelledby") && !element.hasAttribute("aria-label")) wrong.push(`no name: ${told(element)}`);
-    if (element.matches("progress") && !element.getAttribute("aria-label")) wrong.push(`no name: ${told(element)}`);
-  }
-  const levels = [...document.querySelectorAll("h1, h2, h3")].map((heading) => Number(heading.tagName[1]));
-  levels.forEach((level, index) => level > (levels[index - 1] ?? 0) + 1 && wrong.push(`a heading of level ${level} after ${levels[index - 1]}`));
-  if (levels.filter((level) => level === 1).length !== 1) wrong.push("not one heading of level 1");
-  if (document.documentElement.lang !== "en") wrong.push("no language");
-  return wrong;
-}"""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from page_site import harness
 
 from studbook.models.engine import Engine
 from studbook.models.sampling import Sampling
 from studbook.models.tokenizers import EOS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
     from conftest import Open, Serve
 
@@ -221,3 +223,29 @@ def test_unloading_ends_the_worker_and_loading_again_verifies_again(
     page.wait_for_selector("html[data-state=verified]", state="attached")
     assert "plan.json" in site.log[asked:]
     assert answer(page, PROMPT, most="3")
+
+
+def resident(browser: Browser) -> int:
+    """Bytes of all pages in memory, as the system counts them."""
+    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    pages = [process["id"] for process in processes if process["type"] == "renderer"]
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pages) * resource.getpagesize()
+
+
+def test_a_worker_that_is_ended_gives_the_memory_of_its_engine_back(
+    browser: Browser, tmp_path: Path, serve: Serve, visit: Open
+) -> None:
+    page = visit(serve(harness(tmp_path / "harness")).address, wait=None)
+    size = 256 << 20
+    before = resident(browser)
+    ask = "what => import('./engine_page.js').then((module) => module.hold(what))"
+    assert page.evaluate(ask, {"bytes": size}) > size
+    assert resident(browser) - before > size * 0.9
+    with page.workers[0].expect_event("close"):
+        page.evaluate("globalThis.holder.terminate()")
+    # Ending it is one thing, and handing back the pages another, a moment later.
+    for _ in range(200):
+        if resident(browser) - before < size * 0.1:
+            break
+        page.wait_for_timeout(100)
+    assert resident(browser) - before < size * 0.1

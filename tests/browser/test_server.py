@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Open, Serve
     from playwright.sync_api import Page
+
+    from conftest import Open, Serve
 
 MORE = 1 << 22
 

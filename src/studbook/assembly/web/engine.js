@@ -36,7 +36,11 @@ export class Engine {
   static async open(bytes, memoryLimit) {
     const module = await WebAssembly.compile(bytes);
     const wanted = WebAssembly.Module.imports(module).map(({ module: from, name, kind }) => `${kind} ${from}.${name}`);
-    demand(wanted.join() === "memory env.memory", "engine.abi", `asks for ${wanted.join(", ") || "nothing"}, not for a memory`);
+    demand(
+      wanted.join() === "memory env.memory",
+      "engine.abi",
+      `asks for ${wanted.join(", ") || "nothing"}, not for a memory`,
+    );
     const most = Math.floor(memoryLimit / PAGE);
     const memory = new WebAssembly.Memory({ initial: Math.min(FIRST_PAGES, most), maximum: most });
     const engine = new Engine(await WebAssembly.instantiate(module, { env: { memory } }), memory);

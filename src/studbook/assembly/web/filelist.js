@@ -31,6 +31,8 @@ export class Evidence {
     if (id && this.rows?.has(id)) {
       this.#set(id, "refused");
       byId("files").open = true;
+      const list = byId("file-list");
+      list.scrollTop = this.rows.get(id).offsetTop - list.offsetTop;
     }
     if (!this.loaded) this.#say("not loaded");
   }

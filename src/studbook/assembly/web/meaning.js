@@ -1,4 +1,4 @@
-/** What the evidence says, held against the model it lies beside: checksums can be right although the records are not. */
+/** What the evidence says, held against the model it lies beside: checksums may be right and records wrong. */
 
 import { canonicalBytes, same } from "./canonical.js";
 import { demand } from "./checks.js";
@@ -36,7 +36,16 @@ export const kindsOf = (role) => (Object.hasOwn(KINDS, role) ? KINDS[role] : ["s
  * @param {Record<string, string>} digests Role -> digest of it, in the order of the plan.
  */
 export async function checkEvidence(run, records, digests) {
-  const of = { plan: run.plan, registry: run.registry, receipt: run.receipt, model: run.manifest, adapters: run.manifests, family: run.family, records, digests };
+  const of = {
+    plan: run.plan,
+    registry: run.registry,
+    receipt: run.receipt,
+    model: run.manifest,
+    adapters: run.manifests,
+    family: run.family,
+    records,
+    digests,
+  };
   checkMeaning(of);
   await checkCase(of);
   await checkLedger(of);
@@ -47,7 +56,12 @@ function checkMeaning(of) {
   for (const [role, facts] of Object.entries(FACTS)) {
     if (!Object.hasOwn(of.records, role)) continue;
     for (const [field, found, wanted] of facts(of.records[role], of)) {
-      demand(same(found, wanted), "evidence.meaning", () => `${field} is ${told(found)}; it has to be ${told(wanted)}`, `evidence-${role}`);
+      demand(
+        same(found, wanted),
+        "evidence.meaning",
+        () => `${field} is ${told(found)}; it has to be ${told(wanted)}`,
+        `evidence-${role}`,
+      );
     }
   }
   for (const adapter of of.adapters) {
@@ -60,9 +74,15 @@ function checkMeaning(of) {
 
 async function checkCase({ records: { evaluation: card }, plan }) {
   const refuse = (holds, detail) => demand(holds, "evidence.case", detail, "evidence-evaluation");
-  refuse(card.results.every((result) => result.items_before === result.items_after), "items of a suite changed while it was scored");
+  refuse(
+    card.results.every((result) => result.items_before === result.items_after),
+    "items of a suite changed while it was scored",
+  );
   const pairs = card.results.map((result) => [result.suite, result.items_before]).sort();
-  refuse((await sha256(canonicalBytes(pairs))) === plan.eval_case, "was scored on other suites or items than plan and receipt say");
+  refuse(
+    (await sha256(canonicalBytes(pairs))) === plan.eval_case,
+    "was scored on other suites or items than plan and receipt say",
+  );
 }
 
 /** A BrowserSmoke is made of the bundle, so it enters the ledger after the checkpoint; the receipt binds it alone. */
@@ -75,7 +95,10 @@ async function checkLedger({ records: { ledger }, receipt, digests }) {
   const found = ledger.entries.map((entry) => [entry.role, entry.record]);
   refuse(same(found, wanted), "does not speak of exactly the records of the evidence, in their order");
   for (const { role, record, index, line, path } of ledger.entries) {
-    refuse(await checkInclusion(line, index, size, path, root), `${role}: the path does not prove that the entry is in the tree`);
+    refuse(
+      await checkInclusion(line, index, size, path, root),
+      `${role}: the path does not prove that the entry is in the tree`,
+    );
     refuse(same(entered(line), { record, index }), `the line of ${role} is another record's`);
   }
 }
@@ -85,7 +108,10 @@ async function checkBrowser({ records: { [BROWSER]: smoke }, plan, registry, rec
   const unsmoked = await planWithoutSmoke(plan, registry, receipt);
   const facts = {
     passed: [smoke.passed, true],
-    plan: [[smoke.plan, plan.unsmoked], [unsmoked, unsmoked]],
+    plan: [
+      [smoke.plan, plan.unsmoked],
+      [unsmoked, unsmoked],
+    ],
     page_build: [smoke.page_build, plan.page.build],
     engine: [smoke.engine, plan.execution.engine],
     model: [smoke.model, model.artifact.sha256],
@@ -180,12 +206,25 @@ const FACTS = {
   *evaluation(own, { model }) {
     yield ["artifact", own.artifact, model.artifact.sha256];
     yield ["role", model.role, own.role];
-    const again = own.results.filter(({ correct }) => correct).map(({ cluster, dimension, correct }) => [cluster, dimension, correct.replaceAll("0", "").length, correct.length]);
-    yield ["scores shown", model.scores.map(({ label, dimension, right, items }) => [label, dimension, right, items]), again];
+    const again = own.results
+      .filter(({ correct }) => correct)
+      .map(({ cluster, dimension, correct }) => [
+        cluster,
+        dimension,
+        correct.replaceAll("0", "").length,
+        correct.length,
+      ]);
+    yield [
+      "scores shown",
+      model.scores.map(({ label, dimension, right, items }) => [label, dimension, right, items]),
+      again,
+    ];
   },
 
   *decision(own, { model, digests }) {
-    const cited = own.standings.filter((standing) => standing.artifact === own.chosen).flatMap(({ development, selection }) => [development, selection]);
+    const cited = own.standings
+      .filter((standing) => standing.artifact === own.chosen)
+      .flatMap(({ development, selection }) => [development, selection]);
     yield ["chosen", own.chosen, model.artifact.sha256];
     yield ["standings: scorecard", cited.includes(digests.evaluation), true];
     yield ["standings: manifest", own.standings.some((standing) => standing.manifest === digests.candidate), true];
@@ -203,7 +242,12 @@ function* passed(own, { model, digests }) {
 function* source(record, adapter, digest) {
   const own = record.source;
   yield ["form", own.form, "adapter"];
-  for (const [field, wanted] of [["adapter_sha256", adapter.artifact.sha256], ["package", adapter.package], ["base", adapter.base], ["tokenizer_sha256", adapter.tokenizer_sha256]]) {
+  for (const [field, wanted] of [
+    ["adapter_sha256", adapter.artifact.sha256],
+    ["package", adapter.package],
+    ["base", adapter.base],
+    ["tokenizer_sha256", adapter.tokenizer_sha256],
+  ]) {
     yield [field, own[field], wanted];
   }
   yield ["source", adapter.source, digest];

@@ -5,7 +5,7 @@ import { canonicalText } from "./canonical.js";
 import { byId, digest, el, facts, inWords, wholeDigest } from "./dom.js";
 import { Evidence } from "./filelist.js";
 import { showModel } from "./model.js";
-import { Steps } from "./steps.js";
+import { Steps, reasonOf } from "./steps.js";
 import { STEPS, inSentence } from "./words.js";
 import { Work } from "./work.js";
 
@@ -13,7 +13,7 @@ import { Work } from "./work.js";
 export class Page {
   /**
    * @param {() => Worker} makeWorker Makes the worker that everything about bytes happens in.
-   * @param {{plan: {sha256: string, size: number} | undefined}} given The plan's digest and size, and where the files are.
+   * @param {{plan: {sha256: string, size: number} | undefined}} given Digest and size of the plan, and where files are.
    */
   constructor(makeWorker, given) {
     this.makeWorker = makeWorker;
@@ -35,7 +35,12 @@ export class Page {
     this.worker.addEventListener("message", ({ data }) => this[data.tell](data));
     this.worker.addEventListener("error", (event) => {
       event.preventDefault();
-      this.refused({ step: "plan", reason: "page.failed", detail: event.message ?? "the worker could not be started", module: null });
+      this.refused({
+        step: "plan",
+        reason: "page.failed",
+        detail: event.message ?? "the worker could not be started",
+        module: null,
+      });
     });
     this.worker.postMessage({ ask: "verify", ...this.given });
     byId("unload").textContent = "Unload the model";
@@ -92,7 +97,7 @@ export class Page {
     this.evidence.refused(refusal.module);
     this.#answering(false, "Disabled: the bundle was refused, so there is nothing that may answer.");
     const title = STEPS.find(([name]) => name === refusal.step)[1];
-    byId("explained").replaceChildren(el("p", {}, inSentence(refusal.reason)), el("p", {}, el("code", {}, refusal.reason), ` ${refusal.detail}.`));
+    byId("explained").replaceChildren(el("p", {}, inSentence(refusal.reason)), el("p", {}, ...reasonOf(refusal)));
     this.#state("refused", `Refused at ${title}. Nothing runs.`);
     this.worker?.terminate();
     this.worker = null;

@@ -51,7 +51,8 @@ export class FetchedFiles {
     const response = await fetch(address, { ...options, signal }).catch(() => null);
     if (!response) throw new Refusal("fetch.missing", `${path} could not be fetched`, module);
     const moved = response.type === "opaqueredirect";
-    if (moved) throw new Refusal("fetch.missing", `${path}: the server points elsewhere, which is not followed`, module);
+    if (moved)
+      throw new Refusal("fetch.missing", `${path}: the server points elsewhere, which is not followed`, module);
     if (!response.ok) throw new Refusal("fetch.missing", `${path}: the server answered ${response.status}`, module);
     return response;
   }

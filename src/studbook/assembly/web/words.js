@@ -22,7 +22,8 @@ const FETCH = {
 
 const REASONS = {
   ...FETCH,
-  "page.insecure": "Browsers check digests only on pages from https, from localhost or from disk. Serve this folder that way.",
+  "page.insecure":
+    "Browsers check digests only on pages from https, from localhost or from disk. Serve this folder that way.",
   "page.failed": "Something went wrong in the page itself. Reload it; if that does not help, report what stands below.",
   "plan.digest-missing": "This page holds no digest of a plan, so nothing can be verified.",
   "plan.size": "The plan is too large to be one.",

@@ -144,6 +144,7 @@ def quantised(good: Path, target: Path, dtype: str) -> None:
         value["expected"] |= {"label": dtype, "size_bytes": len(data)}
 
     draft.edit("evidence-template", template)
+    draft.edit("evidence-smoke", _set(logits=msgspec.to_builtins(found.logits)))
     draft.edit("model-manifest", manifest)
     for order, diagnostics in enumerate(found.stack, 1):
         draft.edit(f"evidence-adapter-{order}-source", lambda value: value["source"].update(base=model.sha256))

@@ -19,7 +19,7 @@ from studbook.errors import (
     StudbookError,
     UsageError,
 )
-from studbook.lab import Lab
+from studbook.lab import Lab, bundle_evidence, evaluators
 from studbook.lab.assembling import Wanted
 from studbook.lab.bundles import Bundles
 from studbook.records import (
@@ -197,6 +197,15 @@ def test_a_record_that_was_revoked_is_missed(ready: Lab, tmp_path: Path, kind: t
         if kind is not RuntimeSmoke or record.artifact == champion:
             revoke(ready, "record", digest)
     assert refusal(ready, tmp_path / "bundle").reason == reason
+
+
+def test_a_model_that_another_evaluator_smoked_is_refused(
+    ready: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_evidence, "in_force", lambda _: "e" * 64)
+    assert refusal(ready, tmp_path / "bundle").reason == "order.smoke"
+    monkeypatch.setattr(evaluators, "evaluator_sha256", lambda: "e" * 64)
+    assert refusal(ready, tmp_path / "bundle").reason == "evaluator.unadmitted"
 
 
 def test_a_model_over_the_budget_of_pages_is_refused(

@@ -32,6 +32,7 @@ from studbook.lab.approvals import require_approved
 from studbook.lab.browser import look
 from studbook.lab.bundle_evidence import Evidence, gather, inclusion, ledger_evidence, lineage
 from studbook.lab.desk import Desk
+from studbook.lab.evaluators import require_in_force
 from studbook.lab.pending import require_key
 from studbook.models.engine import ENGINE_SHA256, engine_bytes
 from studbook.models.slm import Slm, parse_slm
@@ -121,6 +122,7 @@ def assemble(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Assemble
         raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.", reason="usage.folder")
     if wanted.single is not None and (wanted.single.exists() or wanted.single.is_symlink()):
         raise UsageError("exists already", where=wanted.single, advice="Name a new file.", reason="usage.exists")
+    require_in_force(desk)
     evidence = gather(desk, channel)
     model = _model(desk, evidence.artifact)
     base = _quantised_from(desk, evidence)

@@ -11,6 +11,7 @@ from studbook.errors import OutOfOrder, OutsideAllowlist
 from studbook.files import read_file
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
+from studbook.lab.evaluators import in_force
 from studbook.lab.routing import kept_inside
 from studbook.ledger.merkle import leaf_hash, verify_inclusion
 from studbook.ledger.note import read_checkpoint
@@ -80,11 +81,6 @@ def gather(desk: Desk, channel: str) -> Evidence:
     entry = desk.workspace.entry(state.record)
     assert entry is not None
     move = desk.workspace.get(state.record, KINDS[entry.record_kind])
-    smoke = _newest(desk, RuntimeSmoke, lambda r: r.artifact == artifact and r.passed)
-    if smoke is None:
-        raise OutOfOrder(
-            f"{desk.name_of(artifact)} did not pass its runtime smoke", where=channel, reason="order.smoke"
-        )
     found = {
         "review": _review(desk, artifact),
         "recipe": _recipe(desk, artifact),
@@ -94,7 +90,7 @@ def gather(desk: Desk, channel: str) -> Evidence:
         "promotion": admitted.template,
         "admission": admission,
         "move": state.record,
-        "smoke": smoke,
+        "smoke": _smoke(desk, artifact),
         "evaluation": evaluation,
         "decision": promotion.decision,
     }
@@ -197,6 +193,17 @@ def _cards(desk: Desk, promotion: PromotionTemplate) -> tuple[str, str | None]:
         raise OutOfOrder(text, where=desk.name_of(promotion.artifact), reason="assembly.evaluation")
     role = desk.workspace.get(card, Scorecard).role
     return card, next((d for d in decision.champion_cards if desk.scorecard(d).role == role), None)
+
+
+def _smoke(desk: Desk, artifact: str) -> str:
+    judge = in_force(desk)
+    found = _newest(desk, RuntimeSmoke, lambda r: r.artifact == artifact and r.evaluator == judge and r.passed)
+    if found is None:
+        name = desk.name_of(artifact)
+        advice = f"Have it measured anew: studbook evaluate {artifact[:12]}"
+        text = f"{name} did not pass its runtime smoke under the evaluator in force"
+        raise OutOfOrder(text, where=name, advice=advice, reason="order.smoke")
+    return found
 
 
 def _review(desk: Desk, artifact: str) -> str:

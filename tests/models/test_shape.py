@@ -116,3 +116,14 @@ def test_closed_form_of_the_cost_equals_a_counted_run(
 
 def test_a_hostile_layer_count_costs_nothing_to_refuse(make_shape: Make) -> None:
     assert make_shape(layer_count=2**32 - 1).tensor_count == 9 * (2**32 - 1) + 2
+
+
+@pytest.mark.parametrize("context", [1, 2, 64, 2**32 - 1])
+def test_a_logit_digest_covers_the_context_or_some_seconds_of_work(make_shape: Make, context: int) -> None:
+    shape = make_shape(max_context=context)
+    positions = shape.smoke_positions
+    if context <= 64:
+        assert positions == max(1, context - 1)
+    else:  # attention grows with the square of what is seen
+        assert shape.multiply_adds(positions, positions) <= 4_000_000_000
+        assert shape.multiply_adds(positions + 1, positions + 1) > 4_000_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ __all__ = ["FIRST_WORD_ID", "OUTPUT", "SlmShape", "TensorSpec"]
 FIRST_WORD_ID = 260  # 256 bytes and four special tokens come first
 OUTPUT = "output.weight"
 _U32 = 0xFFFFFFFF
-_SMOKE_WORK = 4_000_000_000  # elements times positions
+_SMOKE_WORK = 4_000_000_000  # multiply-adds
 _POSITIVE: Mapping[str, SlmRule] = {
     "hidden_size": SlmRule.HIDDEN,
     "layer_count": SlmRule.LAYERS,
@@ -181,7 +182,8 @@ class SlmShape:
     @property
     def smoke_positions(self) -> int:
         """Positions of a logit digest: one less than the context, fewer where that would take more than some seconds."""
-        return max(1, min(self.max_context - 1, _SMOKE_WORK // self.parameter_count))
+        counts = range(1, self.max_context)
+        return max(1, bisect_right(counts, _SMOKE_WORK, key=lambda count: self.multiply_adds(count, count)))
 
     def multiply_adds(self, tokens: int, logits_positions: int) -> int:
         """Multiply-adds of one sequence from an empty cache, padding not counted.

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import string
 import subprocess
 import sys
@@ -48,12 +49,14 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 SHAPE = SlmShape(260, 256, 4, 8, 8, 32, 704, 512, 10_000.0, 1e-5, False)
 PROMPT, NEW, ROWS, LONG = 16, 256, 32, 128
 REPEATS = 5
-OWN = ("engine", "engine-q8_0", "engine-q4_0", "numpy")
+ADDRESSES = 4 << 30
+OWN = ("engine", "engine-q8_0", "engine-q4_0", "engine-worker", "numpy")
 PEERS = ("transformers", "torch", "llama")
 WORDS = {
     "engine": "the engine, wasmtime, f32",
     "engine-q8_0": "the engine, the same model in q8_0",
     "engine-q4_0": "the engine, the same model in q4_0",
+    "engine-worker": "the engine as workers run it, f32",
     "numpy": "Studbook's numpy decoder",
     "transformers": "transformers, `generate`",
     "torch": "plain torch, written by hand",
@@ -100,10 +103,13 @@ def child(way: str, folder: Path) -> None:
     """One of Studbook's ways, in a process of its own."""
     job = json.loads((folder / "job.json").read_text())
     rows = job["rows"]
-    dtype = way.partition("-")[2] or "f32"
+    worker = way == "engine-worker"
+    if worker:
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    dtype = next((name for name in Dtype if way.endswith(name)), Dtype.F32)
     data = (folder / f"model-{dtype}.slm").read_bytes()
     pairs = [(row[:1], row[1:]) for row in rows]
-    runner: Any = Forward(parse_slm(data)) if way == "numpy" else Engine(data)
+    runner: Any = Forward(parse_slm(data)) if way == "numpy" else Engine(data, fuel=worker)
     ready = spent()
     written, decode = fastest(lambda: runner.decode([job["prompt"]], job["new"], stop=PAD), job["repeats"])
     scores, score = fastest(lambda: runner.score(pairs), job["repeats"])
@@ -208,7 +214,8 @@ def report(found: dict[str, Any]) -> str:
         "Start is the CPU time of a process until its model is ready, imports and loading included; in a browser the time "
         "from the page's first line, and memory what the model's WebAssembly has. Wall seconds of llama.cpp and wllama are "
         "those of their own clocks: writing without the prompt. Both compute, when fed, the logits of the last position "
-        "alone. The quantised models write other tokens, being other models.",
+        "alone. The quantised models write other tokens, being other models. In a worker addresses are scarce, so every "
+        "access to memory is checked, and what is done is counted as fuel.",
     ]
     return "\n".join(lines) + "\n"
 

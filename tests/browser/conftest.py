@@ -35,6 +35,8 @@ FLAGS = (
 )
 ROOT = Path(__file__).resolve().parents[2]
 CANARY = "http://elsewhere.test/canary"
+# Milliseconds until a browser that does nothing is given up, on a machine that has much else to do.
+PATIENCE = 180_000
 OVER = "html[data-state=verified], html[data-state=refused]"
 Open = Callable[..., "Page"]
 Serve = Callable[[Path], Site]
@@ -98,6 +100,7 @@ def visit(browser: Browser) -> Iterator[Open]:
 
     def open_page(address: str, wait: str | None = OVER, script: str | None = None, **settings: Any) -> Page:
         context = browser.new_context(**settings)
+        context.set_default_timeout(PATIENCE)
         if script is not None:
             context.add_init_script(script)
         contexts.append(context)
@@ -106,7 +109,7 @@ def visit(browser: Browser) -> Iterator[Open]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
         if wait:
-            page.wait_for_selector(wait, state="attached", timeout=60_000)
+            page.wait_for_selector(wait, state="attached")
         return page
 
     yield open_page

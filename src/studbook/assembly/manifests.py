@@ -41,7 +41,6 @@ __all__ = [
 
 _PAGE = 1 << 16
 _SPARE = 32 << 20
-# Elements times positions that a smoke may take: some seconds of one thread, in a page too.
 
 
 class Applied(NamedTuple):
@@ -72,7 +71,7 @@ def needs(model: Slm, engine: str) -> EngineNeeds:
     """
     shape = model.shape
     decoded = sum(4 * math.prod(t.dims) for t in model.tensors.values() if t.dtype is not Dtype.F32)
-    cache = 8 * shape.layer_count * shape.kv_head_count * shape.head_dim * shape.max_context
+    cache = shape.kv_bytes(shape.max_context)
     most = 2 * (model.size + decoded + 8 * shape.parameter_count + cache) + _SPARE
     return EngineNeeds(
         engine=engine,

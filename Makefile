@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-browser test-extras check engine fuzz proof founders suites docs schemas lock clean
+.PHONY: help venv demo test test-browser chromium test-extras check engine fuzz proof founders suites docs schemas lock clean
 
 # The first interpreter that is new enough; choose another with `make demo PYTHON=python3.12`.
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -80,12 +80,14 @@ check: $(CHECK)
 	$(PY) tools/engine.py --check
 	$(PY) tools/page_forms.py --check
 
-# The browser is the system's own; it is installed here on a Debian only, and where that may be done.
-test-browser: $(DRIVER)
+test-browser: $(DRIVER) | chromium
 	@mkdir -p build
+	$(BROWSER)/bin/python -m pytest -q $(BESIDE) -m browser --junitxml=build/tests-browser.xml tests/browser
+
+# The browser is the system's own; it is installed here on a Debian only, and where that may be done.
+chromium:
 	@command -v chromium > /dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } \
 		|| { echo 'Chromium is needed: install the package chromium and run this again' >&2; exit 1; }
-	$(BROWSER)/bin/python -m pytest -q $(BESIDE) -m browser --junitxml=build/tests-browser.xml tests/browser
 
 test-extras: $(TRAINED)
 	@mkdir -p build

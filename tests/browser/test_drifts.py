@@ -40,10 +40,6 @@ def refusal(page: Page) -> tuple[str | None, str | None]:
     return row.get_attribute("data-step"), row.get_attribute("data-reason")
 
 
-# The first step that may ask for a file of a folder.
-FETCHED_AT = {name: name for name in ("evidence", "engine", "adapters")} | {"sidecars": "receipts", "models": "model"}
-
-
 @pytest.mark.parametrize("drift", DRIFTS, ids=lambda drift: f"{drift.kind}: {drift.name}")
 def test_a_drift_is_refused_at_its_step_by_its_reason_before_what_it_may_not_fetch(
     drift: Drift, good_bundle: Path, smoked_bundle: Path, tmp_path: Path, serve: Serve, visit: Open

@@ -136,7 +136,9 @@ def quantised(good: Path, target: Path, dtype: str) -> None:
     def manifest(value: dict[str, Any]) -> None:
         value |= {"storage": dtype, "base": model.sha256, "quantise_receipt": draft.sealed["evidence-operator-receipt"]}
         value |= {"runtime": msgspec.to_builtins(own), "logits": msgspec.to_builtins(found.logits)}
-        value["lineage"][0]["parents"] = [model.sha256]
+        first, *rest = value["lineage"]
+        build = first | {"operator": "quantise/1", "parents": [model.sha256]}
+        value["lineage"] = [build, first | {"digest": model.sha256}, *rest]
 
     def template(value: dict[str, Any]) -> None:
         value |= {"operator": {"operator": "quantise/1", "dtype": dtype}, "parents": [model.sha256]}

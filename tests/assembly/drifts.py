@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from assembly.drafts import Draft, relogged, sha
+from assembly.drafts import Draft, canonical, relogged, sha
 
 EVIL = "0" * 63 + "1"
 Edit = Callable[[Draft], object]
@@ -165,6 +165,16 @@ def bytes_of(name: str, change: Callable[[bytes], bytes]) -> Edit:
 def engine_of(data: bytes) -> Edit:
     """Another engine; the smoke that names it follows, and so does a forged ledger."""
     return logged(bytes_of("engine", lambda _: data))
+
+
+def paged(change: Callable[[list[Any]], list[Any]]) -> Edit:
+    """Change the list of the page's files; the build follows."""
+
+    def edit(plan: dict[str, Any]) -> None:
+        files = change(plan["page"]["files"])
+        plan["page"] = {"build": sha(canonical(files)), "files": files}
+
+    return lambda draft: draft.edit_plan(edit)
 
 
 def respelled(name: str) -> Edit:
@@ -419,6 +429,11 @@ DRIFTS: tuple[Drift, ...] = (
     Drift("dependency", "the engine left out everywhere", "policy", "plan.dependency", _without("engine")),
     Drift("graph", "smoked by no browser", "policy", "plan.graph", planned("unsmoked", to=EVIL)),
     Drift("page", "another build", "policy", "plan.page", planned("page", "build", to=EVIL)),
+    Drift("page", "a file out of the bundle", "policy", "plan.page", paged(lambda f: [{**f[0], "path": "../x.js"}, *f])),
+    Drift("page", "a file that is none of its own", "policy", "plan.page",
+          paged(lambda f: sorted([*f, {**f[0], "path": "bundle.js"}], key=lambda file: file["path"]))),
+    Drift("page", "a file twice", "policy", "plan.page", paged(lambda f: [f[0], *f])),
+    Drift("page", "no files", "policy", "plan.page", paged(lambda f: [])),
     # Registry.
     Drift("resource", "an unplanned route", "registry", "registry.route",
           field("registry", "routes", to=lambda r: [*r, {**r[0], "route": "shadow"}])),
@@ -476,6 +491,10 @@ DRIFTS: tuple[Drift, ...] = (
           field(_MANIFEST, "runtime", "memory_limit", to=lambda n: n + 65536)),
     Drift("runtime manifest", "another context", "receipts", "manifest.runtime",
           field(_MANIFEST, "runtime", "context", to=lambda n: n // 2)),
+    Drift("runtime manifest", "tensors to decode where none are", "receipts", "manifest.runtime",
+          field(_MANIFEST, "runtime", "decoded_bytes", to=4096)),
+    Drift("runtime manifest", "keys and values of another size", "model", "model.facts",
+          field(_MANIFEST, "runtime", "kv_bytes", to=lambda n: n // 2)),
     Drift("runtime manifest", "a smoke of no positions", "receipts", "manifest.runtime",
           field(_MANIFEST, "logits", "positions", to=0)),
     Drift("runtime manifest", "an empty digest", "receipts", "manifest.form",
@@ -523,8 +542,21 @@ DRIFTS: tuple[Drift, ...] = (
           field("adapter-manifest-1", "fused", to=lambda f: {name: _flop(d) for name, d in f.items()})),
     Drift("adapter manifest", "a fused tensor more", "adapters", "adapter.fused",
           field("adapter-manifest-3", "fused", to=lambda f: {**f, "zebra.weight": EVIL})),
-    Drift("adapter manifest", "another kind of package", "evidence", "evidence.meaning",
+    Drift("adapter manifest", "another kind of package", "receipts", "adapter.manifest",
           field("adapter-manifest-2", "package", to="ADP1")),
+    Drift("adapter manifest", "another kind of package in the registry", "receipts", "adapter.manifest",
+          field("registry", "families", 0, "adapters", 1, "package", to="ADP1")),
+    Drift("adapter manifest", "another kind of package than was registered", "evidence", "evidence.meaning",
+          both(field("adapter-manifest-2", "package", to="ADP1"),
+               field("registry", "families", 0, "adapters", 1, "package", to="ADP1"))),
+    Drift("adapter manifest", "another kind of package everywhere", "adapters", "adapter.facts",
+          both(field("adapter-manifest-2", "package", to="ADP1"),
+               field("registry", "families", 0, "adapters", 1, "package", to="ADP1"),
+               logged(field("evidence-adapter-2-source", "source", "package", to="ADP1")))),
+    Drift("adapter manifest", "another licence", "adapters", "adapter.facts",
+          field("adapter-manifest-1", "licence", to="MIT")),
+    Drift("adapter manifest", "fewer entries", "adapters", "adapter.facts",
+          field("adapter-manifest-1", "entries", to=lambda n: n - 1)),
     Drift("graph", "a receipt of another model", "receipts", "receipt.binding", field(_RECEIPT, "model", to=EVIL)),
     Drift("graph", "a receipt of another route", "receipts", "receipt.binding", field(_RECEIPT, "route", to="shadow")),
     Drift("graph", "a receipt of other evidence", "receipts", "receipt.binding",
@@ -560,6 +592,8 @@ DRIFTS: tuple[Drift, ...] = (
     Drift("evidence file", "another kind of record", "evidence", "evidence.form",
           lambda d: d.edit("evidence-review", lambda _: {**d.text("evidence-recipe"), "seed": 7})),
     Drift("evidence file", "another spelling", "evidence", "evidence.form", respelled("evidence-smoke")),
+    Drift("evidence file", "a form that none has", "evidence", "evidence.form",
+          logged(field("evidence-adapter-1-source", "source", "form", to="constructor"))),
     Drift("evidence file", "an unknown field", "evidence", "evidence.form", field("evidence-move", "by", to="nobody")),
     Drift("evidence meaning", "a smoke that did not pass", "evidence", "evidence.meaning",
           logged(field("evidence-smoke", "passed", to=False))),
@@ -575,6 +609,11 @@ DRIFTS: tuple[Drift, ...] = (
           logged(field("evidence-evaluation", "artifact", to=EVIL))),
     Drift("evidence meaning", "better scores shown than scored", "evidence", "evidence.meaning",
           field(_MANIFEST, "scores", 0, "right", to=lambda n: n + 1)),
+    Drift("evidence meaning", "a weaker champion shown than compared", "evidence", "evidence.meaning",
+          field(_MANIFEST, "scores", 1, "champion_right", to=lambda n: n - 1)),
+    Drift("evidence meaning", "a champion with more right than there are items", "evidence", "evidence.meaning",
+          field(_MANIFEST, "scores", 0, "champion_right", to=lambda n: n + 1000)),
+    Drift("evidence meaning", "another name shown", "evidence", "evidence.meaning", field(_MANIFEST, "name", to="best")),
     Drift("evidence meaning", "another role of the suites shown", "evidence", "evidence.meaning",
           field(_MANIFEST, "role", to="sealed")),
     Drift("evidence meaning", "a decision that chose nobody", "evidence", "evidence.meaning",
@@ -623,6 +662,17 @@ DRIFTS: tuple[Drift, ...] = (
           logged(field("evidence-template", "expected", "size_bytes", to=lambda n: n + 64))),
     Drift("evidence meaning", "another lineage shown", "evidence", "evidence.meaning",
           field(_MANIFEST, "lineage", 0, "parents", to=lambda p: p[:-1])),
+    Drift("evidence meaning", "another operator shown", "evidence", "evidence.meaning",
+          field(_MANIFEST, "lineage", 0, "operator", to="fine-tune/1")),
+    Drift("evidence meaning", "a lineage without a parent", "evidence", "evidence.meaning",
+          field(_MANIFEST, "lineage", to=lambda nodes: nodes[:-1])),
+    Drift("evidence meaning", "a lineage with a stranger", "evidence", "evidence.meaning",
+          field(_MANIFEST, "lineage", to=lambda nodes: [*nodes, {**nodes[-1], "digest": EVIL, "kind": "package"}])),
+    Drift("evidence meaning", "a source that was bred", "evidence", "evidence.meaning",
+          field(_MANIFEST, "lineage", 1, "kind", to="candidate")),
+    Drift("evidence meaning", "a recipe of nobody, for a lineage without sources", "evidence", "evidence.meaning",
+          both(field(_MANIFEST, "lineage", to=lambda nodes: nodes[:1]),
+               logged(field("evidence-recipe", "members", to=[]), field("evidence-recipe", "base", to=EVIL)))),
     Drift("evidence meaning", "another build's receipt", "evidence", "evidence.meaning",
           both(field(_MANIFEST, "base", to=EVIL), field(_MANIFEST, "quantise_receipt", to=EVIL),
                field(_FAMILY, "base", to=EVIL), *(field(f"adapter-manifest-{k}", "base", to=EVIL) for k in (1, 2, 3)))),

@@ -21,6 +21,7 @@ from studbook.records import (
     ModelManifest,
     ModulePlan,
     Scorecard,
+    SelectorRegistry,
     SourceManifest,
     digest,
 )
@@ -183,22 +184,31 @@ def check_model(plan: ModulePlan, manifest: ModelManifest) -> None:
     runtime = manifest.runtime
     if (runtime.engine, runtime.abi, runtime.memory_limit, runtime.context) != planned:
         raise _refused("manifest.runtime", "needs another engine, memory or context than the plan gives")
+    # Tensors in f32 are read in place, all others decoded to four bytes an element.
+    whole = 4 * manifest.parameters
+    fits = {"f32": runtime.decoded_bytes == 0, "mixed": 0 < runtime.decoded_bytes < whole}
+    if not fits.get(manifest.storage, runtime.decoded_bytes == whole):
+        raise _refused("manifest.runtime", "decodes other tensors than its storage says")
     if runtime.context > manifest.max_context or not 1 <= manifest.logits.positions < max(2, manifest.max_context):
         raise _refused("manifest.runtime", "asks for more positions than the model has")
 
 
-def check_adapters(plan: ModulePlan, model: ModelManifest, manifests: Sequence[AdapterManifest]) -> None:
-    """Hold the manifests of a stack against the plan and the model.
+def check_adapters(
+    plan: ModulePlan, registry: SelectorRegistry, model: ModelManifest, manifests: Sequence[AdapterManifest]
+) -> None:
+    """Hold the manifests of a stack against plan, registry and model.
 
     Raises:
         Drift: ``adapter.manifest``.
     """
     files = [m for m in plan.modules if m.family == "adapter"]
-    for order, (file, own) in enumerate(zip(files, manifests, strict=True), 1):
+    packages = [package for family in registry.families for package in family.adapters]
+    for order, (file, package, own) in enumerate(zip(files, packages, manifests, strict=True), 1):
         name = f"adapter-manifest-{order}"
         facts: dict[str, tuple[object, object]] = {
             "order": (own.order, order),
             "artifact": ((own.artifact.sha256, own.artifact.size), (file.sha256, file.size)),
+            "package": (own.package, package.package),
             "base": (own.base, model.base or model.artifact.sha256),
             "tokenizer_sha256": (own.tokenizer_sha256, model.tokenizer_sha256),
             "layout_sha256": (own.layout_sha256, model.layout_sha256),
@@ -208,7 +218,7 @@ def check_adapters(plan: ModulePlan, model: ModelManifest, manifests: Sequence[A
         }
         for field, (found, wanted) in facts.items():
             if found != wanted:
-                raise _refused("adapter.manifest", f"{field} is not what plan and model say", name)
+                raise _refused("adapter.manifest", f"{field} is not what plan, registry and model say", name)
     for below, above in pairwise(manifests):
         if not below.fused.keys() <= above.fused.keys():
             text = "a tensor that a package below it changed is not among the fused"

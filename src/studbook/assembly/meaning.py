@@ -99,7 +99,8 @@ def names_line(pool: ParentPool, line: Sequence[LineageNode]) -> bool:
         line: The model first, then everything it descends from.
     """
     named = {pool.base, *(member.artifact for member in pool.members)}
-    return line[0].digest in named or {node.digest for node in line if node.kind == "source"} <= named
+    sources = {node.digest for node in line if node.kind == "source"}
+    return line[0].digest in named or (bool(sources) and sources <= named)
 
 
 def check_meaning(case: Case) -> None:
@@ -249,6 +250,7 @@ def _candidate(case: Case) -> Facts:
     yield "receipt", own.receipt, case.digests["operator-receipt"]
     yield "checks", all(check.passed for check in own.checks), True
     shown = case.model
+    yield "name", shown.name, own.name
     yield "licence", shown.licence, own.licence
     yield "fallback", shown.fallback, own.fallback
     yield "unsupported", shown.unsupported, own.unsupported
@@ -271,6 +273,15 @@ def _template(case: Case) -> Facts:
     first = case.model.lineage[0] if case.model.lineage else None
     yield "lineage", first.digest if first else None, case.model.artifact.sha256
     yield "lineage: parents", first.parents if first else (), tuple(dict.fromkeys((own.base, *own.parents)))
+    yield "lineage: operator", first.operator if first else None, own.operator.get("operator")
+    yield "lineage: every parent once", _whole(case.model.lineage), True
+
+
+def _whole(line: Sequence[LineageNode]) -> bool:
+    """Whether nobody is missing from a lineage, nobody strange is in it, and only what was bred has parents."""
+    named = {line[0].digest, *(parent for node in line for parent in node.parents)}
+    bred = (bool(node.parents) == (node.operator is not None) == (node.kind == "candidate") for node in line)
+    return sorted(named) == sorted(node.digest for node in line) and all(bred)
 
 
 def _promotion(case: Case) -> Facts:
@@ -336,6 +347,25 @@ def _decision(case: Case) -> Facts:
     cited = {d for s in own.standings if s.artifact == own.chosen for d in (s.development, s.selection)}
     yield "standings: scorecard", case.digests["evaluation"] in cited, True
     yield "standings: manifest", case.digests["candidate"] in {s.manifest for s in own.standings}, True
+    yield "champion's scores shown", _champion_scores(case, own), [score.champion_right for score in case.model.scores]
+
+
+def _champion_scores(case: Case, own: ViabilityDecision) -> list[int | None]:
+    """The champion's right answers, computed from who won which item; those shown where nothing was compared."""
+    compared = {
+        (c.on, c.items): c.losses - c.wins
+        for s in own.standings
+        if s.artifact == own.chosen
+        for c in s.comparisons
+        if (c.test, c.against) == ("non-inferiority", own.champion) and case.digests["evaluation"] in c.scorecards
+    }
+    found: list[int | None] = []
+    for score in case.model.scores:
+        more = compared.get((score.label, score.items)) if score.dimension == "task" else None
+        shown = score.champion_right
+        most = min(shown, score.items) if shown is not None else None
+        found.append(most if more is None or shown is None else score.right + more)
+    return found
 
 
 def _source(case: Case, adapter: AdapterManifest, role: str) -> Facts:

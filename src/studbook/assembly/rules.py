@@ -111,7 +111,14 @@ REASONS: dict[str, tuple[str, ...]] = {
     "engine": ("fetch.missing", "fetch.bytes", "fetch.checksum", "engine.abi"),
     "model": ("fetch.missing", "fetch.bytes", "fetch.checksum", "model.facts"),
     "smoke": ("smoke.logits",),
-    "adapters": ("adapter.artifact", "adapter.validation", "adapter.fused", "adapter.state", "smoke.stack"),
+    "adapters": (
+        "adapter.artifact",
+        "adapter.validation",
+        "adapter.facts",
+        "adapter.fused",
+        "adapter.state",
+        "smoke.stack",
+    ),
     "ready": (),
 }
 """Step -> its reasons, in the order in which they are asked for; the model's step has those of the engine besides."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from studbook.adapters.reader import parse_adapter
 from studbook.assembly.rules import Drift, Refusal
 from studbook.errors import StudbookError
 from studbook.models.engine import ENGINE_SHA256, Engine
@@ -60,6 +61,7 @@ class Running:
             "max_context": (manifest.max_context, shape.max_context),
             "tokenizer_sha256": (manifest.tokenizer_sha256, found.tokenizer_sha256),
             "layout_sha256": (manifest.layout_sha256, found.layout_sha256),
+            "kv_bytes": (manifest.runtime.kv_bytes, shape.kv_bytes(manifest.runtime.context)),
         }
         for field, (stated, known) in facts.items():
             if stated != known:
@@ -95,7 +97,7 @@ class Running:
         """Put a package on top, and hold what came of it against its manifest.
 
         Raises:
-            Drift: ``adapter.validation``, ``adapter.fused`` or ``adapter.state``.
+            Drift: ``adapter.validation``, ``adapter.facts``, ``adapter.fused`` or ``adapter.state``.
         """
         name = f"adapter-{manifest.order}"
         try:
@@ -103,6 +105,16 @@ class Running:
         except StudbookError as error:
             text = f"{error.reason}: {error.message}"
             raise Drift(Refusal("adapters", "adapter.validation", text, name)) from error
+        # What the engine took is sound, so it is only read here.
+        own = parse_adapter(package)
+        facts: dict[str, tuple[object, object]] = {
+            "package": (manifest.package, own.head.magic),
+            "entries": (manifest.entries, len(own.changes)),
+            "licence": (manifest.licence, own.meta.licence),
+        }
+        for field, (stated, known) in facts.items():
+            if stated != known:
+                raise Drift(Refusal("adapters", "adapter.facts", f"{field} is {known}, and not {stated}", name))
         if found.fused != manifest.fused:
             raise Drift(Refusal("adapters", "adapter.fused", "fused tensors are not those on record", name))
         if found.state_sha256 != manifest.state_sha256:

@@ -69,7 +69,7 @@ def verify(read: Read, inclusion: Inclusion) -> Outcome:
     try:
         plan = walk.plan()
         registry = walk.registry(plan)
-        texts = walk.receipts(plan)
+        texts = walk.receipts(plan, registry)
         case = walk.evidence(plan, registry, texts)
         walk.run(case)
     except Drift as drift:
@@ -147,7 +147,7 @@ class _Walk:
         self.done("registry", f"{plan.route}, visible: {registry.routes[0].visible}")
         return registry
 
-    def receipts(self, plan: ModulePlan) -> _Texts:
+    def receipts(self, plan: ModulePlan, registry: SelectorRegistry) -> _Texts:
         """Manifests and receipts: all of them fetched, then read and held against plan and each other."""
         sidecars = [m for m in plan.modules if m.family == "sidecar" and m.id != "registry"]
         data = {module.id: self.fetch(module, "receipts") for module in sidecars}
@@ -160,7 +160,7 @@ class _Walk:
         check_model(plan, model)
         names = [f"adapter-manifest-{order}" for order in range(1, len(plan.stack) + 1)]
         adapters = tuple(one(name, AdapterManifest, "adapter.manifest") for name in names)
-        check_adapters(plan, model, adapters)
+        check_adapters(plan, registry, model, adapters)
         family = None
         if "adapter-family" in data:
             family = one("adapter-family", AdapterFamilyReceipt, "family.form")

@@ -174,7 +174,7 @@ def _walk(plan: ModulePlan, registry: SelectorRegistry, case: Case) -> None:
     """The checks of a page that need no bytes."""
     check_registry(plan, registry)
     check_model(plan, case.model)
-    check_adapters(plan, case.model, case.adapters)
+    check_adapters(plan, registry, case.model, case.adapters)
     if case.family is not None:
         check_family(plan, case.model, case.adapters, case.family)
     check_receipt(plan, case.receipt)

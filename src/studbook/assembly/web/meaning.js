@@ -1,6 +1,6 @@
 /** What the evidence says, held against the model it lies beside: checksums may be right and records wrong. */
 
-import { canonicalBytes, same } from "./canonical.js";
+import { canonicalBytes, canonicalText, same } from "./canonical.js";
 import { demand } from "./checks.js";
 import { checkInclusion } from "./ledger.js";
 import { planWithoutSmoke } from "./plan.js";
@@ -132,7 +132,8 @@ const FACTS = {
   *recipe(own, { model }) {
     const named = new Set([own.base, ...own.members.map((member) => member.artifact)]);
     const sources = model.lineage.filter((node) => node.kind === "source");
-    const line = named.has(model.lineage[0]?.digest) || sources.every((node) => named.has(node.digest));
+    const all = sources.length > 0 && sources.every((node) => named.has(node.digest));
+    const line = named.has(model.lineage[0]?.digest) || all;
     yield ["members: the model's line", line, true];
   },
 
@@ -147,7 +148,7 @@ const FACTS = {
     yield ["template", own.template, digests.template];
     yield ["receipt", own.receipt, digests["operator-receipt"]];
     yield ["checks", own.checks.every((check) => check.passed), true];
-    for (const field of ["licence", "fallback", "unsupported", "trade_offs"]) yield [field, model[field], own[field]];
+    for (const field of ["name", "licence", "fallback", "unsupported", "trade_offs"]) yield [field, model[field], own[field]];
   },
 
   *template(own, { model, digests }) {
@@ -164,6 +165,8 @@ const FACTS = {
     const first = model.lineage[0];
     yield ["lineage", first?.digest ?? null, model.artifact.sha256];
     yield ["lineage: parents", first?.parents ?? [], [...new Set([own.base, ...own.parents])]];
+    yield ["lineage: operator", first?.operator ?? null, own.operator.operator ?? null];
+    yield ["lineage: every parent once", whole(model.lineage), true];
   },
 
   *promotion(own, of) {
@@ -228,8 +231,37 @@ const FACTS = {
     yield ["chosen", own.chosen, model.artifact.sha256];
     yield ["standings: scorecard", cited.includes(digests.evaluation), true];
     yield ["standings: manifest", own.standings.some((standing) => standing.manifest === digests.candidate), true];
+    const shown = model.scores.map((score) => score.champion_right);
+    yield ["champion's scores shown", shown, championScores(own, model, digests)];
   },
 };
+
+/** Whether nobody is missing from a lineage, nobody strange is in it, and only what was bred has parents. */
+function whole(line) {
+  const named = new Set([line[0].digest, ...line.flatMap((node) => node.parents)]);
+  const bred = line.every(({ kind, operator, parents }) =>
+    [parents.length > 0, operator !== null].every((has) => has === (kind === "candidate")),
+  );
+  const digests = line.map((node) => node.digest);
+  return bred && same([...named].sort(), digests.sort());
+}
+
+/** The champion's right answers, computed from who won which item; those shown where nothing was compared. */
+function championScores(own, model, digests) {
+  const compared = new Map(
+    own.standings
+      .filter((standing) => standing.artifact === own.chosen)
+      .flatMap(({ comparisons }) => comparisons)
+      .filter(({ test, against }) => test === "non-inferiority" && against === own.champion)
+      .filter(({ scorecards }) => scorecards.includes(digests.evaluation))
+      .map(({ on, items, wins, losses }) => [canonicalText([on, items]), losses - wins]),
+  );
+  return model.scores.map(({ label, dimension, right, items, champion_right: shown }) => {
+    if (shown === null) return null;
+    const more = dimension === "task" ? compared.get(canonicalText([label, items])) : undefined;
+    return more === undefined ? Math.min(shown, items) : right + more;
+  });
+}
 
 function* passed(own, { model, digests }) {
   yield ["artifact", own.artifact, model.artifact.sha256];

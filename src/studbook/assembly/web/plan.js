@@ -13,6 +13,10 @@ const ENGINE_BUDGET = 4 << 20;
 const MAX_ADAPTERS = 16;
 const [MEMORY_PAGE, MEMORY_MOST] = [1 << 16, 2 ** 32];
 
+// How a file of the page may be called, and the files beside them that are not the page's own.
+const PLAIN_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
+const GENERATED = ["bundle.js", "plan.json", "registry.json"];
+
 const EVIDENCE = [
   "ledger",
   "review",
@@ -192,6 +196,8 @@ function* graph({ modules, calls, stack: own, unsmoked }) {
 
 function* page({ page: { build, files } }, wanted) {
   const names = files.map((file) => file.path);
+  const strange = names.find((name) => !PLAIN_NAME.test(name) || GENERATED.includes(name));
+  if (strange !== undefined) yield [`${JSON.stringify(strange)} is no name of a file of the page`];
   const sorted = [...new Set(names)].sort();
   if (build !== wanted || names.length === 0 || !same(names, sorted))
     yield ["the page's build is not the digest of its sorted files"];

@@ -65,18 +65,24 @@ export function checkModelManifest(plan, manifest) {
     "manifest.runtime",
     "needs another engine, memory or context than the plan gives",
   );
+  // Tensors in f32 are read in place, all others decoded to four bytes an element.
+  const [decoded, all] = [needs.decoded_bytes, 4 * manifest.parameters];
+  const expected = { f32: decoded === 0, mixed: decoded > 0 && decoded < all }[manifest.storage] ?? decoded === all;
+  refuse(expected, "manifest.runtime", "decodes other tensors than its storage says");
   const { positions } = manifest.logits;
   const fits = needs.context <= manifest.max_context && positions >= 1 && positions < Math.max(2, manifest.max_context);
   refuse(fits, "manifest.runtime", "asks for more positions than the model has");
 }
 
-/** Hold the manifests of a stack against plan, model and each other. */
-export async function checkAdapterManifests(plan, model, manifests) {
+/** Hold the manifests of a stack against plan, registry, model and each other. */
+export async function checkAdapterManifests(plan, registry, model, manifests) {
   const files = plan.modules.filter((module) => module.class === "adapter");
+  const packages = registry.families.flatMap((family) => family.adapters);
   for (const [index, own] of manifests.entries()) {
     const facts = {
       order: [own.order, index + 1],
       artifact: [own.artifact, { sha256: files[index].sha256, size: files[index].size }],
+      package: [own.package, packages[index]?.package],
       base: [own.base, model.base ?? model.artifact.sha256],
       tokenizer_sha256: [own.tokenizer_sha256, model.tokenizer_sha256],
       layout_sha256: [own.layout_sha256, model.layout_sha256],
@@ -88,7 +94,7 @@ export async function checkAdapterManifests(plan, model, manifests) {
       demand(
         same(found, wanted),
         "adapter.manifest",
-        `${field} is not what plan and model say`,
+        `${field} is not what plan, registry and model say`,
         `adapter-manifest-${index + 1}`,
       );
     }

@@ -60,6 +60,11 @@ function refusalOf(step, error, current) {
 /** The beginning of a digest, which is enough to tell it from another. */
 const brief = (digest) => `${digest.slice(0, 12)}…`;
 
+/** Refuse what a manifest states otherwise than the file has it. */
+function demandFact(reason, field, found, stated, id) {
+  demand(found === stated, reason, `${field} is ${found}; the manifest says ${stated}`, id);
+}
+
 /** What every step does; the state it finds and leaves is the assembly. */
 const DO = {
   async plan(run) {
@@ -107,7 +112,7 @@ const DO = {
     run.manifests = plan.stack.map((_, index) =>
       run.record(`adapter-manifest-${index + 1}`, ["adapter-manifest/1"], "adapter.manifest"),
     );
-    await checkAdapterManifests(plan, run.manifest, run.manifests);
+    await checkAdapterManifests(plan, run.registry, run.manifest, run.manifests);
     run.family = run.texts.has("adapter-family")
       ? run.record("adapter-family", ["adapter-family-receipt/1"], "family.form")
       : null;
@@ -152,14 +157,11 @@ const DO = {
     run.called("model.check", module);
     engine.load(block, module.size);
     if (manifest.base) engine.accept(manifest.base);
-    const info = engine.info();
-    for (const field of ["parameters", "vocab_size", "max_context", "tokenizer_sha256", "layout_sha256"]) {
-      demand(
-        info[field] === manifest[field],
-        "model.facts",
-        `${field} is ${info[field]}; the manifest says ${manifest[field]}`,
-        "model",
-      );
+    const { runtime } = manifest;
+    const found = { ...engine.info(), kv_bytes: engine.kvBytes(runtime.context) };
+    const stated = { ...manifest, kv_bytes: runtime.kv_bytes };
+    for (const field of ["parameters", "vocab_size", "max_context", "tokenizer_sha256", "layout_sha256", "kv_bytes"]) {
+      demandFact("model.facts", field, found[field], stated[field], "model");
     }
     run.called("model.load", module);
     return `${module.size.toLocaleString("en")} bytes`;
@@ -179,6 +181,10 @@ const DO = {
       run.called("adapter.check", module);
       run.engine.apply([[block, module.size]]);
       run.adapterFiles.push([block, module.size]);
+      const found = run.engine.packageFacts(block);
+      for (const field of ["package", "entries", "licence"]) {
+        demandFact("adapter.facts", field, found[field], run.manifests[index][field], module.id);
+      }
       run.demandState(index + 1, module.id);
       run.called("adapter.apply", module);
     }

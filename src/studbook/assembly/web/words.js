@@ -75,6 +75,7 @@ const REASONS = {
   "smoke.logits": "The engine computes other logits than the lab recorded.",
   "adapter.artifact": "An adapter is missing, or is not the one that was planned.",
   "adapter.validation": "The engine refuses an adapter.",
+  "adapter.facts": "An adapter is not what its manifest says.",
   "adapter.fused": "An adapter changes the model otherwise than its manifest says.",
   "adapter.state": "The assembly is in another state than its receipts say.",
   "smoke.stack": "With the adapters on, the engine computes other logits than the lab recorded.",

@@ -227,6 +227,33 @@ def test_unloading_ends_the_worker_and_loading_again_verifies_again(
     assert answer(page, PROMPT, most="3")
 
 
+def test_what_was_verified_once_is_not_in_sight_while_it_is_verified_again(
+    good_bundle: Path, serve: Serve, visit: Open
+) -> None:
+    site, asked, going = serve(good_bundle), threading.Event(), threading.Event()
+    page = visit(site.address)
+    title = page.inner_text("#title")
+    answer(page, PROMPT, most="3")
+
+    def late(handler: Any) -> None:
+        asked.set()
+        going.wait(60)
+        handler.answer(404, b"")
+
+    site.instead["plan.json"] = late
+    page.click("#unload")
+    page.click("#unload")
+    for state in ("waiting", "not loaded"):
+        assert asked.wait(60)
+        assert page.inner_text("#evidence-state") == state
+        assert page.locator("#file-list > li").count() == 0
+        assert [page.is_visible(f"#{name}") for name in ("model", "stack", "diagnostics")] == [False] * 3
+        assert page.inner_text("#title") != title
+        assert [page.inner_text(f"#{name}") for name in ("state", "output", "pace")] == [""] * 3
+        going.set()
+        page.wait_for_selector("html[data-state=refused]", state="attached")
+
+
 def resident(browser: Browser) -> int:
     """Bytes of all pages in memory, as the system counts them."""
     processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]

@@ -18,6 +18,7 @@ export class Page {
   constructor(makeWorker, given) {
     this.makeWorker = makeWorker;
     this.given = given;
+    this.title = byId("title").textContent;
     this.work = new Work((request) => this.#ask(request));
     this.adapters = new Adapters((count) => this.#ask({ ask: "stack", count }));
     byId("export").addEventListener("click", () => this.#export());
@@ -30,7 +31,7 @@ export class Page {
     this.steps = new Steps();
     this.evidence = new Evidence();
     this.#state("verifying", "Verifying…");
-    byId("explained").replaceChildren();
+    this.#forget();
     this.worker = this.makeWorker();
     this.worker.addEventListener("message", ({ data }) => this[data.tell](data));
     this.worker.addEventListener("error", (event) => {
@@ -148,6 +149,13 @@ export class Page {
     if (request.ask !== "stop") this.adapters.enable(false);
     if (request.ask === "stack") this.#answering(false, "The adapters are being changed.");
     this.worker.postMessage(request);
+  }
+
+  /** Nothing that an earlier verification vouched for stays in sight of the next. */
+  #forget() {
+    byId("title").textContent = this.title;
+    for (const id of ["explained", "state", "output", "pace"]) byId(id).replaceChildren();
+    for (const id of ["model", "stack", "diagnostics"]) byId(id).hidden = true;
   }
 
   #answering(on, note) {

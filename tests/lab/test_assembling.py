@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from bundle_fixtures import STACK, package_folder, packages
-from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, problems, run_cli
+from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, PRUNE, Place, founder, problems, run_cli
 from studbook.assembly import rules
 from studbook.errors import (
     NotAuthorised,
     OutOfOrder,
+    OutsideAllowlist,
     OverBudget,
     ParentsDoNotFit,
     StudbookError,
@@ -241,11 +242,37 @@ def test_a_package_of_another_base_an_unapproved_or_unknown_one_is_refused(ready
 
 def _again(champion: object) -> bytes:
     """A package of the same base that is none of the three."""
-    from lab_fixtures import founder
     from studbook.adapters.make import random_delta
     from studbook.models.slm import read_slm
 
     return random_delta(champion, read_slm(founder("base") / "base.slm"), licence="CC0-1.0", keep=0.01, seed=3)  # type: ignore[arg-type]
+
+
+def made(lab: Lab, folder: Path, tuned: str) -> str:
+    """A registered, approved package of what somebody made of the champion; its name."""
+    (manifest,) = lab.register(lab.adapters.make("champion", tuned, folder).folder / "source.manifest")
+    lab.approve(manifest.name, PERSON)
+    return manifest.name
+
+
+def test_a_package_of_what_may_not_be_offered_itself_is_refused(ready: Lab, tmp_path: Path) -> None:
+    pruned, blended = ready.breed(CLUSTER, PRUNE), ready.breed(CLUSTER, {**BLEND, "weights": [0.75, 0.25]})
+    offline = made(ready, tmp_path / "pruned", pruned)
+    found = refusal(ready, tmp_path / "bundle", (offline,))
+    assert (type(found), found.reason) == (OutsideAllowlist, "assembly.offline")
+    # Its operator is routed, but no round ever chose it.
+    unadmitted = made(ready, tmp_path / "blended", blended)
+    found = refusal(ready, tmp_path / "bundle", (unadmitted,))
+    assert (type(found), found.reason) == (OutOfOrder, "assembly.admitted")
+
+
+def test_a_package_of_a_model_that_was_withdrawn_is_refused(ready: Lab, tmp_path: Path) -> None:
+    ready.register(founder("rev-srt"))
+    tuned = made(ready, tmp_path / "tuned", "rev-srt")
+    ready.assemble("champion", tmp_path / "before", Wanted((tuned,)))
+    ready.withdraw("rev-srt", PERSON, "somebody else's")
+    found = refusal(ready, tmp_path / "after", (tuned,))
+    assert (type(found), found.reason) == (OutOfOrder, "order.revoked")
 
 
 def test_a_package_twice_is_refused(ready: Lab, tmp_path: Path) -> None:

@@ -30,7 +30,14 @@ from studbook.files import make_folder, write_new
 from studbook.lab import clock
 from studbook.lab.approvals import require_approved
 from studbook.lab.browser import look
-from studbook.lab.bundle_evidence import Evidence, gather, inclusion, ledger_evidence, lineage
+from studbook.lab.bundle_evidence import (
+    Evidence,
+    gather,
+    inclusion,
+    ledger_evidence,
+    lineage,
+    require_offered,
+)
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import require_in_force
 from studbook.lab.pending import require_key
@@ -212,7 +219,10 @@ def _packages(desk: Desk, names: Sequence[str], base: str) -> list[tuple[str, So
             text = f"was made for {desk.name_of(source.base)}, and not for {desk.name_of(base)}"
             raise ParentsDoNotFit(text, where=name, reason="assembly.adapter-base")
         require_approved(desk, "", (held[1].artifact.sha256,), clock.today())
-        found.append((*held, desk.workspace.blob(source.adapter_sha256)))
+        data = desk.workspace.blob(source.adapter_sha256)
+        for made_from in parse_adapter(data, name).meta.digests.values():
+            require_offered(desk, made_from)
+        found.append((*held, data))
     size = sum(len(data) for _, _, data in found)
     if size > rules.ADAPTER_BUDGET or len(found) > rules.MAX_ADAPTERS:
         text = f"{len(found)} packages of {size} bytes; at most {rules.MAX_ADAPTERS} of {rules.ADAPTER_BUDGET} bytes"
@@ -278,7 +288,7 @@ def describe(desk: Desk, evidence: Evidence, logits: LogitDigest) -> ModelManife
     champion = desk.scorecard(evidence.champion_card) if evidence.champion_card else None
     return ModelManifest(
         header=desk.header,
-        name=desk.name_of(evidence.artifact),
+        name=candidate.name,
         artifact=candidate.artifact,
         storage=_storage(model),
         parameters=model.shape.parameter_count,

@@ -12,7 +12,7 @@ from studbook.files import read_file
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import in_force
-from studbook.lab.routing import kept_inside
+from studbook.lab.routing import kept_inside, operators_of
 from studbook.ledger.merkle import leaf_hash, verify_inclusion
 from studbook.ledger.note import read_checkpoint
 from studbook.ledger.proofs import read_inclusion
@@ -35,7 +35,7 @@ from studbook.records import (
 from studbook.records.assembly import CheckpointMark, LedgerLine
 from studbook.records.manifests import LineageNode
 
-__all__ = ["Evidence", "gather", "inclusion", "ledger_evidence", "lineage"]
+__all__ = ["Evidence", "gather", "inclusion", "ledger_evidence", "lineage", "require_offered"]
 
 _LEDGER_LIMIT = 1 << 30
 R = TypeVar("R", bound=Record)
@@ -71,9 +71,7 @@ def gather(desk: Desk, channel: str) -> Evidence:
         advice = f"Release a winner first: studbook release NAME --to {channel}"
         raise OutOfOrder("points at nothing", where=channel, advice=advice, reason="assembly.empty")
     artifact = state.artifact
-    require_unrevoked(desk, artifact)
-    if why := kept_inside(desk, artifact):
-        raise OutsideAllowlist(why, where=desk.name_of(artifact), reason="assembly.offline")
+    require_offered(desk, artifact)
     admission, admitted = _admission(desk, artifact)
     promotion = desk.workspace.get(admitted.template, PromotionTemplate)
     candidate = desk.workspace.get(promotion.manifest, CandidateManifest)
@@ -97,6 +95,25 @@ def gather(desk: Desk, channel: str) -> Evidence:
     if isinstance(move, ChampionPromotion):
         found["promotion-champion"] = move.evidence
     return Evidence(artifact, {role: found[role] for role in EVIDENCE if role in found}, champion)
+
+
+def require_offered(desk: Desk, artifact: str) -> None:
+    """Refuse what may go into no bundle: what was revoked, and what was bred here but not admitted or not routed.
+
+    Args:
+        desk: The lab.
+        artifact: Digest of a model, or of anything else that a package says it was made from; what was not bred here
+            need not be admitted.
+
+    Raises:
+        OutOfOrder: if it is revoked, or was bred here and never admitted; ``order.revoked``, ``assembly.admitted``.
+        OutsideAllowlist: if an offline operator made it; ``assembly.offline``.
+    """
+    require_unrevoked(desk, artifact)
+    if why := kept_inside(desk, artifact):
+        raise OutsideAllowlist(why, where=desk.name_of(artifact), reason="assembly.offline")
+    if operators_of(desk, artifact):
+        _admission(desk, artifact)
 
 
 def ledger_evidence(desk: Desk, records: Sequence[tuple[str, str]]) -> LedgerEvidence:

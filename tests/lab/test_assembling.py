@@ -20,7 +20,7 @@ from studbook.errors import (
     StudbookError,
     UsageError,
 )
-from studbook.lab import Lab, bundle_evidence, evaluators
+from studbook.lab import Lab, assembling, bundle_evidence, evaluators
 from studbook.lab.assembling import Wanted
 from studbook.lab.bundles import Bundles
 from studbook.records import (
@@ -264,6 +264,19 @@ def test_a_package_of_what_may_not_be_offered_itself_is_refused(ready: Lab, tmp_
     unadmitted = made(ready, tmp_path / "blended", blended)
     found = refusal(ready, tmp_path / "bundle", (unadmitted,))
     assert (type(found), found.reason) == (OutOfOrder, "assembly.admitted")
+
+
+def test_a_release_with_such_a_package_is_found_by_the_lab(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with place.open() as lab:
+        offline = made(lab, tmp_path / "pruned", lab.breed(CLUSTER, PRUNE))
+        # Whoever holds the key can assemble with a program of their own.
+        with monkeypatch.context() as lax:
+            lax.setattr(assembling, "require_offered", lambda *_: None)
+            lab.assemble("champion", tmp_path / "bundle", Wanted((offline,)))
+        (found,) = lab.verify().problems
+    assert "which is offline" in str(found)
 
 
 def test_a_package_of_a_model_that_was_withdrawn_is_refused(ready: Lab, tmp_path: Path) -> None:

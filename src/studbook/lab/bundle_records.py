@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from studbook.adapters.reader import parse_adapter
 from studbook.assembly.building import without_smoke
 from studbook.assembly.manifests import check_adapters, check_family, check_model
 from studbook.assembly.meaning import Case, check_browser, check_case, check_ledger, check_meaning
@@ -15,7 +16,7 @@ from studbook.assembly.running import Running
 from studbook.errors import DigestDiffers
 from studbook.files import read_file
 from studbook.lab.assembling import describe
-from studbook.lab.bundle_evidence import gather, inclusion
+from studbook.lab.bundle_evidence import gather, inclusion, require_offered
 from studbook.lab.desk import Desk
 from studbook.lab.facts import require
 from studbook.ledger import audit_keys
@@ -188,6 +189,9 @@ def _walk(plan: ModulePlan, registry: SelectorRegistry, case: Case) -> None:
 def _run(desk: Desk, plan: ModulePlan, case: Case) -> None:
     """Engine, model and packages, from the lab's own files."""
     packages: Sequence[bytes] = [desk.workspace.blob(digest) for digest in plan.stack]
+    for package in packages:
+        for made_from in parse_adapter(package).meta.digests.values():
+            require_offered(desk, made_from)
     try:
         with Running(engine_bytes(), plan.execution) as running:
             running.load(desk.workspace.blob(case.model.artifact.sha256), case.model)

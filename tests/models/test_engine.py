@@ -538,3 +538,33 @@ def test_a_package_that_is_refused_changes_nothing(shelf: dict[str, bytes], case
             assert session.length == 2
         session.reset()
         assert session.feed([BOS, 97]).tobytes() == logits.tobytes()
+
+
+def test_a_closed_session_reaches_no_other_one(founder: Engine) -> None:
+    gone = founder.session(4)
+    gone.close()
+    gone.close()
+    # The engine gives the number of the one to the other.
+    with founder.session(4) as other:
+        with pytest.raises(UsageError) as caught:
+            gone.feed([1])
+        assert caught.value.reason == "engine.session"
+        assert (gone.length, other.length) == (0, 0)
+        gone.close()
+        other.feed([1])
+        assert other.length == 1
+
+
+@pytest.mark.parametrize("number", [1 << 32, (1 << 32) + 4, 1 << 70, -(1 << 32) + 4])
+def test_numbers_of_more_bits_than_the_engine_takes_are_refused(founder: Engine, number: int) -> None:
+    for asks in (founder.logit_digest, founder.session):
+        with pytest.raises(UsageError) as caught:
+            asks(number)
+        assert caught.value.reason == "engine.number"
+
+
+@pytest.mark.parametrize("digest", ["", "0", "zz" * 32, "00" * 31, "00" * 33, "A" * 64, "0" * 63 + "\n"])
+def test_only_a_digest_names_a_base(founder: Engine, digest: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        founder.accept(digest)
+    assert caught.value.reason == "engine.digest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ _INFO = struct.Struct("<8I2f2I2Q2I32s32s32s32s")
 _STACK = struct.Struct("<4I32s2I")
 _FUSED = struct.Struct("<Q32s")
 _SCORE = struct.Struct("<2d2I")
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Facts(NamedTuple):
@@ -111,7 +113,14 @@ class Engine:
         return self._instance.fuel - self._loaded
 
     def accept(self, base_sha256: str) -> None:
-        """Say which f32 model this quantised build was made of; whoever says so has verified the receipt."""
+        """Say which f32 model this quantised build was made of; whoever says so has verified the receipt.
+
+        Raises:
+            UsageError: if that is no SHA-256 of 64 hexadecimal digits.
+        """
+        if not _DIGEST.fullmatch(base_sha256):
+            advice = "Name the f32 model by its SHA-256."
+            raise UsageError(f"{base_sha256[:80]!r} is no digest", reason="engine.digest", advice=advice)
         with self._instance.holding(bytes.fromhex(base_sha256)) as digest:
             self._instance.call("sb_accept", digest)
 
@@ -353,9 +362,11 @@ class Session:
         self._instance.call("sb_session_reset", self._handle)
 
     def close(self) -> None:
-        """Give its memory back."""
-        if self._instance.open:
-            self._instance.call("sb_session_close", self._handle)
+        """Give its memory back; a second time is nothing."""
+        # The engine gives the number to the next session: whoever still holds this one must not reach that.
+        handle, self._handle = self._handle, 0
+        if handle and self._instance.open:
+            self._instance.call("sb_session_close", handle)
 
 
 def _packed(ids: Sequence[int]) -> bytes:

@@ -83,6 +83,7 @@ class Instance:
             StudbookError: as the engine's reason demands; reason ``engine.trap`` is a defect of the engine, whose memory
                 is given up then.
             OutOfOrder: if it is closed.
+            UsageError: if a number has more than the 32 bits that the engine takes; ``engine.number``.
         """
         function = self._functions[name]
         assert isinstance(function, wasmtime.Func)
@@ -210,4 +211,8 @@ _POINTERS = frozenset(
 
 def _signed(value: float) -> float:
     """Addresses and counts as the 32 signed bits that the host wants; fractions as they are."""
+    # The host would take the lowest 32 bits of any number.
+    if isinstance(value, int) and not -(1 << 31) <= value < 1 << 32:
+        advice = "Ask for no more positions than the model's context holds."
+        raise UsageError(f"{value} has more than 32 bits", reason="engine.number", advice=advice)
     return value - (1 << 32) if isinstance(value, int) and value >= 1 << 31 else value

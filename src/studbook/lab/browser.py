@@ -20,7 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+from msgspec import Struct
+
 from studbook.errors import OutOfOrder, OverBudget, StudbookError, UsageError
+from studbook.records import read_plain_json
 
 __all__ = ["CHROMIUM", "Seen", "look"]
 
@@ -49,6 +53,8 @@ _TYPES = {
     "wasm": "application/wasm",
 }
 _STEP = 1 << 16
+# Chromium's own messages are far shorter; what never ends must not fill the memory.
+_LONGEST = 16 << 20
 _STATE = "document.documentElement.dataset.state ?? ''"
 _TEXT = "document.getElementById('{}').textContent"
 
@@ -90,21 +96,43 @@ def look(files: Mapping[str, bytes], program: str = CHROMIUM, seconds: float = _
         return _Visit(files, *pipes, time.monotonic() + seconds).go()
 
 
+class _Request(Struct, frozen=True):
+    url: str
+
+
+class _Params(Struct, frozen=True, rename="camel"):
+    session_id: str = ""
+    request_id: str = ""
+    request: _Request | None = None
+
+
+class _Message(Struct, frozen=True, rename="camel"):
+    """What a browser says: an answer with the number of what was asked, or that something happened."""
+
+    id: int | None = None
+    method: str = ""
+    session_id: str = ""
+    params: _Params = _Params()
+    result: dict[str, Any] = {}
+    error: Any = None
+
+
 class _Visit:
     """One page in one browser, driven by messages through two pipes."""
 
     def __init__(self, files: Mapping[str, bytes], reader: int, writer: int, deadline: float) -> None:
         self._files, self._reader, self._writer, self._deadline = files, reader, writer, deadline
+        os.set_blocking(writer, False)
         self._buffer = b""
         self._number = self._requests = 0
-        self._answers: dict[int, Any] = {}
+        self._answers: dict[int, _Message] = {}
         self._strange: list[str] = []
 
     def go(self) -> Seen:
         """Open the page and wait for its verdict."""
-        product = str(self._ask("Browser.getVersion")["product"])
-        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        page = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        product = str(self._ask("Browser.getVersion").get("product"))
+        target = self._ask("Target.createTarget", url="about:blank").get("targetId")
+        page = str(self._ask("Target.attachToTarget", targetId=target, flatten=True).get("sessionId"))
         self._intercept(page)
         self._ask("Page.navigate", page, url=f"{_ORIGIN}index.html")
         state = ""
@@ -118,7 +146,8 @@ class _Visit:
             told = " ".join(self._value(page, _TEXT.format(name)) for name in ("verdict", "explained"))
             advice = "The bundle is not written. Look at it: studbook bundle verify"
             raise OutOfOrder(f"the page says: {told}", where=product, advice=advice, reason="browser.refused")
-        diagnostics = json.loads(self._value(page, _TEXT.format("diagnostics")))
+        told = self._value(page, _TEXT.format("diagnostics"))
+        diagnostics = read_plain_json(told.encode(errors="replace"), product)
         return Seen(re.sub("^Headless", "", product).replace("/", " "), diagnostics, self._requests)
 
     def _intercept(self, session: str) -> None:
@@ -129,16 +158,17 @@ class _Visit:
 
     def _value(self, session: str, expression: str) -> str:
         found = self._ask("Runtime.evaluate", session, expression=expression, returnByValue=True)
-        return str(found.get("result", {}).get("value", ""))
+        result = found.get("result")
+        return str(result.get("value", "")) if isinstance(result, dict) else ""
 
-    def _ask(self, method: str, session: str = "", **fields: Any) -> Any:
+    def _ask(self, method: str, session: str = "", **fields: Any) -> dict[str, Any]:
         number = self._send(method, session, **fields)
         while number not in self._answers:
             self._listen(1.0)
         answer = self._answers.pop(number)
-        if "error" in answer:
-            raise StudbookError(f"{method}: {answer['error'].get('message')}", where="browser", reason="browser.ended")
-        return answer["result"]
+        if answer.error is not None:
+            raise StudbookError(f"{method}: {str(answer.error)[:200]}", where="browser", reason="browser.ended")
+        return answer.result
 
     def _send(self, method: str, session: str = "", **fields: Any) -> int:
         self._number += 1
@@ -146,47 +176,67 @@ class _Visit:
         data = memoryview(json.dumps(message).encode() + b"\0")
         try:
             while data:
-                data = data[os.write(self._writer, data) :]
+                self._demand_time()
+                # One that does not listen must not be waited for beyond its time.
+                if select.select([], [self._writer], [], 1.0)[1]:
+                    data = data[os.write(self._writer, data) :]
         except BrokenPipeError as error:
             raise _ended() from error
         return self._number
 
     def _listen(self, seconds: float) -> None:
         """Take in what comes within some seconds, and answer the page's requests."""
-        if time.monotonic() > self._deadline:
-            raise OverBudget("the page came to no verdict in time", where="browser", reason="browser.time")
+        self._demand_time()
         if not select.select([self._reader], [], [], seconds)[0]:
             return
         data = os.read(self._reader, _STEP)
         if not data:
             raise _ended()
         *whole, self._buffer = (self._buffer + data).split(b"\0")
+        if len(self._buffer) > _LONGEST:
+            raise _nonsense(f"a message of more than {_LONGEST} bytes")
         for text in whole:
-            message = json.loads(text)
-            if "id" in message:
-                self._answers[message["id"]] = message
-            elif message["method"] == "Target.attachedToTarget":
-                self._intercept(message["params"]["sessionId"])
-            elif message["method"] == "Fetch.requestPaused":
-                self._answer(message["sessionId"], message["params"])
+            message = _message(text)
+            if message.id is not None:
+                self._answers[message.id] = message
+            elif message.method == "Target.attachedToTarget":
+                self._intercept(message.params.session_id)
+            elif message.method == "Fetch.requestPaused" and message.params.request is not None:
+                self._answer(message.session_id, message.params.request_id, message.params.request.url)
 
-    def _answer(self, session: str, paused: Any) -> None:
-        url = str(paused["request"]["url"])
+    def _demand_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise OverBudget("the page came to no verdict in time", where="browser", reason="browser.time")
+
+    def _answer(self, session: str, request: str, url: str) -> None:
         path = url.removeprefix(_ORIGIN)
         if path == url or path not in self._files:
             self._strange.append(url)
-            self._send("Fetch.failRequest", session, requestId=paused["requestId"], errorReason="BlockedByClient")
+            self._send("Fetch.failRequest", session, requestId=request, errorReason="BlockedByClient")
             return
         self._requests += 1
         kind = _TYPES.get(path.rpartition(".")[2], "application/octet-stream")
         self._send(
             "Fetch.fulfillRequest",
             session,
-            requestId=paused["requestId"],
+            requestId=request,
             responseCode=200,
             responseHeaders=[{"name": "Content-Type", "value": kind}],
             body=b64encode(self._files[path]).decode(),
         )
+
+
+def _message(text: bytes) -> _Message:
+    try:
+        return msgspec.json.decode(text, type=_Message)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _nonsense(str(error)) from error
+
+
+def _nonsense(what: str) -> StudbookError:
+    advice = "Name a Chromium: --browser-smoke /path/to/chromium"
+    text = f"does not speak as a Chromium does: {what[:200]}"
+    return StudbookError(text, where="browser", advice=advice, reason="browser.ended")
 
 
 def _ended() -> StudbookError:
@@ -207,6 +257,12 @@ def _running(program: str, profile: Path) -> Iterator[tuple[int, int]]:
         wired = [(os.POSIX_SPAWN_DUP2, theirs_in, 3), (os.POSIX_SPAWN_DUP2, theirs_out, 4)]
         quiet = [(os.POSIX_SPAWN_DUP2, nothing, stream) for stream in (0, 1, 2)]
         child = os.posix_spawn(program, [program, *flags], dict(os.environ), file_actions=[*quiet, *wired], setsid=True)
+    except OSError as error:
+        os.close(ours_out)
+        os.close(ours_in)
+        advice = "Name a Chromium: --browser-smoke /path/to/chromium"
+        text = f"cannot be started: {error.strerror}"
+        raise UsageError(text, where=program, advice=advice, reason="usage.browser") from error
     finally:
         for handle in (theirs_in, theirs_out, nothing):
             os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from bundle_fixtures import STACK, package_folder, packages
 from lab_fixtures import BLEND, CLUSTER, PARENTS, PERSON, PRUNE, Place, founder, problems, run_cli
+from studbook import files
 from studbook.assembly import rules
 from studbook.errors import (
     NotAuthorised,
@@ -328,3 +330,50 @@ def test_the_verbs_say_what_was_written_and_what_was_verified(place: Place, tmp_
     wrong = run_cli(place, "--json", "bundle", "verify", str(folder))
     assert wrong.returncode == 22 and "Traceback" not in wrong.stderr
     assert json.loads(wrong.stdout)["refusal"]["reason"] == "fetch.bytes"
+
+
+def test_a_bundle_that_cannot_be_written_is_not_recorded_and_leaves_nothing(
+    ready: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(step: str) -> None:
+        if step == "create worker.js":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    entries = len(ready.desk.entries())
+    monkeypatch.setattr(files, "boundary", full)
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "empty"):
+        with pytest.raises(OSError, match="No space"):
+            ready.assemble("champion", folder, Wanted(single=tmp_path / "one.html"))
+    assert len(ready.desk.entries()) == entries
+    assert [p.name for p in tmp_path.iterdir() if p.name in ("new", "empty", "one.html.partial")] == ["empty"]
+    monkeypatch.undo()
+    ready.assemble("champion", tmp_path / "new")
+    assert Bundles.verify(tmp_path / "new").ok
+
+
+def test_a_folder_that_was_cut_short_is_no_bundle(ready: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException): ...
+
+    def cut(step: str) -> None:
+        if step == "create bundle.js":
+            raise Killed
+
+    monkeypatch.setattr(files, "boundary", cut)
+    with pytest.raises(Killed):
+        ready.assemble("champion", tmp_path / "bundle")
+    monkeypatch.undo()
+    refused = Bundles.verify(tmp_path / "bundle").refusal
+    assert refused is not None
+    assert refused.reason == "plan.digest-missing"
+
+
+def test_the_one_page_lies_neither_in_the_bundle_nor_in_the_lab(ready: Lab, tmp_path: Path) -> None:
+    lab, bundle = ready.desk.workspace.path, tmp_path / "bundle"
+    entries = len(ready.desk.entries())
+    for single in (bundle / "one.html", bundle, lab / "one.html", tmp_path / "gone" / "one.html"):
+        with pytest.raises(UsageError) as caught:
+            ready.assemble("champion", bundle, Wanted(single=single))
+        assert caught.value.reason == "usage.folder"
+    assert not bundle.exists()
+    assert len(ready.desk.entries()) == entries

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,7 +28,7 @@ from studbook.assembly.single import single_page
 from studbook.assembly.verify import exported, verify
 from studbook.breeding.operators.quantise import Quantise
 from studbook.errors import DigestDiffers, OverBudget, ParentsDoNotFit, UsageError
-from studbook.files import make_folder, write_new
+from studbook.files import make_folder, place, write_new
 from studbook.lab import clock
 from studbook.lab.approvals import require_approved
 from studbook.lab.browser import look
@@ -127,8 +129,8 @@ def assemble(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Assemble
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.", reason="usage.folder")
-    if wanted.single is not None and (wanted.single.exists() or wanted.single.is_symlink()):
-        raise UsageError("exists already", where=wanted.single, advice="Name a new file.", reason="usage.exists")
+    if wanted.single is not None:
+        _require_new_file(desk, wanted.single, folder)
     require_in_force(desk)
     evidence = gather(desk, channel)
     model = _model(desk, evidence.artifact)
@@ -142,10 +144,15 @@ def assemble(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Assemble
         evidence_with = {**parts.evidence, BROWSER: write_record(smoke)}
         bundle = _checked(build(parts._replace(evidence=evidence_with, unsmoked=smoke.plan)))
     whole = single_page(bundle.files) if wanted.single else None
-    release = _record(desk, channel, evidence, parts, bundle, smoke)
-    _write(folder, bundle)
+    # Until the last file there is nothing that a page would take for a bundle, nor a record without its files.
+    laid = {folder / path: data for path, data in bundle.files.items() if path != rules.BUNDLE_JS}
     if wanted.single is not None and whole is not None:
-        write_new(wanted.single, whole, 0o644)
+        laid[_partial(wanted.single)] = whole
+    with _laid_out(laid):
+        release = _record(desk, channel, evidence, parts, bundle, smoke)
+    write_new(folder / rules.BUNDLE_JS, bundle.files[rules.BUNDLE_JS], 0o644)
+    if wanted.single is not None:
+        place(_partial(wanted.single), wanted.single)
     return Assembled(
         channel=channel,
         artifact=evidence.artifact,
@@ -355,7 +362,38 @@ def _record(
     return desk.workspace.commit_all([Accession(record) for record in made])[-1]
 
 
-def _write(folder: Path, bundle: Bundle) -> None:
-    for path, data in bundle.files.items():
-        make_folder((folder / path).parent)
-        write_new(folder / path, data, 0o644)
+def _require_new_file(desk: Desk, path: Path, folder: Path) -> None:
+    """Refuse, before any work, a one-page file that is there already, or would lie where it is a stray."""
+    if path.exists() or path.is_symlink():
+        raise UsageError("exists already", where=path, advice="Name a new file.", reason="usage.exists")
+    own = Path(os.path.realpath(path))
+    for name, above in {"bundle's folder": folder, "lab": desk.workspace.path}.items():
+        if own.is_relative_to(os.path.realpath(above)):
+            advice = f"Name a file outside the {name}, which holds nothing but its own files."
+            raise UsageError(f"lies in the {name}", where=path, advice=advice, reason="usage.folder")
+    if not own.parent.is_dir():
+        raise UsageError("its folder does not exist", where=path, advice="Make it first.", reason="usage.folder")
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+@contextmanager
+def _laid_out(files: Mapping[Path, bytes]) -> Iterator[None]:
+    """Files on disk, which are taken away again if they cannot all be written, or what comes next fails."""
+    folders = sorted({path.parent for path in files}, key=lambda folder: -len(folder.parts))
+    new, made = [folder for folder in folders if not folder.exists()], []
+    try:
+        for path, data in files.items():
+            make_folder(path.parent)
+            write_new(path, data, 0o644)
+            made.append(path)
+        yield
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise

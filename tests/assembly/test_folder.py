@@ -90,6 +90,38 @@ def test_a_huge_file_is_read_no_further_than_planned(bundle, refused):
     assert refused(bundle).reason == "plan.size"
 
 
+@pytest.mark.parametrize("name", ["empty", ".git", "models/deeper"])
+def test_a_folder_that_nobody_planned_is_named(bundle, refused, name):
+    (bundle / name).mkdir()
+    found = refused(bundle)
+    assert (found.reason, name in found.detail) == ("folder.stray", True)
+
+
+def test_folders_in_folders_without_end_are_not_walked_through(bundle, refused):
+    root = os.open(bundle, os.O_RDONLY)
+    below = root
+    for _ in range(40):
+        os.mkdir("d" * 200, dir_fd=below)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=below)
+    assert refused(bundle).reason == "folder.stray"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("plan.json", "fetch.missing"), ("registry.json", "fetch.missing"), ("index.html", "folder.page")],
+)
+def test_a_folder_in_place_of_a_file_is_no_such_file(bundle, refused, name, reason):
+    (bundle / name).unlink()
+    (bundle / name).mkdir()
+    assert refused(bundle).reason == reason
+
+
+def test_a_file_in_place_of_a_folder_holds_none(bundle, refused):
+    shutil.rmtree(bundle / "models")
+    (bundle / "models").write_bytes(b"x")
+    assert refused(bundle).reason == "fetch.missing"
+
+
 @pytest.mark.parametrize(
     "data",
     [

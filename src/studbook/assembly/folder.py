@@ -9,7 +9,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 from studbook.assembly.rules import BUNDLE_JS, Refusal
 from studbook.errors import BytesLie, UsageError, printable
@@ -39,7 +38,7 @@ class Folder:
         self.path = path
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """A file's bytes, at most one more than ``limit``; None if there is none.
+        """A file's bytes, at most one more than ``limit``; None if there is none, or a folder in its place.
 
         Args:
             name: Path below the folder, with slashes.
@@ -57,20 +56,27 @@ class Folder:
                     folder = os.open(part, _OPEN | os.O_DIRECTORY, dir_fd=folder)
                     opened.callback(os.close, folder)
                 handle = os.open(last, _OPEN, dir_fd=folder)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
             except OSError as error:
                 raise _not_plain(self.path / name, error) from error
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            opened.callback(os.close, handle)
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISDIR(mode):
+                return None
+            if not stat.S_ISREG(mode):
                 raise BytesLie("is not a regular file", where=self.path / name, reason="file.type")
-            return _counted(file, limit)
+            return _counted(handle, limit)
 
     def strange(self) -> Refusal | None:
         """What in it is neither a plain file nor a folder, or more files than any bundle has."""
         for count, (name, mode) in enumerate(self._walk(), 1):
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 return Refusal("folder", "folder.type", f"{printable(name)} is neither a plain file nor a folder")
+            if stat.S_ISDIR(mode) and "/" in name:
+                return Refusal(
+                    "folder", "folder.stray", f"{printable(name)} is a folder in a folder, of which a bundle has none"
+                )
             if count > _MOST_FILES:
                 return Refusal("folder", "folder.stray", f"holds more than {_MOST_FILES} files and folders")
         return None
@@ -86,8 +92,9 @@ class Folder:
             if data is None or len(data) != own.size or hashlib.sha256(data).hexdigest() != own.sha256:
                 return Refusal("folder", "folder.page", f"{own.path} is not the page's file that is planned")
         known = {BUNDLE_JS, "plan.json", *(f.path for f in plan.page.files), *(m.path for m in plan.modules)}
-        for name, mode in self._walk():
-            if name not in known and not stat.S_ISDIR(mode):
+        known |= {path.rpartition("/")[0] for path in known}
+        for name, _ in self._walk():
+            if name not in known:
                 return Refusal("folder", "folder.stray", f"{printable(name)} is planned by nobody")
         return None
 
@@ -105,15 +112,15 @@ class Folder:
                     yield name, mode
 
 
-def _counted(file: BinaryIO, limit: int) -> bytes:
+def _counted(handle: int, limit: int) -> bytes:
     parts, left = [], limit + 1
-    while left > 0 and (part := file.read(min(left, _STEP))):
+    while left > 0 and (part := os.read(handle, min(left, _STEP))):
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
 
 
 def _not_plain(path: Path, error: OSError) -> BytesLie:
-    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+    if error.errno == errno.ELOOP:
         return BytesLie("lies behind a link, or is one", where=path, reason="file.type")
     return BytesLie(f"cannot be opened as a regular file: {error.strerror}", where=path)

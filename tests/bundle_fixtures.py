@@ -131,21 +131,24 @@ def quantised(good: Path, target: Path, dtype: str) -> None:
     build = parse_slm(data)
     own = needs(build, draft.plan["execution"]["engine"])
     found = measure(data, packages, model.sha256, own, model.shape.max_context - 1)
+    operator = {"operator": "quantise/1", "dtype": dtype}
     draft.put("model", data)
 
     def manifest(value: dict[str, Any]) -> None:
         value |= {"storage": dtype, "base": model.sha256, "quantise_receipt": draft.sealed["evidence-operator-receipt"]}
         value |= {"runtime": msgspec.to_builtins(own), "logits": msgspec.to_builtins(found.logits)}
-        first, *rest = value["lineage"]
-        build = first | {"operator": "quantise/1", "parents": [model.sha256]}
-        value["lineage"] = [build, first | {"digest": model.sha256}, *rest]
+        first, *sources = value["lineage"]
+        made = {**first, "operator": "quantise/1", "parents": [model.sha256]}
+        value["lineage"] = [made, {**first, "digest": model.sha256, "name": "unquantised"}, *sources]
 
     def template(value: dict[str, Any]) -> None:
-        value |= {"operator": {"operator": "quantise/1", "dtype": dtype}, "parents": [model.sha256]}
+        value |= {"operator": operator, "parents": [model.sha256]}
         value |= {"base": model.sha256}
         value["expected"] |= {"label": dtype, "size_bytes": len(data)}
 
+    inputs = [{"role": role, "before": model.sha256, "after": model.sha256} for role in ("base", "parent")]
     draft.edit("evidence-template", template)
+    draft.edit("evidence-operator-receipt", _set(operator=operator, inputs=inputs))
     draft.edit("evidence-smoke", _set(logits=msgspec.to_builtins(found.logits)))
     draft.edit("model-manifest", manifest)
     for order, diagnostics in enumerate(found.stack, 1):

@@ -226,11 +226,14 @@ def _renamed(value: Any, renamed: dict[str, str], sizes: dict[str, int]) -> Any:
     return value
 
 
-def relogged(draft: Draft) -> None:
-    """Give the ledger's evidence a tree of its own that holds exactly the records as they are now: a forged ledger."""
+def relogged(draft: Draft, spelled: Callable[[str], str] = str) -> None:
+    """Give the ledger's evidence a tree of its own that holds exactly the records as they are now: a forged ledger.
+
+    ``spelled`` may write its lines in another way.
+    """
 
     def forge(value: dict[str, Any]) -> None:
-        lines = [_line(e["record"], index) for index, e in enumerate(value["entries"])]
+        lines = [spelled(_line(e["record"], index)) for index, e in enumerate(value["entries"])]
         root, paths = _tree([hashlib.sha256(b"\x00" + line.encode()).digest() for line in lines])
         for index, (entry, line) in enumerate(zip(value["entries"], lines, strict=True)):
             entry |= {"index": index, "line": line, "path": [node.hex() for node in paths[index]]}
@@ -243,8 +246,8 @@ def relogged(draft: Draft) -> None:
 
 
 def _line(record: str, index: int) -> str:
-    statement = json.dumps({"predicate": {"record": record, "sequence": index}})
-    return json.dumps({"payload": base64.b64encode(statement.encode()).decode()})
+    statement = canonical({"predicate": {"record": record, "sequence": index}})
+    return canonical({"payload": base64.b64encode(statement).decode()}).decode()
 
 
 def _tree(leaves: list[bytes]) -> tuple[bytes, list[list[bytes]]]:

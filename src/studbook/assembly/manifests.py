@@ -25,7 +25,7 @@ from studbook.records import (
     SourceManifest,
     digest,
 )
-from studbook.records.manifests import EngineNeeds, SuiteScore
+from studbook.records.manifests import EngineNeeds, LineageNode, SuiteScore
 from studbook.records.smokes import LogitDigest
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "check_model",
     "eval_case",
     "family_receipt",
+    "fault_in_line",
     "needs",
     "scores",
 ]
@@ -166,6 +167,28 @@ def family_receipt(
     )
 
 
+def fault_in_line(line: Sequence[LineageNode]) -> str | None:
+    """What is wrong with a lineage; None if it is the first node and everything that descends to it, each once.
+
+    Args:
+        line: The model first.
+    """
+    nodes = {node.digest: node for node in line}
+    if len(nodes) < len(line):
+        return "a node stands twice"
+    if any((node.kind == "candidate") != made for node in line for made in (bool(node.parents), bool(node.operator))):
+        return "a candidate has no parents or no operator, or something else has"
+    pending, seen = [node.digest for node in line[:1]], set[str]()
+    while pending:
+        digest_ = pending.pop()
+        if digest_ not in nodes:
+            return "a parent is not in it"
+        if digest_ not in seen:
+            seen.add(digest_)
+            pending += nodes[digest_].parents
+    return None if len(seen) == len(nodes) else "a node is nobody's parent"
+
+
 def check_model(plan: ModulePlan, manifest: ModelManifest) -> None:
     """Hold a model's manifest against the plan.
 
@@ -189,6 +212,8 @@ def check_model(plan: ModulePlan, manifest: ModelManifest) -> None:
     fits = {"f32": runtime.decoded_bytes == 0, "mixed": 0 < runtime.decoded_bytes < whole}
     if not fits.get(manifest.storage, runtime.decoded_bytes == whole):
         raise _refused("manifest.runtime", "decodes other tensors than its storage says")
+    if any(s.right > s.items or (s.champion_right or 0) > s.items for s in manifest.scores):
+        raise _refused("manifest.model", "more right answers are shown than there are items")
     if runtime.context > manifest.max_context or not 1 <= manifest.logits.positions < max(2, manifest.max_context):
         raise _refused("manifest.runtime", "asks for more positions than the model has")
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 from msgspec import Struct
 
-from studbook.assembly.manifests import eval_case, scores
+from studbook.assembly.manifests import eval_case, fault_in_line, scores
 from studbook.assembly.plan import BROWSER
 from studbook.assembly.rules import Drift, Refusal
-from studbook.errors import StudbookError
+from studbook.errors import RecordRefused, StudbookError
 from studbook.records import (
     AdapterFamilyReceipt,
     AdapterManifest,
@@ -38,7 +37,10 @@ from studbook.records import (
     Scorecard,
     SourceManifest,
     ViabilityDecision,
+    decode_json,
+    digest,
 )
+from studbook.records.decisions import Standing
 from studbook.records.manifests import LineageNode
 
 __all__ = ["Case", "check_browser", "check_case", "check_ledger", "check_meaning", "kinds_of", "names_line"]
@@ -204,9 +206,13 @@ def _told(value: object) -> str:
 def _entered(line: str) -> tuple[str, int] | None:
     """Digest of the record and position of the entry that a signed line of the ledger is about."""
     try:
-        envelope = msgspec.json.decode(line.encode(), type=_Envelope)
-        statement = msgspec.json.decode(base64.b64decode(envelope.payload, validate=True), type=_Statement)
-    except (msgspec.DecodeError, binascii.Error, UnicodeError, ValueError):
+        envelope = msgspec.convert(decode_json(line.encode()), _Envelope)
+        data = base64.b64decode(envelope.payload, validate=True)
+        # Bits that stand for nothing could be any.
+        if base64.b64encode(data).decode() != envelope.payload:
+            return None
+        statement = msgspec.convert(decode_json(data), _Statement)
+    except (RecordRefused, msgspec.ValidationError, ValueError):
         return None
     return statement.predicate.record, statement.predicate.sequence
 
@@ -240,6 +246,11 @@ def _receipt(case: Case) -> Facts:
     receipt: OperatorReceipt = case.records["operator-receipt"]
     yield "output", receipt.output, case.model.artifact
     yield "template", receipt.template, case.digests["template"]
+    declared: LineageTemplate = case.records["template"]
+    yield "operator", digest(receipt.operator), digest(declared.operator)
+    yield "numeric_contract", receipt.numeric_contract, declared.numeric_contract
+    parents = [declared.base, *declared.parents]
+    yield "inputs", [(i.before, i.after) for i in receipt.inputs], [(d, d) for d in parents]
 
 
 def _candidate(case: Case) -> Facts:
@@ -274,14 +285,8 @@ def _template(case: Case) -> Facts:
     yield "lineage", first.digest if first else None, case.model.artifact.sha256
     yield "lineage: parents", first.parents if first else (), tuple(dict.fromkeys((own.base, *own.parents)))
     yield "lineage: operator", first.operator if first else None, own.operator.get("operator")
-    yield "lineage: every parent once", _whole(case.model.lineage), True
-
-
-def _whole(line: Sequence[LineageNode]) -> bool:
-    """Whether nobody is missing from a lineage, nobody strange is in it, and only what was bred has parents."""
-    named = {line[0].digest, *(parent for node in line for parent in node.parents)}
-    bred = (bool(node.parents) == (node.operator is not None) == (node.kind == "candidate") for node in line)
-    return sorted(named) == sorted(node.digest for node in line) and all(bred)
+    yield "lineage: name", first.name if first else None, case.model.name
+    yield "lineage: fault", fault_in_line(case.model.lineage), None
 
 
 def _promotion(case: Case) -> Facts:
@@ -339,33 +344,37 @@ def _evaluation(case: Case) -> Facts:
     yield "role", case.model.role, own.role
     again = [(s.label, s.dimension, s.right, s.items) for s in scores(own, None)]
     yield "scores shown", [(s.label, s.dimension, s.right, s.items) for s in case.model.scores], again
+    yield "calls", [r.actual_calls for r in own.results], [r.expected_calls for r in own.results]
 
 
 def _decision(case: Case) -> Facts:
     own: ViabilityDecision = case.records["decision"]
+    yield "action", own.action, "promote-to-shadow"
     yield "chosen", own.chosen, case.model.artifact.sha256
     cited = {d for s in own.standings if s.artifact == own.chosen for d in (s.development, s.selection)}
     yield "standings: scorecard", case.digests["evaluation"] in cited, True
-    yield "standings: manifest", case.digests["candidate"] in {s.manifest for s in own.standings}, True
-    yield "champion's scores shown", _champion_scores(case, own), [score.champion_right for score in case.model.scores]
+    named = (own.chosen, case.digests["candidate"])
+    chosen = next((s for s in own.standings if (s.artifact, s.manifest) == named), None)
+    yield "standings: manifest", chosen is not None, True
+    if chosen is not None:
+        yield "standings: action", chosen.action, own.action
+        shown = [score.champion_right for score in case.model.scores]
+        yield "champion shown", _champions_right(case, chosen, own.champion), shown
 
 
-def _champion_scores(case: Case, own: ViabilityDecision) -> list[int | None]:
-    """The champion's right answers, computed from who won which item; those shown where nothing was compared."""
-    compared = {
+def _champions_right(case: Case, chosen: Standing, champion: str) -> list[int | None]:
+    """The champion's right answers, which follow from the paired comparisons; what was not compared so, as it is shown."""
+    paired = {
         (c.on, c.items): c.losses - c.wins
-        for s in own.standings
-        if s.artifact == own.chosen
-        for c in s.comparisons
-        if (c.test, c.against) == ("non-inferiority", own.champion) and case.digests["evaluation"] in c.scorecards
+        for c in chosen.comparisons
+        if (c.test, c.against) == ("non-inferiority", champion) and case.digests["evaluation"] in c.scorecards
     }
-    found: list[int | None] = []
-    for score in case.model.scores:
-        more = compared.get((score.label, score.items)) if score.dimension == "task" else None
-        shown = score.champion_right
-        most = min(shown, score.items) if shown is not None else None
-        found.append(most if more is None or shown is None else score.right + more)
-    return found
+    return [
+        score.right + paired[score.label, score.items]
+        if score.dimension == "task" and (score.label, score.items) in paired
+        else score.champion_right
+        for score in case.model.scores
+    ]
 
 
 def _source(case: Case, adapter: AdapterManifest, role: str) -> Facts:

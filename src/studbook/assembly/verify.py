@@ -119,7 +119,8 @@ class _Walk:
         """The plan that the page was compiled with, after its policy was checked."""
         named = self.read(BUNDLE_JS, _LIMIT)
         found = _PLAN.fullmatch(named or b"")
-        if found is None:
+        # No whole number that the page knows is larger.
+        if found is None or int(found[2]) >= 1 << 53:
             raise _plan("plan.digest-missing", f"{BUNDLE_JS} names no digest and size of a plan")
         sha256, size = found[1].decode(), int(found[2])
         if size > rules.PLAN_BYTES:

@@ -41,8 +41,9 @@ function faultInAll(value, schema, defs, at) {
   const names = schema.discriminator;
   if (!names)
     return schema.anyOf.every((one) => faultIn(value, one, defs, at) !== null) ? `${place(at)} fits no form` : null;
-  const chosen = value?.[names.propertyName];
-  return Object.hasOwn(names.mapping, chosen) ? faultIn(value, { $ref: names.mapping[chosen] }, defs, at) : `${place(at)} has no known ${names.propertyName}`;
+  const named = value?.[names.propertyName];
+  const chosen = typeof named === "string" && Object.hasOwn(names.mapping, named) ? names.mapping[named] : null;
+  return chosen ? faultIn(value, { $ref: chosen }, defs, at) : `${place(at)} has no known ${names.propertyName}`;
 }
 
 function faultInObject(value, schema, defs, at) {

@@ -1,9 +1,10 @@
 /** What the evidence says, held against the model it lies beside: checksums may be right and records wrong. */
 
-import { canonicalBytes, canonicalText, same } from "./canonical.js";
+import { canonicalBytes, canonicalText, readCanonical, same } from "./canonical.js";
 import { demand } from "./checks.js";
 import { checkInclusion } from "./ledger.js";
 import { planWithoutSmoke } from "./plan.js";
+import { faultInLine } from "./receipts.js";
 import { sha256 } from "./sources.js";
 
 const BROWSER = "browser-smoke";
@@ -132,14 +133,18 @@ const FACTS = {
   *recipe(own, { model }) {
     const named = new Set([own.base, ...own.members.map((member) => member.artifact)]);
     const sources = model.lineage.filter((node) => node.kind === "source");
-    const all = sources.length > 0 && sources.every((node) => named.has(node.digest));
-    const line = named.has(model.lineage[0]?.digest) || all;
+    const whole = sources.length > 0 && sources.every((node) => named.has(node.digest));
+    const line = named.has(model.lineage[0]?.digest) || whole;
     yield ["members: the model's line", line, true];
   },
 
-  *"operator-receipt"(own, { model, digests }) {
+  *"operator-receipt"(own, { model, digests, records: { template: declared } }) {
     yield ["output", own.output, model.artifact];
     yield ["template", own.template, digests.template];
+    yield ["operator", own.operator, declared.operator];
+    yield ["numeric_contract", own.numeric_contract, declared.numeric_contract];
+    const parents = [declared.base, ...declared.parents];
+    yield ["inputs", own.inputs.map(({ before, after }) => [before, after]), parents.map((digest) => [digest, digest])];
   },
 
   *candidate(own, { model, digests }) {
@@ -166,7 +171,8 @@ const FACTS = {
     yield ["lineage", first?.digest ?? null, model.artifact.sha256];
     yield ["lineage: parents", first?.parents ?? [], [...new Set([own.base, ...own.parents])]];
     yield ["lineage: operator", first?.operator ?? null, own.operator.operator ?? null];
-    yield ["lineage: every parent once", whole(model.lineage), true];
+    yield ["lineage: name", first?.name ?? null, model.name];
+    yield ["lineage: fault", faultInLine(model.lineage), null];
   },
 
   *promotion(own, of) {
@@ -222,44 +228,38 @@ const FACTS = {
       model.scores.map(({ label, dimension, right, items }) => [label, dimension, right, items]),
       again,
     ];
+    yield ["calls", own.results.map((one) => one.actual_calls), own.results.map((one) => one.expected_calls)];
   },
 
   *decision(own, { model, digests }) {
     const cited = own.standings
       .filter((standing) => standing.artifact === own.chosen)
       .flatMap(({ development, selection }) => [development, selection]);
+    yield ["action", own.action, "promote-to-shadow"];
     yield ["chosen", own.chosen, model.artifact.sha256];
     yield ["standings: scorecard", cited.includes(digests.evaluation), true];
-    yield ["standings: manifest", own.standings.some((standing) => standing.manifest === digests.candidate), true];
+    const chosen = own.standings.find(
+      ({ artifact, manifest }) => artifact === own.chosen && manifest === digests.candidate,
+    );
+    yield ["standings: manifest", chosen !== undefined, true];
+    if (!chosen) return;
+    yield ["standings: action", chosen.action, own.action];
     const shown = model.scores.map((score) => score.champion_right);
-    yield ["champion's scores shown", shown, championScores(own, model, digests)];
+    yield ["champion shown", championsRight(chosen, own.champion, model, digests.evaluation), shown];
   },
 };
 
-/** Whether nobody is missing from a lineage, nobody strange is in it, and only what was bred has parents. */
-function whole(line) {
-  const named = new Set([line[0].digest, ...line.flatMap((node) => node.parents)]);
-  const bred = line.every(({ kind, operator, parents }) =>
-    [parents.length > 0, operator !== null].every((has) => has === (kind === "candidate")),
-  );
-  const digests = line.map((node) => node.digest);
-  return bred && same([...named].sort(), digests.sort());
-}
-
-/** The champion's right answers, computed from who won which item; those shown where nothing was compared. */
-function championScores(own, model, digests) {
-  const compared = new Map(
-    own.standings
-      .filter((standing) => standing.artifact === own.chosen)
-      .flatMap(({ comparisons }) => comparisons)
-      .filter(({ test, against }) => test === "non-inferiority" && against === own.champion)
-      .filter(({ scorecards }) => scorecards.includes(digests.evaluation))
+/** The champion's right answers, which follow from the paired comparisons; what was not compared so, as it is shown. */
+function championsRight({ comparisons }, champion, { scores }, card) {
+  const paired = new Map(
+    comparisons
+      .filter(({ test, against }) => test === "non-inferiority" && against === champion)
+      .filter(({ scorecards }) => scorecards.includes(card))
       .map(({ on, items, wins, losses }) => [canonicalText([on, items]), losses - wins]),
   );
-  return model.scores.map(({ label, dimension, right, items, champion_right: shown }) => {
-    if (shown === null) return null;
-    const more = dimension === "task" ? compared.get(canonicalText([label, items])) : undefined;
-    return more === undefined ? Math.min(shown, items) : right + more;
+  return scores.map(({ label, dimension, right, items, champion_right: shown }) => {
+    const more = dimension === "task" ? paired.get(canonicalText([label, items])) : undefined;
+    return more === undefined ? shown : right + more;
   });
 }
 
@@ -289,9 +289,12 @@ function* source(record, adapter, digest) {
 /** Record and position of the entry that a signed line of the ledger is about; null if it is no such line. */
 function entered(line) {
   try {
-    const bytes = Uint8Array.from(atob(JSON.parse(line).payload), (character) => character.charCodeAt(0));
-    const { predicate } = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-    return { record: predicate.record, index: predicate.sequence };
+    const { payload } = readCanonical(new TextEncoder().encode(line), "");
+    const bytes = Uint8Array.from(atob(payload), (character) => character.charCodeAt(0));
+    // The browser reads base64 with white space and without its end, too.
+    if (btoa(atob(payload)) !== payload) return null;
+    const { record, sequence: index } = readCanonical(bytes, "").predicate;
+    return { record: record ?? null, index: index ?? null };
   } catch {
     return null;
   }

@@ -69,9 +69,33 @@ export function checkModelManifest(plan, manifest) {
   const [decoded, all] = [needs.decoded_bytes, 4 * manifest.parameters];
   const expected = { f32: decoded === 0, mixed: decoded > 0 && decoded < all }[manifest.storage] ?? decoded === all;
   refuse(expected, "manifest.runtime", "decodes other tensors than its storage says");
+  const most = manifest.scores.every(
+    ({ right, items, champion_right: champion }) => right <= items && (champion ?? 0) <= items,
+  );
+  refuse(most, "manifest.model", "more right answers are shown than there are items");
   const { positions } = manifest.logits;
   const fits = needs.context <= manifest.max_context && positions >= 1 && positions < Math.max(2, manifest.max_context);
   refuse(fits, "manifest.runtime", "asks for more positions than the model has");
+}
+
+/** What is wrong with a lineage; null if it is the first node and everything that descends to it, each once. */
+export function faultInLine(line) {
+  const nodes = new Map(line.map((node) => [node.digest, node]));
+  if (nodes.size < line.length) return "a node stands twice";
+  const made = ({ parents, operator }) => [parents.length > 0, operator !== null];
+  if (line.some((node) => made(node).includes(node.kind !== "candidate"))) {
+    return "a candidate has no parents or no operator, or something else has";
+  }
+  const pending = line.slice(0, 1).map((node) => node.digest);
+  const seen = new Set();
+  while (pending.length) {
+    const digest = pending.pop();
+    if (!nodes.has(digest)) return "a parent is not in it";
+    if (seen.has(digest)) continue;
+    seen.add(digest);
+    for (const parent of nodes.get(digest).parents) pending.push(parent);
+  }
+  return seen.size === nodes.size ? null : "a node is nobody's parent";
 }
 
 /** Hold the manifests of a stack against plan, registry, model and each other. */

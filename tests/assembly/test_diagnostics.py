@@ -74,6 +74,7 @@ FORGED: list[tuple[str, Any, str]] = [
     ("applied", lambda v: v[1:], "state"),
     ("state_sha256", EVIL, "state"),
     ("kv_length", 100_000, "state"),
+    ("tokens", 100_000, "state"),
     ("calls", lambda v: v[:-1], "calls"),
     ("calls", lambda v: [*v, v[-1]], "calls"),
     ("calls", lambda v: [{**v[0], "status": "skipped"}, *v[1:]], "calls"),

@@ -102,6 +102,8 @@ def read_diagnostics(data: bytes, case: Case) -> Diagnostics:
         "applied": ("state", own.applied, plan.stack[: len(own.applied)]),
         "state_sha256": ("state", own.state_sha256, state_sha256(case.model.artifact.sha256, own.applied)),
         "kv_length": ("state", own.kv_length <= plan.execution.context, True),
+        # The last token is never fed, so a text after one token may be as long as the context.
+        "tokens": ("state", own.tokens <= plan.execution.context, True),
         "calls": ("calls", own.calls, _trace(case)),
         "calls_sha256": ("calls", own.calls_sha256, digest(plan.calls)),
     }

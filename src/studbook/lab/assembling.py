@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -127,10 +127,7 @@ def assemble(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Assemble
         OverBudget: if model, packages or the one page have too many bytes.
         ParentsDoNotFit: if a package was made for another model.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.", reason="usage.folder")
-    if wanted.single is not None:
-        _require_new_file(desk, wanted.single, folder)
+    _require_new_places(desk, folder, wanted.single)
     require_in_force(desk)
     evidence = gather(desk, channel)
     model = _model(desk, evidence.artifact)
@@ -143,16 +140,7 @@ def assemble(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Assemble
         smoke = _smoke(desk, bundle, wanted.browser)
         evidence_with = {**parts.evidence, BROWSER: write_record(smoke)}
         bundle = _checked(build(parts._replace(evidence=evidence_with, unsmoked=smoke.plan)))
-    whole = single_page(bundle.files) if wanted.single else None
-    # Until the last file there is nothing that a page would take for a bundle, nor a record without its files.
-    laid = {folder / path: data for path, data in bundle.files.items() if path != rules.BUNDLE_JS}
-    if wanted.single is not None and whole is not None:
-        laid[_partial(wanted.single)] = whole
-    with _laid_out(laid):
-        release = _record(desk, channel, evidence, parts, bundle, smoke)
-    write_new(folder / rules.BUNDLE_JS, bundle.files[rules.BUNDLE_JS], 0o644)
-    if wanted.single is not None:
-        place(_partial(wanted.single), wanted.single)
+    release = _written(folder, bundle, wanted.single, lambda: _record(desk, channel, evidence, parts, bundle, smoke))
     return Assembled(
         channel=channel,
         artifact=evidence.artifact,
@@ -362,8 +350,12 @@ def _record(
     return desk.workspace.commit_all([Accession(record) for record in made])[-1]
 
 
-def _require_new_file(desk: Desk, path: Path, folder: Path) -> None:
-    """Refuse, before any work, a one-page file that is there already, or would lie where it is a stray."""
+def _require_new_places(desk: Desk, folder: Path, path: Path | None) -> None:
+    """Refuse, before any work, a folder that is not empty, and a one-page file that is there or would be a stray."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.", reason="usage.folder")
+    if path is None:
+        return
     if path.exists() or path.is_symlink():
         raise UsageError("exists already", where=path, advice="Name a new file.", reason="usage.exists")
     own = Path(os.path.realpath(path))
@@ -373,6 +365,22 @@ def _require_new_file(desk: Desk, path: Path, folder: Path) -> None:
             raise UsageError(f"lies in the {name}", where=path, advice=advice, reason="usage.folder")
     if not own.parent.is_dir():
         raise UsageError("its folder does not exist", where=path, advice="Make it first.", reason="usage.folder")
+
+
+def _written(folder: Path, bundle: Bundle, single: Path | None, record: Callable[[], str]) -> str:
+    """Write a bundle and record it; what the record is called.
+
+    Until the last file there is nothing that a page would take for a bundle, and no record is without its files.
+    """
+    laid = {folder / path: data for path, data in bundle.files.items() if path != rules.BUNDLE_JS}
+    if single is not None:
+        laid[_partial(single)] = single_page(bundle.files)
+    with _laid_out(laid):
+        release = record()
+    write_new(folder / rules.BUNDLE_JS, bundle.files[rules.BUNDLE_JS], 0o644)
+    if single is not None:
+        place(_partial(single), single)
+    return release
 
 
 def _partial(path: Path) -> Path:

@@ -173,7 +173,7 @@ function exchanged(plan, bundle, { model, packages, base }) {
 }
 
 // Enough for the page's questions to have something to look at, and nothing that is true.
-const lists = ["residents", "members", "checks", "gates", "results", "standings", "entries", "parents"];
+const lists = ["residents", "members", "checks", "gates", "results", "standings", "entries", "parents", "inputs"];
 const GARBLED = encoded({
   ...Object.fromEntries(lists.map((name) => [name, []])),
   expected: {},

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
-
-import msgspec
-from msgspec import Struct
 
 from studbook.assembly.manifests import eval_case, fault_in_line, scores
 from studbook.assembly.plan import BROWSER
 from studbook.assembly.rules import Drift, Refusal
-from studbook.errors import RecordRefused, StudbookError
 from studbook.records import (
     AdapterFamilyReceipt,
     AdapterManifest,
@@ -37,13 +32,12 @@ from studbook.records import (
     Scorecard,
     SourceManifest,
     ViabilityDecision,
-    decode_json,
     digest,
 )
 from studbook.records.decisions import Standing
 from studbook.records.manifests import LineageNode
 
-__all__ = ["Case", "check_browser", "check_case", "check_ledger", "check_meaning", "kinds_of", "names_line"]
+__all__ = ["Case", "check_browser", "check_case", "check_meaning", "kinds_of", "names_line", "refuse"]
 
 _QUANTISE = "quantise/1"
 _MOVES = (ReleaseRecord, ChampionPromotion, RollbackRecord)
@@ -115,11 +109,11 @@ def check_meaning(case: Case) -> None:
         if role in case.records:
             for field, found, wanted in facts(case):
                 if found != wanted:
-                    _refuse("evidence.meaning", f"{field} is {_told(found)}; it has to be {_told(wanted)}", role)
+                    refuse("evidence.meaning", f"{field} is {_told(found)}; it has to be {_told(wanted)}", role)
     for order, adapter in enumerate(case.adapters, 1):
         for field, found, wanted in _source(case, adapter, f"adapter-{order}-source"):
             if found != wanted:
-                _refuse("evidence.meaning", f"{field} is not that of the package", f"adapter-{order}-source")
+                refuse("evidence.meaning", f"{field} is not that of the package", f"adapter-{order}-source")
 
 
 def check_case(case: Case) -> None:
@@ -130,40 +124,9 @@ def check_case(case: Case) -> None:
     """
     card: Scorecard = case.records["evaluation"]
     if any(r.items_before != r.items_after for r in card.results):
-        _refuse("evidence.case", "items of a suite changed while it was scored", "evaluation")
+        refuse("evidence.case", "items of a suite changed while it was scored", "evaluation")
     if eval_case(card) != case.plan.eval_case:
-        _refuse("evidence.case", "was scored on other suites or items than plan and receipt say", "evaluation")
-
-
-def check_ledger(case: Case, inclusion: Callable[[bytes, int, int, list[bytes], bytes], None]) -> None:
-    """Hold the ledger's evidence against the receipt, and every other record against the ledger's evidence.
-
-    Args:
-        case: The bundle.
-        inclusion: Refuses a line (its bytes, position, size of the tree, path, root) that is not in the tree.
-
-    Raises:
-        Drift: ``evidence.ledger``.
-    """
-    # A BrowserSmoke is made of the bundle, so it enters the ledger after the checkpoint; the receipt binds it alone.
-    ledger: LedgerEvidence = case.records["ledger"]
-    mark = ledger.checkpoint
-    root = base64.b64encode(bytes.fromhex(mark.root)).decode()
-    if ledger.checkpoint != case.receipt.checkpoint or not ledger.note.startswith(
-        f"{mark.origin}\n{mark.size}\n{root}\n"
-    ):
-        _refuse("evidence.ledger", "the checkpoint is not the one that the receipt binds", "ledger")
-    wanted = [(role, digest) for role, digest in case.digests.items() if role not in ("ledger", BROWSER)]
-    if [(entry.role, entry.record) for entry in ledger.entries] != wanted:
-        _refuse("evidence.ledger", "does not speak of exactly the records of the evidence, in their order", "ledger")
-    for entry in ledger.entries:
-        path = [bytes.fromhex(node) for node in entry.path]
-        try:
-            inclusion(entry.line.encode(), entry.index, mark.size, path, bytes.fromhex(mark.root))
-        except StudbookError as error:
-            _refuse("evidence.ledger", f"{entry.role}: {error.message}", "ledger")
-        if _entered(entry.line) != (entry.record, entry.index):
-            _refuse("evidence.ledger", f"the line of {entry.role} is another record's", "ledger")
+        refuse("evidence.case", "was scored on other suites or items than plan and receipt say", "evaluation")
 
 
 def check_browser(case: Case, unsmoked: str) -> None:
@@ -191,43 +154,21 @@ def check_browser(case: Case, unsmoked: str) -> None:
     }
     for field, (found, wanted) in facts.items():
         if found != wanted:
-            _refuse("evidence.browser", f"{field} is not that of this bundle", BROWSER)
+            refuse("evidence.browser", f"{field} is not that of this bundle", BROWSER)
 
 
-def _refuse(reason: str, detail: str, role: str) -> NoReturn:
+def refuse(reason: str, detail: str, role: str) -> NoReturn:
+    """Refuse a bundle for what one of its records says.
+
+    Raises:
+        Drift: always, at the step evidence.
+    """
     raise Drift(Refusal("evidence", reason, detail, f"evidence-{role}"))
 
 
 def _told(value: object) -> str:
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _entered(line: str) -> tuple[str, int] | None:
-    """Digest of the record and position of the entry that a signed line of the ledger is about."""
-    try:
-        envelope = msgspec.convert(decode_json(line.encode()), _Envelope)
-        data = base64.b64decode(envelope.payload, validate=True)
-        # Bits that stand for nothing could be any.
-        if base64.b64encode(data).decode() != envelope.payload:
-            return None
-        statement = msgspec.convert(decode_json(data), _Statement)
-    except (RecordRefused, msgspec.ValidationError, ValueError):
-        return None
-    return statement.predicate.record, statement.predicate.sequence
-
-
-class _Envelope(Struct):
-    payload: str
-
-
-class _Predicate(Struct):
-    record: str
-    sequence: int
-
-
-class _Statement(Struct):
-    predicate: _Predicate
 
 
 # -- one question a role -----------------------------------------------------------------------------------------

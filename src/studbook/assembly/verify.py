@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeVar, Union
 from studbook.assembly import rules
 from studbook.assembly.building import without_smoke
 from studbook.assembly.diagnostics import check_diagnostics, read_diagnostics
+from studbook.assembly.ledger_lines import check_ledger
 from studbook.assembly.manifests import check_adapters, check_family, check_model
-from studbook.assembly.meaning import Case, check_browser, check_case, check_ledger, check_meaning, kinds_of
+from studbook.assembly.meaning import Case, check_browser, check_case, check_meaning, kinds_of
 from studbook.assembly.policy import check_policy
 from studbook.assembly.receipts import by_id, check_receipt, check_registry
 from studbook.assembly.rules import BUNDLE_JS, Drift, Refusal, Step

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,11 +22,9 @@ from studbook.assembly.manifests import (
 from studbook.assembly.measuring import measure
 from studbook.assembly.page import page
 from studbook.assembly.plan import BROWSER
-from studbook.assembly.single import single_page
 from studbook.assembly.verify import exported, verify
 from studbook.breeding.operators.quantise import Quantise
 from studbook.errors import DigestDiffers, OverBudget, ParentsDoNotFit, UsageError
-from studbook.files import make_folder, place, write_new
 from studbook.lab import clock
 from studbook.lab.approvals import require_approved
 from studbook.lab.browser import look
@@ -40,6 +36,7 @@ from studbook.lab.bundle_evidence import (
     lineage,
     require_offered,
 )
+from studbook.lab.bundle_files import require_new_places, written
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import require_in_force
 from studbook.lab.pending import require_key
@@ -127,7 +124,7 @@ def assemble(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Assemble
         OverBudget: if model, packages or the one page have too many bytes.
         ParentsDoNotFit: if a package was made for another model.
     """
-    _require_new_places(desk, folder, wanted.single)
+    require_new_places(desk, folder, wanted.single)
     require_in_force(desk)
     evidence = gather(desk, channel)
     model = _model(desk, evidence.artifact)
@@ -140,7 +137,7 @@ def assemble(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Assemble
         smoke = _smoke(desk, bundle, wanted.browser)
         evidence_with = {**parts.evidence, BROWSER: write_record(smoke)}
         bundle = _checked(build(parts._replace(evidence=evidence_with, unsmoked=smoke.plan)))
-    release = _written(folder, bundle, wanted.single, lambda: _record(desk, channel, evidence, parts, bundle, smoke))
+    release = written(folder, bundle, wanted.single, lambda: _record(desk, channel, evidence, parts, bundle, smoke))
     return Assembled(
         channel=channel,
         artifact=evidence.artifact,
@@ -348,60 +345,3 @@ def _record(
     texts = (parts.model, *parts.adapters, *family, bundle.registry, ledger, *seen)
     made = (*texts, bundle.receipt, bundle.plan, release)
     return desk.workspace.commit_all([Accession(record) for record in made])[-1]
-
-
-def _require_new_places(desk: Desk, folder: Path, path: Path | None) -> None:
-    """Refuse, before any work, a folder that is not empty, and a one-page file that is there or would be a stray."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.", reason="usage.folder")
-    if path is None:
-        return
-    if path.exists() or path.is_symlink():
-        raise UsageError("exists already", where=path, advice="Name a new file.", reason="usage.exists")
-    own = Path(os.path.realpath(path))
-    for name, above in {"bundle's folder": folder, "lab": desk.workspace.path}.items():
-        if own.is_relative_to(os.path.realpath(above)):
-            advice = f"Name a file outside the {name}, which holds nothing but its own files."
-            raise UsageError(f"lies in the {name}", where=path, advice=advice, reason="usage.folder")
-    if not own.parent.is_dir():
-        raise UsageError("its folder does not exist", where=path, advice="Make it first.", reason="usage.folder")
-
-
-def _written(folder: Path, bundle: Bundle, single: Path | None, record: Callable[[], str]) -> str:
-    """Write a bundle and record it; what the record is called.
-
-    Until the last file there is nothing that a page would take for a bundle, and no record is without its files.
-    """
-    laid = {folder / path: data for path, data in bundle.files.items() if path != rules.BUNDLE_JS}
-    if single is not None:
-        laid[_partial(single)] = single_page(bundle.files)
-    with _laid_out(laid):
-        release = record()
-    write_new(folder / rules.BUNDLE_JS, bundle.files[rules.BUNDLE_JS], 0o644)
-    if single is not None:
-        place(_partial(single), single)
-    return release
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial")
-
-
-@contextmanager
-def _laid_out(files: Mapping[Path, bytes]) -> Iterator[None]:
-    """Files on disk, which are taken away again if they cannot all be written, or what comes next fails."""
-    folders = sorted({path.parent for path in files}, key=lambda folder: -len(folder.parts))
-    new, made = [folder for folder in folders if not folder.exists()], []
-    try:
-        for path, data in files.items():
-            make_folder(path.parent)
-            write_new(path, data, 0o644)
-            made.append(path)
-        yield
-    except BaseException:
-        for path in made:
-            path.unlink(missing_ok=True)
-        for folder in new:
-            with suppress(OSError):
-                folder.rmdir()
-        raise

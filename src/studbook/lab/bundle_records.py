@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from studbook.adapters.reader import parse_adapter
 from studbook.assembly.building import without_smoke
+from studbook.assembly.ledger_lines import check_ledger
 from studbook.assembly.manifests import check_adapters, check_family, check_model
-from studbook.assembly.meaning import Case, check_browser, check_case, check_ledger, check_meaning
+from studbook.assembly.meaning import Case, check_browser, check_case, check_meaning
 from studbook.assembly.plan import BROWSER
 from studbook.assembly.policy import check_policy
 from studbook.assembly.receipts import check_receipt, check_registry

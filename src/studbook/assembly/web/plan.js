@@ -11,9 +11,6 @@ const [POLICY, ORIGIN, REDIRECTS] = ["planned-only", "same-origin", "refuse"];
 const BUDGETS = { model: 33_554_432, sidecar: 1 << 20, sidecars: 16 << 20, adapters: 1 << 20 };
 const ENGINE_BUDGET = 4 << 20;
 const MAX_ADAPTERS = 16;
-const PLAIN_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
-// Files of a bundle's first folder that are not the page's own.
-const GENERATED = ["bundle.js", "plan.json", "registry.json"];
 const [MEMORY_PAGE, MEMORY_MOST] = [1 << 16, 2 ** 32];
 
 // How a file of the page may be called, and the files beside them that are not the page's own.

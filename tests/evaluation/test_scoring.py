@@ -13,7 +13,7 @@ from studbook.errors import BytesLie, OutOfOrder, OverBudget, RecordRefused
 from studbook.evaluation import score_worker
 from studbook.evaluation.items import Item
 from studbook.evaluation.scorers import Answers, expected_calls, judge
-from studbook.evaluation.scoring import KINDS, Kind, json_schema
+from studbook.evaluation.scoring import KINDS, Kind
 from studbook.evaluation.suites import floor_of, freeze, read_suite_folder
 from studbook.models.forward import Forward
 from studbook.models.slm import read_slm
@@ -55,7 +55,6 @@ def test_a_written_answer_is_right_by_its_items_own_rule(
 
 
 def test_json_has_to_be_json_and_of_the_schema() -> None:
-    pytest.importorskip("jsonschema")
     kind, asked = KINDS["json-schema"], item('{"a": 1}', {"schema": SCHEMA})
     kind.check(asked)
     assert kind.right(asked, '{"a": 2, "b": []}', 99)
@@ -77,13 +76,11 @@ def test_json_has_to_be_json_and_of_the_schema() -> None:
     ],
 )
 def test_a_schema_fetches_nothing_and_one_that_cannot_be_asked_is_refused(schema: dict[str, Any]) -> None:
-    pytest.importorskip("jsonschema")
     with pytest.raises(RecordRefused, match="is not a JSON Schema"):
         KINDS["json-schema"].check(item("{}", {"schema": schema}))
 
 
 def test_a_reference_that_only_some_answers_reach_lets_none_of_them_pass() -> None:
-    pytest.importorskip("jsonschema")
     asked = item("{}", {"schema": {"properties": {"a": {"$ref": "#/nowhere"}}}})
     KINDS["json-schema"].check(asked)
     assert KINDS["json-schema"].right(asked, "{}", 99)
@@ -95,14 +92,6 @@ def test_a_value_that_is_printed_in_another_order_every_time_is_refused(value: s
     with pytest.raises(RecordRefused, match="gives a set"):
         KINDS["code"].check(item("f = 1", {"calls": ["f"], "gives": [value]}))
     KINDS["code"].check(item("f = 1", {"calls": ["f"], "gives": [" ['a', 'b']"]}))
-
-
-def test_without_the_library_a_schema_suite_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_schema, "jsonschema", None)
-    with pytest.raises(OutOfOrder, match="jsonschema") as caught:
-        KINDS["json-schema"].check(item("{}", {"schema": SCHEMA}))
-    assert caught.value.reason == "suite.library"
-    assert "studbook[schema]" in caught.value.advice
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import re
 import struct
 from collections.abc import Mapping
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -321,7 +320,7 @@ def task_files() -> dict[str, bytes]:
 @cache
 def ruled() -> Mapping[str, bytes]:
     """Example items of every kind of scorer whose library is installed."""
-    found = {name: example_items(name, "c") for name in SCORERS if name != "json-schema" or find_spec("jsonschema")}
+    found = {name: example_items(name, "c") for name in SCORERS}
     return {name: b"".join(canonical(item) + b"\n" for item in items) for name, items in found.items()}
 
 

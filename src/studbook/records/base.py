@@ -45,6 +45,7 @@ class Zone(StrEnum):
     EVALUATION = "evaluation"
     DECISIONS = "decisions"
     RELEASE = "release"
+    HOST = "host"
     AUDIT = "audit"
 
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import re
 
+import jsonschema
+import referencing
 from msgspec import Struct
 
-from studbook.errors import OutOfOrder, RecordRefused, StudbookError
+from studbook.errors import RecordRefused, StudbookError
 from studbook.evaluation.items import Item
 from studbook.evaluation.scoring.base import Kind
 from studbook.evaluation.scoring.pattern import short_enough
 from studbook.records import JsonObject, read_plain_json
-
-# The library is an extra; suites of every other kind do without it.
-try:
-    import jsonschema
-    import referencing
-except ImportError:
-    jsonschema = referencing = None
 
 __all__ = ["JsonSchema", "Schema"]
 
@@ -35,7 +30,7 @@ class Schema(Struct, frozen=True, forbid_unknown_fields=True):
 class JsonSchema(Kind):
     """Share of written answers that are JSON without duplicate keys and valid under their item's schema.
 
-    Source: JSON Schema draft 2020-12, by the library jsonschema (extra ``schema``). Formats are not asserted.
+    Source: JSON Schema draft 2020-12, by the library jsonschema. Formats are not asserted.
     """
 
     name = "json-schema"
@@ -45,14 +40,12 @@ class JsonSchema(Kind):
     rule = Schema
 
     def check(self, item: Item) -> None:
-        """Refuse an item whose schema is none, and every item where the library is missing.
+        """Refuse an item whose schema is none.
 
         Raises:
-            OutOfOrder: ``suite.library``, if it is not installed.
             RecordRefused: if the schema is none.
         """
         schema = self.asked(item).schema
-        _require_library(item)
         try:
             jsonschema.Draft202012Validator.check_schema(schema)
             _check_within(schema)
@@ -66,12 +59,7 @@ class JsonSchema(Kind):
             ) from error
 
     def right(self, item: Item, said: object, limit: int) -> bool:
-        """Whether the answer is a JSON value of the schema.
-
-        Raises:
-            OutOfOrder: ``suite.library``, if the library is not installed.
-        """
-        _require_library(item)
+        """Whether the answer is a JSON value of the schema."""
         text = short_enough(said, limit)
         if text is None:
             return False
@@ -110,13 +98,3 @@ def _check_within(value: object) -> None:
             for pattern in inner if key == "patternProperties" and isinstance(inner, dict) else ():
                 re.compile(pattern)
             _check_within(inner)
-
-
-def _require_library(item: Item) -> None:
-    if jsonschema is None:
-        raise OutOfOrder(
-            "the scorer json-schema needs the library jsonschema, which is not installed",
-            where=f"item {item.id}: rule.schema",
-            advice="Install it: pip install 'studbook[schema]'",
-            reason="suite.library",
-        )

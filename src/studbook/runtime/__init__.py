@@ -1,0 +1,1 @@
+"""Many small models under one budget: packages, resident set, routes, and the request path. See docs/runtime.md."""

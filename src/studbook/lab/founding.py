@@ -137,6 +137,8 @@ ROLES = (
             "bundle-release/1",
         ),
     ),
+    Role("people/host/contract", Zone.HOST, ("runtime-contract/1",)),
+    Role("process/host/host", Zone.HOST, ("skill-package/1", "package-event/1", "expert-partition/1")),
     Role("process/audit/audit", Zone.AUDIT, ("ledger-entry/1",)),
 )
 

@@ -94,6 +94,17 @@ from studbook.records.experiments import (
     Factor,
 )
 from studbook.records.manifests import AdapterManifest, ModelManifest
+from studbook.records.packages import (
+    Compatibility,
+    Envelope,
+    Expert,
+    ExpertPartition,
+    Overlap,
+    PackageEvent,
+    PackageEvidence,
+    RuntimeContract,
+    SkillPackage,
+)
 from studbook.records.pedigree import ClearingRecord, LedgerEntry, Tombstone
 from studbook.records.plans import ModulePlan
 from studbook.records.population import GenerationRecord, NoveltyRecord, ParentPool, PopulationReview, SearchReceipt
@@ -184,6 +195,10 @@ AnyRecord = (
     | CodeChangeClosing
     | Tombstone
     | ClearingRecord
+    | SkillPackage
+    | PackageEvent
+    | RuntimeContract
+    | ExpertPartition
     | LedgerEntry
 )
 KINDS: dict[str, type[Record]] = {kind.kind(): kind for kind in get_args(AnyRecord)}
@@ -232,6 +247,7 @@ __all__ = [
     "CodeChangeClosing",
     "CodeChangeProposal",
     "Comparison",
+    "Compatibility",
     "CompatibilityReport",
     "ConfirmationRecord",
     "ContaminationReceipt",
@@ -241,12 +257,15 @@ __all__ = [
     "Digest",
     "DriftReport",
     "Effect",
+    "Envelope",
     "EvaluatorChange",
     "Excluded",
     "Expected",
     "ExperimentBudget",
     "ExperimentCharter",
     "ExperimentResult",
+    "Expert",
+    "ExpertPartition",
     "Factor",
     "FailureCluster",
     "FederatedReceipt",
@@ -275,8 +294,11 @@ __all__ = [
     "NoveltyRecord",
     "OperatorGrant",
     "OperatorReceipt",
+    "Overlap",
     "OwnerKey",
     "Owners",
+    "PackageEvent",
+    "PackageEvidence",
     "ParentApproval",
     "ParentPool",
     "Policy",
@@ -299,11 +321,13 @@ __all__ = [
     "RollbackSet",
     "Root",
     "Rung",
+    "RuntimeContract",
     "RuntimeSmoke",
     "Scorecard",
     "SealedOpening",
     "SearchReceipt",
     "SelectorRegistry",
+    "SkillPackage",
     "SourceManifest",
     "StageApproval",
     "StageRule",

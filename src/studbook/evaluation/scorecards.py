@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from msgspec import convert
 
 import studbook.models
+import studbook.schemas
 from studbook.environment import environment_class
 from studbook.evaluation import score_worker
 from studbook.evaluation.costs import answered, measures, meter
@@ -100,7 +101,11 @@ def evaluator_sha256() -> str:
 def _sources() -> dict[str, str]:
     """Digest of every source file that has a part in measuring; what a process runs is what it read at its start."""
     models = Path(next(iter(studbook.models.__path__)))
-    files = [*sorted(models.rglob("*.py")), *sorted(Path(__file__).parent.rglob("*.py"))]
+    files = [
+        *sorted(models.rglob("*.py")),
+        *sorted(Path(__file__).parent.rglob("*.py")),
+        Path(studbook.schemas.__file__),
+    ]
     return {f"{f.parent.name}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 

@@ -59,6 +59,7 @@ CLUSTER = FailureCluster(
     training_slice=sha("slice"),
     suites=(),
     contamination=sha("contamination"),
+    scope=(),
 )
 SUITES = SuitesLock(
     header=HEADER,

@@ -17,7 +17,7 @@ from lab_fixtures import CLUSTER, PERSON, Place, problems, rewrite
 from release_fixtures import OTHER, Clock, change_policy, decisions, edited, refused, told, winner
 from studbook.errors import Busy, DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab import Lab, gates
-from studbook.lab.entering import check_shadow
+from studbook.lab.entering import check_admittance
 from studbook.lab.pending import Signed, waiting
 from studbook.lab.stages import decision_for, standing, votes
 from studbook.records import (
@@ -481,7 +481,7 @@ def test_an_approval_by_a_revoked_key(held: Place) -> None:
             lab.approve(winner(lab), OTHER, ["champion"])
         # What rests on it is found although every gate stood open when it moved.
         with pytest.raises(DigestDiffers) as caught:
-            check_shadow(lab.desk, digest(newest_template(lab)))
+            check_admittance(lab.desk, digest(newest_template(lab)))
         assert caught.value.where == "promotion-template: approvals"
     assert kinds(problems(held)) == ["admission-record-1", "release-record-1"]
     with held.open() as lab:

@@ -99,6 +99,7 @@ class World:
             training_slice=sha("slice"),
             suites=(sha("selection rot"),),
             contamination=sha("contamination"),
+            scope=(),
         )
 
     def result(self, role: str, label: str, change: Change = (0, 0), brier: int = 400_000, **more: Any) -> SuiteResult:

@@ -188,12 +188,19 @@ def decide(session: Session, cluster: str, candidates: Sequence[str]) -> None:
 @click.option("--recipes", help="JSON list of operator records, or a file [the policy's].")
 @click.option("--parent", "parents", multiple=True, help="A parent to use [every approved one].")
 @click.option("--ceiling", help="A registered joint-training model to show beside the candidates.")
+@click.option("--specialist", is_flag=True, help="Protect CLUSTER alone; the winner can only be packaged.")
+@click.option("--also", multiple=True, help="A further cluster that the specialist shall answer for; may be repeated.")
 @click.pass_obj
-def round_(session: Session, cluster: str, recipes: str | None, parents: Sequence[str], ceiling: str | None) -> None:
+def round_(
+    session: Session, /, cluster: str, recipes: str | None, parents: Sequence[str], specialist: bool,
+    also: Sequence[str], ceiling: str | None,
+) -> None:  # fmt: skip
     """One breeding round: parents in, a judged and released, or honestly refused, descendant out."""
     check_once(parents)
+    only_with("also", "with --specialist", specialist)
+    scope = (cluster, *also) if specialist else ()
     with session.open() as lab:
-        outcome = lab.round(cluster, recipes_of(recipes) if recipes else None, parents or None, ceiling)
+        outcome = lab.round(cluster, recipes_of(recipes) if recipes else None, parents or None, ceiling, scope)
         session.give(_outcome(outcome), pages.decision(outcome))
     raise SystemExit(HELD if outcome.held else NO_OP if outcome.record.chosen is None else 0)
 

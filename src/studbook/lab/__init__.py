@@ -238,9 +238,13 @@ class Lab:
         recipes: Sequence[Mapping[str, Any]] | None = None,
         parents: Sequence[str] | None = None,
         ceiling: str | None = None,
+        scope: Sequence[str] = (),
     ) -> rounds.Outcome:
-        """One whole round: select, breed, evaluate, decide, release to shadow or archive with reasons."""
-        return rounds.run_round(self.desk, cluster, recipes, parents, ceiling)
+        """One whole round: select, breed, evaluate, decide, release to shadow or archive with reasons.
+
+        With a scope it is for a specialist: those clusters alone are protected, and the winner can only be packaged.
+        """
+        return rounds.run_round(self.desk, cluster, recipes, parents, ceiling, scope)
 
     def search(self, cluster: str, request: search.Request, *, resume: bool = False) -> search.Found:
         """Search for a recipe on development items and breed the best one; nothing is judged or released."""

@@ -9,6 +9,7 @@ from studbook.assembly.meaning import names_line
 from studbook.assembly.plan import EVIDENCE
 from studbook.errors import OutOfOrder, OutsideAllowlist
 from studbook.files import read_file
+from studbook.lab.admissions import admitted_to_channels
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import in_force
@@ -189,7 +190,7 @@ def _newest(desk: Desk, kind: type[R], fits: Callable[[R], bool]) -> str | None:
 
 
 def _admission(desk: Desk, artifact: str) -> tuple[str, AdmissionRecord]:
-    found = [(d, r) for d, r in desk.unrevoked(AdmissionRecord) if r.artifact == artifact]
+    found = [(d, r) for d, r in admitted_to_channels(desk) if r.artifact == artifact]
     if not found:
         raise OutOfOrder(
             f"{desk.name_of(artifact)} was never admitted",

@@ -7,13 +7,14 @@ from studbook.lab import clock, judging
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_first
-from studbook.lab.gates import CLAIM, champion_template_for, shadow_template
+from studbook.lab.gates import CLAIM, champion_template_for, entry_template
 from studbook.lab.pending import Signed, approve_pending, sign
 from studbook.lab.situations import require_released_hold
 from studbook.lab.stages import decision_for
 from studbook.lab.storage import finish_withdrawals
 from studbook.lab.words import plain_text
 from studbook.records import (
+    AdmissionRecord,
     ChampionPromotion,
     Record,
     ReleaseRecord,
@@ -33,6 +34,7 @@ from studbook.release import (
 from studbook.seal import Signer
 
 __all__ = [
+    "admit_specialist",
     "alias_content",
     "approve_waiting",
     "finish_aliases",
@@ -98,16 +100,37 @@ def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision, *, a
         return ""
     if not again and any(r.artifact == record.chosen for _, r in desk.all(ReleaseRecord)):
         return f"it was in shadow and left it; `studbook release {record.chosen[:12]} --to shadow` puts it back"
-    template = shadow_template(desk, decision, record)
+    admission = _admit(desk, decision, record)
+    if isinstance(admission, str):
+        return admission
+    desk.workspace.commit(to_shadow(desk.header, admission, digest(admission), shadow))
+    sync_aliases(desk)
+    return ""
+
+
+def admit_specialist(desk: Desk, decision: str, record: ViabilityDecision) -> str:
+    """Check every gate of a specialist and admit it; it enters no channel, and `studbook package make` goes on.
+
+    Returns:
+        Why it was held back, or an empty string.
+    """
+    assert record.chosen is not None
+    if reason := desk.revoked(record.chosen):
+        return f"it {reason}"
+    found = _admit(desk, decision, record)
+    return found if isinstance(found, str) else ""
+
+
+def _admit(desk: Desk, decision: str, record: ViabilityDecision) -> AdmissionRecord | str:
+    """Commit the template of a winner, and its admission if every gate is passed; else why it is held back."""
+    template = entry_template(desk, decision, record)
     template_digest = desk.workspace.commit(template)
     if template.open_gates:
         first = template.open_gates[0]
         return f"gate {first.name} is {first.status}: {first.detail}"
     admission = admit(desk.header, template, template_digest, CLAIM)
-    admission_digest = desk.workspace.commit(admission)
-    desk.workspace.commit(to_shadow(desk.header, admission, admission_digest, shadow))
-    sync_aliases(desk)
-    return ""
+    desk.workspace.commit(admission)
+    return admission
 
 
 def alias_content(channel: str, state: ChannelState) -> dict[str, str | None]:

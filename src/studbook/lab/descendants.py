@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 
 from studbook.errors import OutOfOrder
 from studbook.lab.adapters import FUSE
+from studbook.lab.admissions import admitted_to_channels
 from studbook.lab.desk import Desk
-from studbook.records import AdmissionRecord, CandidateManifest, LineageTemplate, PopulationReview
+from studbook.records import CandidateManifest, LineageTemplate, PopulationReview
 
 __all__ = ["bred_parents", "check_descendants", "descendants"]
 
@@ -22,7 +23,7 @@ def descendants(desk: Desk) -> tuple[str, ...]:
     rule = desk.policy[1].population.descendants
     if rule == "none":
         return ()
-    found = [a.artifact for _, a in desk.unrevoked(AdmissionRecord)]
+    found = [a.artifact for _, a in admitted_to_channels(desk)]
     if rule == "diverse" and (reviews := desk.unrevoked(PopulationReview)):
         found += [r.artifact for r in reviews[-1][1].residents if r.population == "diverse"]
     registered = desk.registered()

@@ -14,7 +14,7 @@ from studbook.lab.absence import check_tombstone
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import check_change
-from studbook.lab.gates import champion_template_for, recorded_shadow_template
+from studbook.lab.gates import champion_template_for, recorded_template
 from studbook.lab.judge_owners import check_lock, check_owners
 from studbook.lab.policies import check_next
 from studbook.lab.proposals import check_ending
@@ -39,7 +39,7 @@ from studbook.records import (
 from studbook.release import check_promoted
 from studbook.seal import Signer
 
-__all__ = ["check_entering", "check_first", "check_shadow"]
+__all__ = ["check_admittance", "check_entering", "check_first"]
 
 
 def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: datetime) -> None:
@@ -76,11 +76,11 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
             _check_promotion(desk, record, signers, time)
 
 
-def check_shadow(desk: Desk, template_digest: str) -> None:
-    """Refuse a move to shadow whose template does not say what was so, or whose gates do not hold any longer.
+def check_admittance(desk: Desk, template_digest: str) -> None:
+    """Refuse an admission or a move to shadow whose template does not say what was so, or whose gates hold no longer.
 
     Args:
-        desk: The lab as it is before the move.
+        desk: The lab as it is before the record.
         template_digest: The template it rests on.
 
     Raises:
@@ -89,8 +89,8 @@ def check_shadow(desk: Desk, template_digest: str) -> None:
     """
     template = desk.workspace.get(template_digest, PromotionTemplate)
     require_unrevoked(desk, template.artifact)
-    _same(recorded_shadow_template(_then(desk, template_digest)[0], template), template)
-    _all_passed(recorded_shadow_template(desk, template))
+    _same(recorded_template(_then(desk, template_digest)[0], template), template)
+    _all_passed(recorded_template(desk, template))
 
 
 def check_first(desk: Desk, artifact: str, day: date) -> str:

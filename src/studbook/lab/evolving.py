@@ -208,7 +208,7 @@ def _generation(
     given = Given(desk, label, pool.chosen, plan.evaluations, seed)
     found = gather_recipes(given, plan.sources)
     fresh, repeated = _fresh(desk, pool, champion, found.operators, today)
-    outcome = rounds.run_round(desk, label, fresh, pool.chosen, plan.ceiling, today) if fresh else None
+    outcome = rounds.run_round(desk, label, fresh, pool.chosen, plan.ceiling, today=today) if fresh else None
     return GenerationRecord(
         header=desk.header,
         number=number,

@@ -35,18 +35,18 @@ __all__ = [
     "champion_template_for",
     "confirmation_of",
     "current",
+    "entry_template",
     "evidence_for",
-    "recorded_shadow_template",
+    "recorded_template",
     "replay_confirmation",
-    "shadow_template",
 ]
 
 # What an admitted candidate claims: it runs, and every source it descends from was trained.
 CLAIM = Rung.TRAINED
 
 
-def shadow_template(desk: Desk, decision: str, record: ViabilityDecision) -> PromotionTemplate:
-    """Every gate between a decision and shadow.
+def entry_template(desk: Desk, decision: str, record: ViabilityDecision) -> PromotionTemplate:
+    """Every gate between a decision and shadow, or between a specialist's decision and its package.
 
     The sealed suites are opened only when the gates before have passed, and people approve last: they see everything.
     """
@@ -56,10 +56,10 @@ def shadow_template(desk: Desk, decision: str, record: ViabilityDecision) -> Pro
         gates.append(_confirmation_gate(desk, decision, record))
     else:
         gates.append(gate("confirmation", None, None, "decisions", "waits for the gates before it"))
-    return _shadow_template(desk, desk.header, decision, record, gates)
+    return _entry_template(desk, desk.header, decision, record, gates)
 
 
-def recorded_shadow_template(desk: Desk, template: PromotionTemplate) -> PromotionTemplate:
+def recorded_template(desk: Desk, template: PromotionTemplate) -> PromotionTemplate:
     """The same from what is on record, for the decision that a template cites; nothing is bred, scored or written.
 
     That a candidate was bred again is taken at its word here: `studbook ready` does it once more.
@@ -71,7 +71,7 @@ def recorded_shadow_template(desk: Desk, template: PromotionTemplate) -> Promoti
     gates.append(
         _confirmed(*found) if found else gate("confirmation", None, None, "decisions", "was not looked at yet")
     )
-    return _shadow_template(desk, template.header, decision, record, gates)
+    return _entry_template(desk, template.header, decision, record, gates)
 
 
 def champion_template_for(
@@ -118,17 +118,20 @@ def _manifest_of(record: ViabilityDecision) -> str:
     return found
 
 
-def _shadow_template(
+def _entry_template(
     desk: Desk, header: Header, decision: str, record: ViabilityDecision, gates: list[Gate]
 ) -> PromotionTemplate:
+    """What a decision leads to: shadow, with approvals; or a specialist's package, where people sign the contract."""
     assert record.chosen is not None
+    alone = record.action == "package"
+    asked = () if alone else (approvals_gate(desk, "shadow", record.chosen, decision),)
     return PromotionTemplate(
         header=header,
-        stage="shadow",
+        stage="package" if alone else "shadow",
         artifact=record.chosen,
         manifest=_manifest_of(record),
         decision=decision,
-        gates=(*gates, approvals_gate(desk, "shadow", record.chosen, decision)),
+        gates=(*gates, *asked),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from msgspec import structs
+
 from studbook.errors import BytesLie, OutOfOrder, OverBudget, StudbookError, UsageError
 from studbook.evaluation.drift import measure_drift
 from studbook.evaluation.scorecards import Subject, SuiteFile, evaluator_sha256, score, smoke
@@ -231,25 +233,35 @@ def require_label(desk: Desk, label: str) -> tuple[SuiteFile, ...]:
     return suites
 
 
-def require_judges(desk: Desk, label: str) -> None:
+def require_judges(desk: Desk, label: str, scope: Sequence[str] = ()) -> None:
     """Refuse a round that the frozen suites could not decide and confirm, before anything is bred.
+
+    Args:
+        desk: The lab.
+        label: The target cluster.
+        scope: What a specialist shall answer for; none for a round whose winner serves everybody.
 
     Raises:
         UsageError: as `require_label`.
         OutOfOrder: as that, and as `studbook.viability.check_judges`.
     """
     suites = [s.manifest for s in require_label(desk, label)]
+    policy = desk.policy[1]
+    for asked in scope:
+        require_label(desk, asked)
+    rules = structs.replace(policy, protected=tuple(scope)) if scope else policy
     for role in GATING_ROLES:
-        check_judges(role, [(m.dimension, m.cluster) for m in suites if m.role == role], desk.policy[1], label)
+        check_judges(role, [(m.dimension, m.cluster) for m in suites if m.role == role], rules, label)
 
 
-def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureCluster]:
+def declare_cluster(desk: Desk, label: str, base: str, scope: Sequence[str] = ()) -> tuple[str, FailureCluster]:
     """Show that the champion fails on a label, and bind what may be learned from and what judges the answer.
 
     Args:
         desk: The lab.
         label: The cluster.
         base: Digest of the parents' shared base; its data manifests hold the training slice.
+        scope: What a specialist shall answer for; none for a round whose winner serves everybody.
 
     Raises:
         UsageError: if no suite has this label.
@@ -279,6 +291,7 @@ def declare_cluster(desk: Desk, label: str, base: str) -> tuple[str, FailureClus
         training_slice=found[1],
         suites=tuple(s.digest for s in judging),
         contamination=receipt,
+        scope=tuple(sorted({label, *scope})) if scope else (),
     )
     return desk.workspace.commit(cluster), cluster
 
@@ -304,6 +317,8 @@ def check_cluster(desk: Desk, record: FailureCluster) -> None:
         "evidence": ((card.artifact, card.role), (record.champion, "development")),
         "label": (record.label in card.tasks(), True),
         "suites": (sorted(record.suites), sorted(judges)),
+        "scope": (record.scope, tuple(sorted(set(record.scope) & card.tasks().keys()))),
+        "scope: label": (record.label in record.scope, bool(record.scope)),
         "training_slice": (record.training_slice in slices, True),
         "contamination": ((receipt.training, receipt.clean), (record.training_slice, True)),
         "contamination: suites": (locked.keys() - set(receipt.suites), set()),

@@ -166,7 +166,7 @@ def _finalist(standing: Standing, ladders: dict[Exam, Ladder], card: Scorecard, 
     after = ask(ladders, card)
     rose = after is not None and not any(after is ladder for ladder in before)
     lost = tuple(dict.fromkeys(_WHY[c.test] for c in standing.comparisons if c.test in _WHY and not c.passed))
-    beaten = () if standing.action == "promote-to-shadow" else waits or ("another finalist is worth more",)
+    beaten = () if standing.won else waits or ("another finalist is worth more",)
     return _row(standing, after and after.released, rose, not lost, lost or beaten)
 
 

@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 from studbook.errors import OutOfOrder
 from studbook.evaluation.scorecards import evaluator_sha256
 from studbook.lab import judging
+from studbook.lab.admissions import admitted_to_channels
 from studbook.lab.desk import Desk
 from studbook.lab.facts import require
 from studbook.lab.frozen import of_role
 from studbook.lab.pooling import bits_of, descriptor_role
 from studbook.population import Scored, Standing, archive_of, cells, elites, errors_of, nearest, novelty_ppm, standings
 from studbook.records import (
-    AdmissionRecord,
     ArchiveRecord,
     ModelSource,
     NoveltyRecord,
@@ -214,7 +214,7 @@ def _homes(desk: Desk, models: Sequence[str], best: set[str], mean: Mapping[str,
     """Which population every model lives in: channels first, then who may have children, then elites, then the rest."""
     channels = desk.channels().values()
     active = {s.artifact for s in channels} | {s.way_back.artifact for s in channels if s.way_back}
-    pool = {*desk.registered(), *(a.artifact for _, a in desk.unrevoked(AdmissionRecord))}
+    pool = {*desk.registered(), *(a.artifact for _, a in admitted_to_channels(desk))}
     rest = sorted((a for a in best if a not in active | pool), key=lambda a: (-mean[a], a))
     kept = set(rest[:most])
     return {a: "active" if a in active else "pool" if a in pool else "diverse" if a in kept else "cold" for a in models}

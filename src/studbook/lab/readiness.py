@@ -68,9 +68,7 @@ def _inputs(desk: Desk, manifest: CandidateManifest) -> set[str]:
 
 def _rejects(desk: Desk) -> Check:
     archived = {c.manifest: c for _, a in desk.all(ArchiveRecord) for c in a.candidates}
-    losers = [
-        s.manifest for _, d in desk.all(ViabilityDecision) for s in d.standings if s.action != "promote-to-shadow"
-    ]
+    losers = [s.manifest for _, d in desk.all(ViabilityDecision) for s in d.standings if not s.won]
     silent = [m for m in losers if m not in archived or not archived[m].reasons]
     if not losers:
         return Check(name="reject", passed=False, detail="no candidate was ever rejected, so rejecting is untested")

@@ -12,7 +12,7 @@ from studbook.lab.absence import check_clearing
 from studbook.lab.bundle_records import check_ledger_evidence, check_plan, check_release
 from studbook.lab.comparing import check_producer, check_report
 from studbook.lab.desk import Desk
-from studbook.lab.entering import check_entering, check_shadow
+from studbook.lab.entering import check_admittance, check_entering
 from studbook.lab.evaluators import check_measured_by
 from studbook.lab.experiment_charter import check_charter
 from studbook.lab.experiment_check import check_result
@@ -90,7 +90,7 @@ from studbook.records import (
     ViabilityDecision,
     digest,
 )
-from studbook.release import check_admitted, check_claim, decided_against
+from studbook.release import check_admitted, check_carried, check_claim, decided_against
 from studbook.seal import Sealed
 from studbook.viability import Baseline, archive, decide
 
@@ -265,7 +265,7 @@ def _admission(desk: Desk, record: AdmissionRecord) -> None:
     template = desk.workspace.get(record.template, PromotionTemplate)
     decision = desk.workspace.get(template.decision, ViabilityDecision)
     check_admitted(record, template, decision)
-    check_shadow(desk, record.template)
+    check_admittance(desk, record.template)
     check_claim(record.claim, evidence_for(desk, record.artifact))
 
 
@@ -273,8 +273,10 @@ def _release(desk: Desk, record: ReleaseRecord) -> None:
     admission = desk.workspace.get(record.admission, AdmissionRecord)
     if admission.artifact != record.artifact:
         raise DigestDiffers("the admission it cites is another candidate's")
+    template = desk.workspace.get(admission.template, PromotionTemplate)
+    check_carried(record.artifact, "shadow", template, desk.workspace.get(template.decision, ViabilityDecision))
     # An admission of another day may be used again, but only while all of it still holds.
-    check_shadow(desk, admission.template)
+    check_admittance(desk, admission.template)
 
 
 def _follows(desk: Desk, sealed: Sealed) -> None:

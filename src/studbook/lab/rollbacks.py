@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
+from studbook.lab.admissions import admitted_to_channels
 from studbook.lab.channels import sync_aliases
 from studbook.lab.desk import Desk
 from studbook.lab.words import plain_text
 from studbook.models.slm import parse_slm
-from studbook.records import AdmissionRecord, ChampionPromotion, RollbackRecord, RollbackSet
+from studbook.records import ChampionPromotion, RollbackRecord, RollbackSet
 from studbook.release import roll_back
 
 __all__ = ["NOTHING", "Hindrance", "check_rollback", "hindrance", "rollback"]
@@ -85,7 +86,7 @@ def hindrance(desk: Desk, way: RollbackSet, *, bytes_too: bool = True) -> Hindra
     artifact = way.artifact
     if artifact is None:
         return None
-    admitted = {a.artifact for _, a in desk.unrevoked(AdmissionRecord)}
+    admitted = {a.artifact for _, a in admitted_to_channels(desk)}
     admitted |= {p.artifact for _, p in desk.unrevoked(ChampionPromotion) if p.basis == "first"}
     if artifact not in admitted:
         return Hindrance(

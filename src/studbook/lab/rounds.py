@@ -83,6 +83,7 @@ def run_round(
     recipes: Sequence[Mapping[str, Any]] | None = None,
     parents: Sequence[str] | None = None,
     ceiling: str | None = None,
+    scope: Sequence[str] = (),
     today: date | None = None,
 ) -> Outcome:
     """Breed for one failure cluster, judge, and release to shadow or archive with reasons.
@@ -93,6 +94,7 @@ def run_round(
         recipes: Operator records to try; the policy's by default.
         parents: Names of the parents to use; every approved one by default.
         ceiling: Name of a registered joint-training model to show as the ceiling; it is never a parent.
+        scope: What a specialist shall answer for; its winner is admitted to be packaged, and enters no channel.
         today: The day approvals must cover.
 
     Raises:
@@ -103,10 +105,10 @@ def run_round(
         raise OutsideAllowlist("the policy names no recipe and none was given", where="policy: recipes")
     if ceiling is not None:
         require_ceiling(desk, ceiling)
-    judging.require_judges(desk, label)
+    judging.require_judges(desk, label, scope)
     need_operators(desk, chosen, f"round {label}", desk.policy[0])
     require_key(desk, CandidateManifest, ViabilityDecision)
-    herd, cluster, selection = start(desk, label, chosen, parents, today or clock.today())
+    herd, cluster, selection = start(desk, label, chosen, parents, today or clock.today(), scope=scope)
     orders = breeding.plan(desk, herd, chosen)
     judging.check_budget(desk, len(orders))
     candidates = breeding.breed_all(desk, orders)
@@ -116,9 +118,11 @@ def run_round(
 
 
 def conclude(desk: Desk, decision: str, record: ViabilityDecision, baselines: BaselineReceipt | None) -> Outcome:
-    """Release the winner to shadow, or nothing; archive everybody else with reasons and scorecards."""
+    """Release the winner to shadow, admit a specialist, or nothing; archive everybody else with reasons and scorecards."""
     released, held = None, ""
-    if record.chosen is not None:
+    if record.action == "package":
+        held = channels.admit_specialist(desk, decision, record)
+    elif record.chosen is not None:
         held = channels.release_to_shadow(desk, decision, record)
         released = record.chosen if not held else None
     losers = archive(desk.header, record, gates.confirmation_of(desk, decision))
@@ -204,6 +208,7 @@ def start(
     today: date,
     *,
     breeds: bool = True,
+    scope: Sequence[str] = (),
 ) -> tuple[Herd, FailureCluster, Selection]:
     """Parents, compatibility and cluster: everything that can refuse, before any candidate is bred.
 
@@ -217,7 +222,7 @@ def start(
     base, chosen, selection = choose(desk, label, names, today)
     if breeds:
         _require_unseen(desk, recipes, chosen)
-    herd, cluster = _prepare(desk, label, base, chosen)
+    herd, cluster = _prepare(desk, label, base, chosen, scope)
     return herd, cluster, selection
 
 
@@ -261,11 +266,13 @@ def _shared_base(desk: Desk, label: str, names: Sequence[str] | None, today: dat
     return shared_base(desk, approvals.select(desk, label, "", today).parents)
 
 
-def _prepare(desk: Desk, label: str, base: str, parents: tuple[str, ...]) -> tuple[Herd, FailureCluster]:
+def _prepare(
+    desk: Desk, label: str, base: str, parents: tuple[str, ...], scope: Sequence[str]
+) -> tuple[Herd, FailureCluster]:
     slice_ = sources.slice_of(desk, label, base)
     report_digest, report = sources.compare_parents(desk, base, parents, slice_[1] if slice_ else None)
     require(report)
-    cluster_digest, cluster = judging.declare_cluster(desk, label, base)
+    cluster_digest, cluster = judging.declare_cluster(desk, label, base, scope)
     return Herd(cluster_digest, cluster.champion, base, parents, report_digest), cluster
 
 

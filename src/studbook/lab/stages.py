@@ -77,12 +77,20 @@ def approve_stage(desk: Desk, artifact: str, stage: Literal["shadow", "champion"
 
 
 def decision_for(desk: Desk, artifact: str) -> tuple[str, ViabilityDecision]:
-    """Digest and record of the newest decision that chose an artifact and was not revoked.
+    """Digest and record of the newest decision that chose an artifact for the channels and was not revoked.
 
     Raises:
         OutOfOrder: if none did; ``order.decision``.
     """
-    found = [(d, r) for d, r in desk.unrevoked(ViabilityDecision) if r.chosen == artifact]
+    chosen = [(d, r) for d, r in desk.unrevoked(ViabilityDecision) if r.chosen == artifact]
+    found = [(d, r) for d, r in chosen if r.action != "package"]
+    if chosen and not found:
+        raise OutOfOrder(
+            f"{desk.name_of(artifact)} won as a specialist alone, and enters no channel",
+            where=artifact[:12],
+            advice="Package it: studbook package make ID. For a channel hold a round without --specialist.",
+            reason="order.specialist",
+        )
     if not found:
         raise OutOfOrder(
             f"no decision chose {desk.name_of(artifact)}",

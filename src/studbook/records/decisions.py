@@ -28,8 +28,8 @@ __all__ = [
 
 Away = Literal["archive", "archive-for-diversity", "merge-compress", "quarantine"]
 """What becomes of a candidate that is not promoted."""
-Action = Literal["promote-to-shadow", Away]
-"""What becomes of a candidate."""
+Action = Literal["promote-to-shadow", "package", Away]
+"""What becomes of a candidate; ``package`` is a specialist, which is released as a package and never as a whole."""
 
 
 class FailureCluster(Record, frozen=True, kw_only=True, tag="failure-cluster/1"):
@@ -45,6 +45,8 @@ class FailureCluster(Record, frozen=True, kw_only=True, tag="failure-cluster/1")
         training_slice: Digest of the slice: all a breeding worker may ever see.
         suites: Digests of the SuiteManifests that judge this label.
         contamination: Digest of the ContaminationReceipt.
+        scope: What a specialist shall answer for, sorted, the label among it: nothing else is protected, and its winner
+            can only be packaged. None for a round whose winner serves everybody.
     """
 
     zone: ClassVar[Zone] = Zone.DECISIONS
@@ -57,6 +59,7 @@ class FailureCluster(Record, frozen=True, kw_only=True, tag="failure-cluster/1")
     training_slice: Digest
     suites: tuple[Digest, ...]
     contamination: Digest
+    scope: tuple[Name, ...]
 
     def subjects(self) -> tuple[str, ...]:
         """The champion."""
@@ -156,6 +159,11 @@ class Standing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     action: Action
     reasons: tuple[Text, ...]
 
+    @property
+    def won(self) -> bool:
+        """Whether it is the winner of its decision."""
+        return self.action in ("promote-to-shadow", "package")
+
 
 class Excluded(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A registered model that was not offered as a parent.
@@ -215,7 +223,8 @@ class ViabilityDecision(Record, frozen=True, kw_only=True, tag="viability-decisi
         retired: Former champions that stand for retirement; people withdraw them, a decision moves nothing.
         as_of: Ledger time the waits of the policy were measured at; null where it has none.
         action: What to do: ``keep`` is a champion that stands although a finalist is no worse, ``merge-compress`` one
-            that such a finalist of far fewer bytes could replace, ``no-op`` doing nothing for any other reason.
+            that such a finalist of far fewer bytes could replace, ``package`` the winner of a round for a specialist,
+            ``no-op`` doing nothing for any other reason.
         chosen: Digest of the winner, or null.
         best_parent: Digest of the parent with the highest joint mean on selection items.
         no_op: How doing nothing fared.
@@ -234,7 +243,7 @@ class ViabilityDecision(Record, frozen=True, kw_only=True, tag="viability-decisi
     standings: tuple[Standing, ...]
     retired: tuple[Retired, ...]
     as_of: Moment | None
-    action: Literal["promote-to-shadow", "keep", "merge-compress", "no-op"]
+    action: Literal["promote-to-shadow", "package", "keep", "merge-compress", "no-op"]
     chosen: Digest | None
     best_parent: Digest | None
     no_op: NoOp

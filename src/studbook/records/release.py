@@ -21,10 +21,13 @@ __all__ = [
     "ReleaseRecord",
     "RollbackRecord",
     "RollbackSet",
+    "Stage",
     "StageApproval",
 ]
 
 Channel = Literal["shadow", "canary", "champion"]
+Stage = Literal["package", "shadow", "canary", "champion"]
+"""What a candidate may be ready for; ``package`` is no channel."""
 Moment = Annotated[
     str,
     Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z", description="a moment in UTC, ISO 8601"),
@@ -84,7 +87,7 @@ class PromotionTemplate(Record, frozen=True, kw_only=True, tag="promotion-templa
     """Readiness of one candidate for one stage.
 
     Attributes:
-        stage: The channel it is for.
+        stage: What it is for: a channel, or ``package`` for a specialist.
         artifact: Digest of the candidate.
         manifest: Digest of its CandidateManifest.
         decision: Digest of the ViabilityDecision.
@@ -92,7 +95,7 @@ class PromotionTemplate(Record, frozen=True, kw_only=True, tag="promotion-templa
     """
 
     zone: ClassVar[Zone] = Zone.RELEASE
-    stage: Channel
+    stage: Stage
     artifact: Digest
     manifest: Digest
     decision: Digest
@@ -113,7 +116,7 @@ class PromotionTemplate(Record, frozen=True, kw_only=True, tag="promotion-templa
 
 
 class AdmissionRecord(Record, frozen=True, kw_only=True, tag="admission-record/1"):
-    """A candidate whose every gate passed, admitted to the channels.
+    """A candidate whose every gate passed, admitted to the channels, or as a specialist to be packaged alone.
 
     Attributes:
         artifact: Digest of the candidate.

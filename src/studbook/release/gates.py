@@ -71,12 +71,12 @@ def check_claim(claim: Rung, evidence: Mapping[Rung, bool]) -> None:
 
 
 def check_admitted(admission: AdmissionRecord, template: PromotionTemplate, decision: ViabilityDecision) -> None:
-    """Refuse an admission that its template and decision do not carry.
+    """Refuse an admission, to shadow or as a specialist's package, that its template and decision do not carry.
 
     Raises:
         OutOfOrder: naming what does not hold.
     """
-    check_carried(admission.artifact, "shadow", template, decision)
+    check_carried(admission.artifact, "package" if template.stage == "package" else "shadow", template, decision)
 
 
 def check_promoted(
@@ -103,7 +103,7 @@ def check_carried(artifact: str, stage: str, template: PromotionTemplate, decisi
 
     Args:
         artifact: Digest of what moves.
-        stage: The channel it moves to.
+        stage: The channel it moves to, or ``package``.
         template: The template that the move rests on.
         decision: The decision that the template cites.
 
@@ -116,6 +116,13 @@ def check_carried(artifact: str, stage: str, template: PromotionTemplate, decisi
         raise OutOfOrder(f"gate {template.open_gates[0].name} of its template is not passed", reason="order.gate")
     if decision.chosen != artifact:
         raise OutOfOrder("the decision it rests on chose another candidate", reason="order.decision")
+    if (decision.action == "package") != (stage == "package"):
+        raise OutOfOrder(
+            f"its decision is to {decision.action}, and it moves to {stage}",
+            where="viability-decision: action",
+            advice="A specialist is packaged and enters no channel; hold a round without --specialist for one that may.",
+            reason="order.specialist",
+        )
 
 
 def decided_against(decision: ViabilityDecision, champion: str | None, policy: str, suites: str) -> tuple[bool, str]:

@@ -2,6 +2,7 @@
 
 Of the champion, the first that holds:
 
+* ``package``: in a round for a specialist, a candidate passes every rule; it is packaged and goes into no channel.
 * ``promote-to-shadow``: a candidate passes every rule of `studbook.viability`, and no wait of the policy holds.
 * ``no-op``: a wait of the policy holds (cooldown or observation window), whatever the candidates did.
 * ``merge-compress``: a finalist is a smaller equal, see below. Its bytes are no promotion: superiority was not shown.
@@ -49,7 +50,7 @@ def no_worse_than_champion(judged: Judged) -> bool:
 
 def compresses(judged: Judged, circle: Round) -> bool:
     """Whether a candidate is as good as the champion within the margins, and smaller by the policy's share."""
-    share = circle.policy.hysteresis.smaller_by
+    share = circle.rules.hysteresis.smaller_by
     size = cost(circle.selection, BYTES)
     kept = all(f.row.passed for f in judged.findings if f.row.on.endswith("-reserve"))
     if share == 0.0 or size is None or not kept or not no_worse_than_champion(judged):
@@ -60,7 +61,7 @@ def compresses(judged: Judged, circle: Round) -> bool:
 def why_it_compresses(judged: Judged, circle: Round) -> str:
     """The numbers of a smaller equal."""
     own, size = judged.contender.manifest.artifact.size, cost(circle.selection, BYTES) or 0
-    share = circle.policy.hysteresis.smaller_by
+    share = circle.rules.hysteresis.smaller_by
     return (
         f"no worse than the champion within every margin, in {own:,} bytes against {size:,}, {percent(1 - own / size)} "
         f"less where the policy asks for {percent(share)}; superiority was not shown, so it is not promoted"
@@ -79,7 +80,7 @@ def losing_action(judged: Judged, circle: Round) -> Away:
 
 def retired(circle: Round) -> tuple[Retired, ...]:
     """Former champions that stand for retirement: more than the policy keeps, and the champion is better."""
-    kept = circle.policy.population.active
+    kept = circle.rules.population.active
     rows = (_retired(former, circle) for former in circle.situation.former[kept:])
     return tuple(row for row in rows if row is not None)
 
@@ -87,7 +88,7 @@ def retired(circle: Round) -> tuple[Retired, ...]:
 def _retired(former: Former, circle: Round) -> Retired | None:
     if former.card is None:
         return None
-    labels, policy = circle.protected, circle.policy
+    labels, policy = circle.protected, circle.rules
     _, gain = joint(circle.selection, former.card, labels, policy.gates.alpha)
     threshold = policy.hysteresis.removal_threshold
     if settle(gain.lower) <= threshold:

@@ -24,7 +24,7 @@ from studbook.records import (
 from studbook.records.decisions import Away
 from studbook.statistics import Estimate, Paired, mcnemar
 from studbook.viability.comparisons import joint_gain, no_data, no_worse, superior, target
-from studbook.viability.contenders import check_labels
+from studbook.viability.contenders import check_labels, judged_by
 from studbook.viability.dimensions import safety_checks
 from studbook.viability.evidence import card_checks, check_evaluator, require
 from studbook.viability.findings import cited, row
@@ -66,10 +66,11 @@ def confirm(
     """
     _check_decision(policy, decision, cluster, opening)
     require(champion_card, decision.champion, "sealed", champion_card)
-    check_labels(champion_card, policy, cluster)
+    rules = judged_by(policy, cluster)
+    check_labels(champion_card, rules, cluster)
     check_evaluator((champion_card, candidate_card))
     checks = card_checks(candidate_card, str(decision.chosen), "sealed", champion_card)
-    rows = _comparisons(policy, cluster, champion_card, candidate_card, failed(checks))
+    rows = _comparisons(rules, cluster, champion_card, candidate_card, failed(checks))
     comparisons = cited(rows, digest(candidate_card), {champion_card.artifact: digest(champion_card)})
     return ConfirmationRecord(
         header=header,
@@ -100,15 +101,18 @@ def archive(
     if confirmation is not None and confirmation.decision != digest(decision):
         raise OutOfOrder("the confirmation belongs to another decision", where="confirmation-record: decision")
     refuted = confirmation is not None and not confirmation.passed
-    rows = [_archived(s, s.action, s.reasons) for s in decision.standings if s.action != "promote-to-shadow"]
+    field = decision.standings
+    # Written out where a property would do, so that the type checker sees what is left.
+    lost = ((s, s.action) for s in field if s.action != "promote-to-shadow" and s.action != "package")
+    rows = [_archived(s, action, s.reasons) for s, action in lost]
     if confirmation is not None and refuted:
-        winner = next(s for s in decision.standings if s.action == "promote-to-shadow")
+        winner = next(s for s in field if s.won)
         rows.append(_archived(winner, "archive", _refuted(confirmation), confirmation.candidate_card))
     return ArchiveRecord(header=header, decision=digest(decision), candidates=tuple(rows))
 
 
 def _check_decision(policy: Policy, decision: ViabilityDecision, cluster: FailureCluster, opening: int) -> None:
-    if decision.action != "promote-to-shadow" or decision.chosen is None:
+    if decision.chosen is None:
         raise OutOfOrder(
             "the decision is to do nothing, so there is no winner to confirm",
             where="viability-decision: action",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from studbook.errors import OutOfOrder
 from studbook.records import (
     CandidateManifest,
@@ -23,7 +25,16 @@ from studbook.records.evaluation import Role
 from studbook.viability.evidence import check_evaluator, require
 from studbook.viability.situation import ALONE, Situation
 
-__all__ = ["Baseline", "Contender", "Round", "check_contenders", "check_judges", "check_labels", "check_screening"]
+__all__ = [
+    "Baseline",
+    "Contender",
+    "Round",
+    "check_contenders",
+    "check_judges",
+    "check_labels",
+    "check_screening",
+    "judged_by",
+]
 
 
 @dataclass(frozen=True)
@@ -94,9 +105,14 @@ class Round:
     situation: Situation = ALONE
 
     @property
+    def rules(self) -> Policy:
+        """What the round is judged by, see `judged_by`."""
+        return judged_by(self.policy, self.cluster)
+
+    @property
     def protected(self) -> tuple[str, ...]:
         """Labels on which nobody may be inferior to the champion."""
-        return self.policy.protects(self.selection.labels())
+        return self.rules.protects(self.selection.labels())
 
     @property
     def champion(self) -> str:
@@ -111,14 +127,25 @@ class Round:
             OutOfOrder: if a scorecard of the champion or a parent is void or of other suites, if evaluators differ,
                 if a suite is not in the lock, or if a candidate is offered twice.
         """
-        _check_champion(self.development, self.policy, self.cluster)
+        _check_champion(self.development, self.rules, self.cluster)
         check_evaluator((self.development, self.selection, *(p.card for p in self.parents)))
         require(self.selection, self.champion, "selection", self.selection)
-        check_labels(self.selection, self.policy, self.cluster)
+        check_labels(self.selection, self.rules, self.cluster)
         for parent in self.parents:
             require(parent.card, parent.artifact, "selection", self.selection)
         _check_lock(suites, self)
         check_contenders(contenders, self.development)
+
+
+def judged_by(policy: Policy, cluster: FailureCluster) -> Policy:
+    """The rules a round is judged by: the policy's, but a specialist's round protects its own clusters alone.
+
+    Its winner replaces nobody, so no wait for the champion holds it, and none is a smaller champion.
+    """
+    if not cluster.scope:
+        return policy
+    at_once = replace(policy.hysteresis, cooldown_hours=0, window_days=0, window_decisions=0, smaller_by=0.0)
+    return replace(policy, protected=cluster.scope, hysteresis=at_once)
 
 
 def check_contenders(contenders: Sequence[Contender], development: Scorecard) -> None:

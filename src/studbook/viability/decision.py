@@ -6,6 +6,7 @@ A pure function of records, so replaying the ledger gives the same bytes under a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -51,7 +52,9 @@ def decide(
     3. Superiority on the target for finalists, who were screened on development items; every parent is beaten.
     4. Net utility above the switching threshold, and every reserve kept; else doing nothing wins.
 
-    While a wait of the policy holds nobody is chosen. What becomes of everybody: `studbook.viability.actions`.
+    While a wait of the policy holds nobody is chosen. Where the cluster has a scope, the round is for a specialist: its own
+    clusters are protected instead of every one, and the winner is packaged. What becomes of everybody:
+    `studbook.viability.actions`.
 
     Args:
         header: Header of the record.
@@ -88,7 +91,7 @@ def _explained(
     judged: Sequence[Judged],
     excluded: Sequence[Excluded],
 ) -> ViabilityDecision:
-    waits, best = held(circle.policy, circle.situation), best_parent(circle)
+    waits, best = held(circle.rules, circle.situation), best_parent(circle)
     winner = None if waits else weigh(judged)
     return ViabilityDecision(
         header=header,
@@ -101,14 +104,18 @@ def _explained(
         parent_cards=tuple(digest(parent.card) for parent in circle.parents),
         excluded=tuple(excluded),
         standings=tuple(_cited(_standing(j, winner, circle, waits), circle) for j in judged),
-        retired=retired(circle),
+        retired=() if circle.cluster.scope else retired(circle),
         as_of=circle.situation.as_of,
-        action="promote-to-shadow" if winner else "no-op" if waits else standing_champion(judged, circle),
+        action=_won(circle) if winner else "no-op" if waits else standing_champion(judged, circle),
         chosen=winner.contender.artifact if winner else None,
         best_parent=best.artifact if best else None,
         no_op=NoOp(chosen=winner is None, reasons=why_doing_nothing(judged, winner, circle, waits)),
         assumptions=assumptions(judged, winner, circle),
     )
+
+
+def _won(circle: Round) -> Literal["promote-to-shadow", "package"]:
+    return "package" if circle.cluster.scope else "promote-to-shadow"
 
 
 def _cited(found: Standing, circle: Round) -> Standing:
@@ -119,7 +126,7 @@ def _cited(found: Standing, circle: Round) -> Standing:
 
 def _standing(judged: Judged, winner: Judged | None, circle: Round, waits: tuple[str, ...]) -> Standing:
     if judged is winner:
-        return standing(judged, "promote-to-shadow", why_it_won(judged), circle.protected)
+        return standing(judged, _won(circle), why_it_won(judged), circle.protected)
     action = losing_action(judged, circle)
     reasons = why_it_lost(judged, winner) or waits
     if action == "merge-compress":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from studbook.records import FailureCluster, Policy, Scorecard, digest
-from studbook.viability.contenders import Contender, check_screening
+from studbook.viability.contenders import Contender, check_screening, judged_by
 from studbook.viability.gates import failed, gate_in_round
 from studbook.viability.words import settle
 
@@ -41,9 +41,10 @@ def screen(
     Raises:
         OutOfOrder: if the champion's scorecard is void, an evaluator differs, or a candidate is offered twice.
     """
-    check_screening(contenders, champion_development, cluster, policy)
+    rules = judged_by(policy, cluster)
+    check_screening(contenders, champion_development, cluster, rules)
     passed = [c for c in contenders if not failed(gate_in_round(c, champion_development, cluster, policy))]
-    places = ranking(passed, champion_development, policy)
+    places = ranking(passed, champion_development, rules)
     return tuple(place.manifest for place in places[: policy.gates.finalists])
 
 

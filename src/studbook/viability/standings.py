@@ -101,8 +101,8 @@ def judge(contenders: Sequence[Contender], circle: Round) -> tuple[Judged, ...]:
         digest(c.manifest): gate_in_round(c, circle.development, circle.cluster, circle.policy) for c in contenders
     }
     by_manifest = {digest(c.manifest): c for c in contenders}
-    places = ranking([by_manifest[m] for m, g in gates.items() if not failed(g)], circle.development, circle.policy)
-    finalists = [place.manifest for place in places[: circle.policy.gates.finalists]]
+    places = ranking([by_manifest[m] for m, g in gates.items() if not failed(g)], circle.development, circle.rules)
+    finalists = [place.manifest for place in places[: circle.rules.gates.finalists]]
     calls = _calls(by_manifest.values(), (by_manifest[m] for m in finalists))
     spent = Spent(calls, circle.situation.openings, circle.situation.waiting)
     trials = _trials({m: by_manifest[m] for m in finalists}, circle, spent)
@@ -144,7 +144,7 @@ def _unranked(
                 *_fallen(place, by_manifest[manifest], circle),
                 f"place {rank} of {len(places)} on development items (joint mean {percent(-place.loss)}, "
                 f"{counted(place.shortfalls, 'protected cluster')} below the margin); the policy lets "
-                f"{counted(circle.policy.gates.finalists, 'finalist')} meet the selection suites",
+                f"{counted(circle.rules.gates.finalists, 'finalist')} meet the selection suites",
             )
         if place.artifact == by_manifest[manifest].artifact:
             twin = by_manifest[place.manifest].manifest.name
@@ -159,7 +159,7 @@ def _calls(contenders: Iterable[Contender], finalists: Iterable[Contender]) -> i
 
 
 def _trials(finalists: dict[str, Contender], circle: Round, spent: Spent) -> dict[str, Trial]:
-    checks = {m: selection_gate(c, circle.selection, circle.cluster.label, circle.policy) for m, c in finalists.items()}
+    checks = {m: selection_gate(c, circle.selection, circle.cluster.label, circle.rules) for m, c in finalists.items()}
     usable = {m: c.selection for m, c in finalists.items() if c.selection and _comparable(checks[m])}
     p_values = [_p_value(usable.get(m), circle) for m in finalists]
     adjusted = dict(zip(finalists, holm(p_values), strict=True))
@@ -189,7 +189,7 @@ def _p_value(card: Scorecard | None, circle: Round) -> float:
 
 def _untried(circle: Round, checks: Sequence[Check]) -> Finding:
     why = failed(checks)[0].detail
-    return no_data("superiority", circle.champion, circle.cluster.label, circle.policy.gates.alpha, why)
+    return no_data("superiority", circle.champion, circle.cluster.label, circle.rules.gates.alpha, why)
 
 
 def _trial(
@@ -200,7 +200,7 @@ def _trial(
     corrected: tuple[float, int],
     spent: Spent,
 ) -> Trial:
-    policy, champion, label = circle.policy, circle.selection, circle.cluster.label
+    policy, champion, label = circle.rules, circle.selection, circle.cluster.label
     value = worth(card, champion, contender.manifest.artifact.size, policy, spent)
     findings = [
         *no_worse(card, champion, policy),
@@ -219,7 +219,7 @@ def _trial(
 
 
 def _against_parents(contender: Contender, card: Scorecard, circle: Round) -> list[Finding]:
-    policy, parents = circle.policy, list(circle.parents)
+    policy, parents = circle.rules, list(circle.parents)
     known = {parent.artifact for parent in parents}
     if circle.champion in contender.template.parents and circle.champion not in known:
         parents.append(Baseline(circle.champion, "champion", circle.selection))

@@ -20,4 +20,5 @@ pytest_plugins = [
     "population_fixtures",
     "experiment_fixtures",
     "bundle_fixtures",
+    "package_fixtures",
 ]

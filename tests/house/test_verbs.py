@@ -15,6 +15,7 @@ from studbook.lab.bundles import Bundles
 from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
 from studbook.lab.keys import Keys
+from studbook.lab.packages import Packages
 from studbook.lab.policies import Policies
 from studbook.lab.proposals import Proposals
 from studbook.lab.suites import Suites
@@ -26,6 +27,7 @@ FACETS = {
     "adapter": Adapters,
     "bundle": Bundles,
     "key": Keys,
+    "package": Packages,
     "policy": Policies,
     "experiment": Experiments,
     "proposal": Proposals,

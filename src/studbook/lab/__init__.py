@@ -49,6 +49,8 @@ from studbook.lab.experiments import Experiments
 from studbook.lab.export import export
 from studbook.lab.history import Logged
 from studbook.lab.keys import Keys
+from studbook.lab.package_host import finish_packages
+from studbook.lab.packages import Packages
 from studbook.lab.papers import Papers
 from studbook.lab.pending import Signed, waits
 from studbook.lab.policies import Policies
@@ -111,11 +113,13 @@ class Lab:
         self.experiments = Experiments(self.desk)
         self.keys = Keys(self.desk)
         self.policies = Policies(self.desk)
+        self.packages = Packages(self.desk)
         self.proposals = Proposals(self.desk)
         self.evaluators = Evaluators(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
             storage.finish_withdrawals(self.desk)
+            finish_packages(self.desk)
 
     def __enter__(self) -> Lab:
         return self

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError
 from studbook.lab.desk import Desk
+from studbook.lab.package_host import HELD, lives_of
 from studbook.records import (
     KINDS,
     ArchiveRecord,
@@ -15,6 +16,7 @@ from studbook.records import (
     ClearingRecord,
     LineageTemplate,
     OperatorReceipt,
+    SkillPackage,
     SourceManifest,
     SuiteManifest,
     Tombstone,
@@ -104,16 +106,22 @@ def held_elsewhere(desk: Desk, artifact: str) -> set[str]:
 
 
 def check_undeployed(desk: Desk, artifact: str) -> None:
-    """Refuse to withdraw what a channel points at.
+    """Refuse to withdraw what a channel points at or an installed package runs.
 
     Raises:
-        OutOfOrder: naming the channel; ``lab.deployed``.
+        OutOfOrder: naming the channel or package; ``lab.deployed``.
     """
     for channel, state in desk.channels().items():
         if state.artifact == artifact:
             advice = f"Move the channel first: studbook rollback {channel}, or release another model."
             where = desk.name_of(artifact)
             raise OutOfOrder(f"{channel} points at it", where=where, advice=advice, reason="lab.deployed")
+    for revision, life in lives_of(desk).items():
+        package = desk.workspace.get(revision, SkillPackage)
+        if life.state in HELD and artifact in package.subjects():
+            advice = f"Retire it first: studbook package retire {package.id}"
+            where = desk.name_of(artifact)
+            raise OutOfOrder(f"package {package.id} runs it", where=where, advice=advice, reason="lab.deployed")
 
 
 def check_tombstone(desk: Desk, record: Tombstone) -> None:
@@ -140,11 +148,11 @@ def check_tombstone(desk: Desk, record: Tombstone) -> None:
 
 
 def retained(desk: Desk) -> set[str]:
-    """Artifacts that must stay: of channels now and on every way back, winners, and what anything was bred from."""
+    """Artifacts that must stay: of channels and every way back, winners, packages, and what anything was bred from."""
     found = {s.artifact for channel in desk.channels() for s in desk.history(channel) if s.artifact}
     found |= {d.chosen for _, d in desk.all(ViabilityDecision) if d.chosen}
     found |= {d for _, t in desk.all(LineageTemplate) for d in (t.base, *t.parents)}
-    return found
+    return found | {d for _, p in desk.all(SkillPackage) for d in p.subjects()}
 
 
 def check_clearing(desk: Desk, record: ClearingRecord) -> None:

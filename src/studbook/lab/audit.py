@@ -15,6 +15,7 @@ from studbook.lab.absence import absent
 from studbook.lab.channels import alias_content
 from studbook.lab.desk import Desk
 from studbook.lab.founding import PIN
+from studbook.lab.package_host import host_files
 from studbook.lab.pending import read_waiting, waiting
 from studbook.lab.replay import check_record
 from studbook.lab.voided import in_force, was_in_order
@@ -140,7 +141,7 @@ def _check_files(
     desk: Desk, counted: list[int], opened: dict[str, Sealed], gone: list[Absent], void: list[Void]
 ) -> Iterator[Problem]:
     workspace = desk.workspace
-    expected = workspace.expected_files()
+    expected = {**workspace.expected_files(), **host_files(desk)}
     ledger = workspace.ledger
     known = {*expected, ledger.path, ledger.checkpoint_path}
     known |= {workspace.alias_path(name) for name, state in desk.channels().items() if state.record}

@@ -16,6 +16,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.evaluators import check_change
 from studbook.lab.gates import champion_template_for, recorded_template
 from studbook.lab.judge_owners import check_lock, check_owners
+from studbook.lab.package_making import check_contract
 from studbook.lab.policies import check_next
 from studbook.lab.proposals import check_ending
 from studbook.lab.situations import require_released_hold
@@ -29,6 +30,7 @@ from studbook.records import (
     PromotionTemplate,
     Record,
     RollbackSet,
+    RuntimeContract,
     RuntimeSmoke,
     StageApproval,
     SuitesLock,
@@ -68,6 +70,8 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
         check_ending(desk, record, signers)
     elif isinstance(record, Tombstone):
         check_tombstone(desk, record)
+    elif isinstance(record, RuntimeContract):
+        check_contract(desk, record)
     elif isinstance(record, ChampionPromotion):
         require_unrevoked(desk, record.artifact)
         if record.basis == "first":
@@ -162,7 +166,7 @@ def _check_first(desk: Desk, record: ChampionPromotion, time: datetime) -> None:
 def _check_people(record: Record, signers: Sequence[Signer]) -> None:
     """Whoever a record names as acting is one of those who signed it."""
     owners = {signer.owner for signer in signers}
-    for field in ("approved_by", "promoted_by", "withdrawn_by", "proposed_by", "closed_by"):
+    for field in ("approved_by", "promoted_by", "withdrawn_by", "proposed_by", "closed_by", "agreed_by"):
         named = getattr(record, field, None)
         if named is not None and named not in owners:
             raise NotAuthorised(

@@ -19,6 +19,7 @@ from studbook.lab.absence import absent, withdrawn
 from studbook.lab.audit import verify
 from studbook.lab.desk import Desk
 from studbook.lab.founding import ROLES
+from studbook.lab.package_host import host_files
 from studbook.lab.pending import waiting
 from studbook.records import Zone
 from studbook.workspace import FORMAT, MARKER
@@ -175,7 +176,8 @@ def _copy_files(desk: Desk, folder: Path) -> tuple[int, int]:
     """Copy every file that the ledger accounts for and that is not there yet: how many, and their bytes."""
     workspace, count, size = desk.workspace, 0, 0
     gone = {workspace.blob_path(digest) for digest in absent(desk)}
-    expected = {p: d for p, d in workspace.expected_files().items() if p not in gone and p.name != MARKER}
+    held = {**workspace.expected_files(), **host_files(desk)}
+    expected = {p: d for p, d in held.items() if p not in gone and p.name != MARKER}
     touched = set()
     for path in desk.progress.track("copying files", sorted(expected)):
         target = folder / path.relative_to(workspace.path)
@@ -197,12 +199,15 @@ def _copy_files(desk: Desk, folder: Path) -> tuple[int, int]:
 
 
 def _remove(desk: Desk, folder: Path) -> int:
-    """Take away from a copy what was withdrawn, records that wait no longer, and what a copy cut short left."""
+    """Take away from a copy what was withdrawn, retired or waits no longer, and what a copy cut short left."""
     workspace, removed = desk.workspace, 0
     stale = [folder / workspace.blob_path(d).relative_to(workspace.path) for d in withdrawn(desk)]
     pending = workspace.pending.relative_to(workspace.path)
     here = {path.name for path in waiting(desk).values()}
     stale += [p for p in (folder / pending).glob("*.json") if p.name not in here]
+    packages = (p for p in (folder / Zone.HOST / "packages").glob("*/*") if not p.name.endswith(".partial"))
+    installed = {path.relative_to(workspace.path) for path in host_files(desk)}
+    stale += [p for p in packages if p.relative_to(folder) not in installed]
     stale += [p for zone in Zone for p in (folder / zone).rglob("*.partial")]
     for path in stale:
         if path.is_symlink() or path.exists():

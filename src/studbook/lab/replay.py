@@ -32,6 +32,8 @@ from studbook.lab.measured import (
     check_suite,
 )
 from studbook.lab.offering import check_offered
+from studbook.lab.package_life import check_event
+from studbook.lab.package_making import check_package
 from studbook.lab.pooling import check_pool
 from studbook.lab.populations import check_novelty, check_review
 from studbook.lab.proposals import check_proposed
@@ -69,6 +71,7 @@ from studbook.records import (
     ModulePlan,
     NoveltyRecord,
     OperatorReceipt,
+    PackageEvent,
     ParentPool,
     Policy,
     PopulationReview,
@@ -84,6 +87,7 @@ from studbook.records import (
     Scorecard,
     SealedOpening,
     SearchReceipt,
+    SkillPackage,
     SourceManifest,
     SuiteManifest,
     SuitesLock,
@@ -330,4 +334,6 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     LedgerEvidence: check_ledger_evidence,
     ModulePlan: check_plan,
     BundleRelease: check_release,
+    SkillPackage: check_package,
+    PackageEvent: check_event,
 }

@@ -17,6 +17,7 @@ from studbook.errors import OutOfOrder, UsageError
 from studbook.lab.absence import absent, check_clearing, check_undeployed, held_elsewhere, members, retained, withdrawn
 from studbook.lab.desk import Desk
 from studbook.lab.history import Descendant, descendants
+from studbook.lab.package_host import host_files
 from studbook.lab.pending import Signed, sign
 from studbook.lab.words import plain_text
 from studbook.records import (
@@ -105,6 +106,8 @@ def usage(desk: Desk) -> tuple[Usage, ...]:
                 count(entry.record_zone.value, kind, path, kind != "other" and not gone, gone)
     for path in (workspace.ledger.path, workspace.ledger.checkpoint_path):
         count("audit", "ledger", path, needed=True)
+    for path in host_files(desk):
+        count("host", "package", path, needed=True)
     left = {str(path) for path in _leftovers(desk)}
     cache = workspace.path / "cache"
     for path in (p for p in cache.rglob("*") if p.is_file() and not p.is_symlink()):

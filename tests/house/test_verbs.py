@@ -16,6 +16,7 @@ from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
 from studbook.lab.keys import Keys
 from studbook.lab.packages import Packages
+from studbook.lab.partitions import Partitions
 from studbook.lab.policies import Policies
 from studbook.lab.proposals import Proposals
 from studbook.lab.suites import Suites
@@ -28,6 +29,7 @@ FACETS = {
     "bundle": Bundles,
     "key": Keys,
     "package": Packages,
+    "partition": Partitions,
     "policy": Policies,
     "experiment": Experiments,
     "proposal": Proposals,

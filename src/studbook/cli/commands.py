@@ -13,6 +13,7 @@ from studbook.cli import bundles, changes, foreign, history, pages, population, 
 from studbook.cli.experiments import experiment
 from studbook.cli.keys import key
 from studbook.cli.packages import package
+from studbook.cli.partitions import partition
 from studbook.cli.policy import policy as policy_verbs
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
 from studbook.cli.suites import suite
@@ -81,6 +82,7 @@ def approve(session: Session, name: str, person: str, clusters: Sequence[str], u
 commands.add_command(experiment)
 commands.add_command(key)
 commands.add_command(package)
+commands.add_command(partition)
 commands.add_command(policy_verbs)
 commands.add_command(suite)
 history.add_to(commands)

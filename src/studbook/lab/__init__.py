@@ -52,6 +52,7 @@ from studbook.lab.keys import Keys
 from studbook.lab.package_host import finish_packages
 from studbook.lab.packages import Packages
 from studbook.lab.papers import Papers
+from studbook.lab.partitions import Partitions
 from studbook.lab.pending import Signed, waits
 from studbook.lab.policies import Policies
 from studbook.lab.producers import Producer
@@ -114,6 +115,7 @@ class Lab:
         self.keys = Keys(self.desk)
         self.policies = Policies(self.desk)
         self.packages = Packages(self.desk)
+        self.partitions = Partitions(self.desk)
         self.proposals = Proposals(self.desk)
         self.evaluators = Evaluators(self.desk)
         if writer:

@@ -34,6 +34,7 @@ from studbook.lab.measured import (
 from studbook.lab.offering import check_offered
 from studbook.lab.package_life import check_event
 from studbook.lab.package_making import check_package
+from studbook.lab.partitions import check_partition
 from studbook.lab.pooling import check_pool
 from studbook.lab.populations import check_novelty, check_review
 from studbook.lab.proposals import check_proposed
@@ -60,6 +61,7 @@ from studbook.records import (
     DriftReport,
     ExperimentCharter,
     ExperimentResult,
+    ExpertPartition,
     FailureCluster,
     FederatedReceipt,
     FloorReport,
@@ -336,4 +338,5 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     BundleRelease: check_release,
     SkillPackage: check_package,
     PackageEvent: check_event,
+    ExpertPartition: check_partition,
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,13 @@ from studbook.adapters.make import dense_delta, low_rank, top_delta
 from studbook.models.bpe import BpeTokenizer
 from studbook.models.shape import SlmShape
 from studbook.models.slm import Slm, parse_slm, write_slm
+from studbook.models.tokenizers import ByteTokenizer
+from studbook.records import Header
+from studbook.runtime.arenas import Arena, Budgets, Place
+from studbook.runtime.handles import Artifact, Artifacts
+from studbook.runtime.installing import Wish, prepare
+from studbook.runtime.resident import ResidentSet
+from studbook.runtime.residents import Installed
 
 SHAPES: list[dict[str, Any]] = [
     {},
@@ -71,3 +80,51 @@ def words_of(count: int, *, shuffled: bool) -> BpeTokenizer:
     order = ranks if shuffled else range(count)
     merges = [(*pairs[i], 260 + i, ranks[i]) for i in order]
     return BpeTokenizer.build([bytes(pair) for pair in pairs], merges)
+
+
+class Shelf:
+    """A folder of small models, by size and seed, ready to be installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._made: dict[tuple[object, ...], Installed] = {}
+
+    def artifact(self, data: bytes) -> Artifact:
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.folder / sha256
+        if not path.exists():
+            path.write_bytes(data)
+        return Artifact(sha256, len(data), path)
+
+    def model(self, seed: int = 0, dtype: str = "f32", **changes: Any) -> bytes:
+        shape = shape_of(**changes)
+        return write_slm(shape, ByteTokenizer(), tensors_of(shape, seed), dtype)
+
+    def package(
+        self,
+        name: str,
+        seed: int = 0,
+        *,
+        requires: tuple[str, ...] = (),
+        kinds: tuple[str, ...] = (),
+        dtype: str = "f32",
+        wish: Wish = Wish(),  # noqa: B008
+        **changes: Any,
+    ) -> Installed:
+        key = (name, seed, requires, kinds, dtype, wish, *sorted(changes.items()))
+        if key not in self._made:
+            data = self.model(seed, **changes)
+            artifact = self.artifact(self.model(seed, dtype, **changes))
+            stack = [self.artifact(package_of(parse_slm(data), kind, seed)) for kind in kinds]
+            revision = hashlib.sha256(repr(key).encode()).hexdigest()
+            self._made[key] = prepare(name, revision, artifact, stack=stack, requires=requires, wish=wish)
+        return self._made[key]
+
+
+def set_of(budgets: Budgets, **given: Any) -> ResidentSet:
+    """A resident set with an arena for every place that has limits."""
+    limits = budgets.limits()
+    places: list[Place] = [place for place in ("host", "device") if place in limits]
+    arenas = {place: Arena(place, limits[place].total) for place in places}
+    header = Header(source="studbook", version="0", environment="test", owner="tests")
+    return ResidentSet(budgets, arenas, Artifacts(), header, **given)

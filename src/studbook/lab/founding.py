@@ -138,7 +138,9 @@ ROLES = (
         ),
     ),
     Role("people/host/contract", Zone.HOST, ("runtime-contract/1",)),
-    Role("process/host/host", Zone.HOST, ("skill-package/1", "package-event/1", "expert-partition/1")),
+    Role(
+        "process/host/host", Zone.HOST, ("skill-package/1", "package-event/1", "expert-partition/1", "resident-set/1")
+    ),
     Role("process/audit/audit", Zone.AUDIT, ("ledger-entry/1",)),
 )
 

@@ -122,6 +122,7 @@ from studbook.records.release import (
     StageApproval,
 )
 from studbook.records.reserves import Allowance, Hysteresis, Reserve
+from studbook.records.resident import KnownGood, ResidentLine, ResidentSetRecord
 from studbook.records.smokes import LogitDigest, RuntimeSmoke
 from studbook.records.sources import (
     AdapterSource,
@@ -199,6 +200,7 @@ AnyRecord = (
     | PackageEvent
     | RuntimeContract
     | ExpertPartition
+    | ResidentSetRecord
     | LedgerEntry
 )
 KINDS: dict[str, type[Record]] = {kind.kind(): kind for kind in get_args(AnyRecord)}
@@ -279,6 +281,7 @@ __all__ = [
     "InputDigest",
     "JsonObject",
     "KeyGrant",
+    "KnownGood",
     "LedgerEntry",
     "LedgerEvidence",
     "LicenceRule",
@@ -314,6 +317,8 @@ __all__ = [
     "ReleaseRecord",
     "ReportedResult",
     "Reserve",
+    "ResidentLine",
+    "ResidentSetRecord",
     "Retired",
     "Revocation",
     "RevokedSubject",

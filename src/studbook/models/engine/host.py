@@ -89,6 +89,11 @@ class Engine:
         self._instance.close()
 
     @property
+    def open(self) -> bool:
+        """Whether it has its memory still: not closed, and not stopped by a defect."""
+        return self._instance.open
+
+    @property
     def shape(self) -> SlmShape:
         """Dimensions of the model."""
         return self.facts.shape

@@ -141,14 +141,8 @@ def plan_restoring(view: View, target: Iterable[str], pins: Iterable[str]) -> Pl
     dropped = [name for name in view.active if name not in target or name in brought]
     plan = _plan(view, "restore", brought, dropped, [], sorted(pins))
     lingering = [*view.lingering, *(view.active[name].installed for name in dropped if view.active[name].leased)]
-    held = {place: sum(i.total for i in lingering if i.place == place) for place in view.budgets.limits()}
-    kept = {
-        place: sum(view.installed[n].total for n in plan.after if view.installed[n].place == place) for place in held
-    }
-    for place, limits in view.budgets.limits().items():
-        if held[place] + kept[place] > limits.total:
-            message = f"{held[place]} bytes are leased beside the {kept[place]} to restore; at most {limits.total}"
-            _refuse("leased", message, "Wait until the leases are given back, then restore again.")
+    if over := view.over([*(view.installed[name] for name in plan.after), *lingering]):
+        _refuse_limit(view, over, "leased")
     first = any(line.before + line.brought > line.most for line in plan.lines if line.limit.endswith(".total"))
     return plan if not first else _plan(view, "restore", brought, dropped, [], sorted(pins), first=True)
 
@@ -190,7 +184,7 @@ def _plan(
     first: bool = False,
 ) -> Plan:
     new = [view.installed[name] for name in brought]
-    gone = [view.active[name].installed for name in (*dropped, *victims)]
+    gone = [view.active[name].installed for name in (*dropped, *victims) if not view.active[name].leased]
     there = view.standing()
     before, more, less, most = demands(there), demands(new), demands(gone), view.most()
     lines = [Line(k, before.get(k, 0), more.get(k, 0), less.get(k, 0), most[k]) for k in most]

@@ -177,8 +177,9 @@ class ResidentSet:
     def restore(self, *, reason: str = "asked for") -> ResidentSetRecord:
         """Make exactly the known-good set active, whatever is active now.
 
-        What is leased beside it gets no new leases and is freed when it is given back. Where both sets do not fit beside
-        each other the present one goes first; should staging fail then, the known-good set can be restored again.
+        What is leased beside it gets no new leases and is freed when it is given back; where it leaves too little room it
+        gets none either, so that the next call finds it free. Where both sets do not fit beside each other the present one
+        goes first; should staging fail then, the known-good set can be restored again.
 
         Raises:
             OutOfOrder: if no set is known to be good, or one of its packages is not installed.
@@ -191,7 +192,12 @@ class ResidentSet:
                 raise OutOfOrder("no set is known to be good", reason="resident.known-good", advice="Settle one first.")
             for revision in good.revisions:
                 self._named(revision, {})
-            plan = self._planned(lambda view: plan_restoring(view, good.revisions, good.pins))
+            try:
+                plan = self._planned(lambda view: plan_restoring(view, good.revisions, good.pins))
+            except OverBudget:
+                with self._seats.lock:
+                    self._seats.leave(set(self._seats.active) - {*good.revisions}, leaving=True)
+                raise
             by_id = {self._installed[revision].id: revision for revision in good.current}
             return self._carry_out(plan, by_id, reason)
 
@@ -269,6 +275,7 @@ class ResidentSet:
             raise
         with self._seats.lock:
             self._seats.drop(plan.gone)
+            self._seats.leave(plan.after, leaving=False)
             for name, modules in staged.items():
                 self._seats.put(self._installed[name], modules)
             self._pins = frozenset(plan.pins)

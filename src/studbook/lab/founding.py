@@ -139,7 +139,19 @@ ROLES = (
     ),
     Role("people/host/contract", Zone.HOST, ("runtime-contract/1",)),
     Role(
-        "process/host/host", Zone.HOST, ("skill-package/1", "package-event/1", "expert-partition/1", "resident-set/1")
+        "process/host/host",
+        Zone.HOST,
+        (
+            "skill-package/1",
+            "package-event/1",
+            "expert-partition/1",
+            "resident-set/1",
+            "router-state/1",
+            "route-threshold/1",
+            "route-record/1",
+            "route-seal/1",
+            "route-segment/1",
+        ),
     ),
     Role("process/audit/audit", Zone.AUDIT, ("ledger-entry/1",)),
 )

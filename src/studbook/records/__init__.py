@@ -123,6 +123,19 @@ from studbook.records.release import (
 )
 from studbook.records.reserves import Allowance, Hysteresis, Reserve
 from studbook.records.resident import KnownGood, ResidentLine, ResidentSetRecord
+from studbook.records.routes import (
+    CurvePoint,
+    RouteCandidate,
+    RouteCost,
+    RouteEncoder,
+    RouteRecord,
+    RouterState,
+    RouteRule,
+    RouteSeal,
+    RouteSegment,
+    RouteStep,
+    RouteThreshold,
+)
 from studbook.records.smokes import LogitDigest, RuntimeSmoke
 from studbook.records.sources import (
     AdapterSource,
@@ -202,6 +215,11 @@ AnyRecord = (
     | ExpertPartition
     | ResidentSetRecord
     | LedgerEntry
+    | RouterState
+    | RouteThreshold
+    | RouteRecord
+    | RouteSeal
+    | RouteSegment
 )
 KINDS: dict[str, type[Record]] = {kind.kind(): kind for kind in get_args(AnyRecord)}
 
@@ -254,6 +272,7 @@ __all__ = [
     "ConfirmationRecord",
     "ContaminationReceipt",
     "Contrast",
+    "CurvePoint",
     "DataFile",
     "DataSource",
     "Digest",
@@ -325,6 +344,16 @@ __all__ = [
     "RollbackRecord",
     "RollbackSet",
     "Root",
+    "RouteCandidate",
+    "RouteCost",
+    "RouteEncoder",
+    "RouteRecord",
+    "RouteRule",
+    "RouteSeal",
+    "RouteSegment",
+    "RouteStep",
+    "RouteThreshold",
+    "RouterState",
     "Rung",
     "RuntimeContract",
     "RuntimeSmoke",

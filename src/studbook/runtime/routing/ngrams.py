@@ -26,6 +26,7 @@ _START, _GAP, _END = b"\x02", b"\x00", b"\x03"
 _OFFSET, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _MIX, _SHIFT = np.uint64(0xFF51AFD7ED558CCD), np.uint64(33)
 _TOP = 32767
+_SMOOTH = 1.0 / 1024.0
 
 
 def counts(prompt: str, encoder: RouteEncoder) -> I64:
@@ -60,9 +61,13 @@ def scores(prompt: str, encoder: RouteEncoder, centroids: I16, norms: Sequence[i
 
 
 def learn(texts: Sequence[Sequence[str]], encoder: RouteEncoder) -> I16:
-    """One centroid a cluster, i16 (clusters, buckets): the mean of its L2-normalised counts, less the mean of all means.
+    """One centroid a cluster, i16 (clusters, buckets), scaled to its largest weight.
 
-    What all clusters share says nothing about any of them, so it is taken off before rows are scaled to 16 bits.
+    Formula:
+        (m - s) / (s + 1/1024), m the mean of the cluster's L2-normalised counts, s the mean of these means over clusters.
+
+    What all clusters share says nothing about any of them, and what is rare says more than what is common: without the
+    division, long runs of ordinary letters outweigh the few signs that tell clusters apart.
 
     Args:
         texts: The examples of every cluster, at least one each.
@@ -81,7 +86,8 @@ def learn(texts: Sequence[Sequence[str]], encoder: RouteEncoder) -> I16:
         shared = np.zeros(encoder.buckets)
         for row in means:
             shared += row
-        means -= shared / len(texts)
+        shared /= len(texts)
+        means = (means - shared) / (shared + _SMOOTH)
     tops = np.abs(means).max(axis=1, keepdims=True)
     if not tops.all():
         text, advice = (

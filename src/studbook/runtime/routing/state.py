@@ -15,7 +15,7 @@ from studbook.runtime.routing.rules import check_rules
 
 __all__ = ["ENCODER", "Known", "examples_sha256", "learn_state", "open_state"]
 
-ENCODER = RouteEncoder(low=1, high=4, buckets=4096, reach=512)
+ENCODER = RouteEncoder(low=2, high=3, buckets=4096, reach=512)
 """The encoder unless another one is named."""
 
 
@@ -107,7 +107,7 @@ def open_state(state: RouterState, data: bytes = b"") -> Known:
 def _check_encoder(encoder: RouteEncoder) -> None:
     if encoder.low > encoder.high or encoder.buckets & (encoder.buckets - 1):
         text = "the shortest n-gram is longer than the longest, or the buckets are no power of two"
-        raise UsageError(text, where="encoder", reason="route.encoder", advice="Take 1 to 4 bytes and 4096 buckets.")
+        raise UsageError(text, where="encoder", reason="route.encoder", advice="Take 2 to 3 bytes and 4096 buckets.")
 
 
 def _no_centroids(text: str) -> BytesLie:

@@ -68,7 +68,7 @@ def error_classes() -> list[type[StudbookError]]:
     return [kind for _, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, StudbookError)]
 
 
-_FACETS = {"policy": "policies"}
+_FACETS = {"policy": "policies", "routes": "routes"}
 
 
 def method_of(words: tuple[str, ...]) -> str:

@@ -19,6 +19,7 @@ from studbook.lab.packages import Packages
 from studbook.lab.partitions import Partitions
 from studbook.lab.policies import Policies
 from studbook.lab.proposals import Proposals
+from studbook.lab.routes import Routes
 from studbook.lab.suites import Suites
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ FACETS = {
     "experiment": Experiments,
     "proposal": Proposals,
     "evaluator": Evaluators,
+    "routes": Routes,
 }
 ASKED_FOR = set(
     "init register approve compare breed evaluate decide round release rollback reproduce verify ready show lineage "  # noqa: SIM905

@@ -15,6 +15,7 @@ from studbook.cli.keys import key
 from studbook.cli.packages import package
 from studbook.cli.partitions import partition
 from studbook.cli.policy import policy as policy_verbs
+from studbook.cli.routes import routes
 from studbook.cli.session import Session, check_new_folder, check_once, only_with, recipes_of, work_of
 from studbook.cli.suites import suite
 from studbook.lab import Lab
@@ -84,6 +85,7 @@ commands.add_command(key)
 commands.add_command(package)
 commands.add_command(partition)
 commands.add_command(policy_verbs)
+commands.add_command(routes)
 commands.add_command(suite)
 history.add_to(commands)
 sources.add_to(commands)

@@ -60,6 +60,7 @@ from studbook.lab.progress import Progress
 from studbook.lab.proposals import Proposals
 from studbook.lab.redteam import red_team
 from studbook.lab.review import Pack, review_pack
+from studbook.lab.routes import Routes
 from studbook.lab.stages import approve_stage
 from studbook.lab.suites import Suites
 from studbook.population import PoolMethod
@@ -118,6 +119,7 @@ class Lab:
         self.partitions = Partitions(self.desk)
         self.proposals = Proposals(self.desk)
         self.evaluators = Evaluators(self.desk)
+        self.routes = Routes(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
             storage.finish_withdrawals(self.desk)

@@ -18,6 +18,8 @@ from studbook.lab.founding import PIN
 from studbook.lab.package_host import host_files
 from studbook.lab.pending import read_waiting, waiting
 from studbook.lab.replay import check_record
+from studbook.lab.routes import Routes
+from studbook.lab.segments import loose_files, routes_folder
 from studbook.lab.voided import in_force, was_in_order
 from studbook.records import LedgerEntry
 from studbook.seal import Sealed
@@ -113,7 +115,7 @@ def verify(desk: Desk) -> Verification:
         *_check_order(desk, opened),
     ]
     if not problems:
-        problems += [*_check_aliases(desk), *_check_meaning(desk, opened, gone, void)]
+        problems += [*_check_aliases(desk), *_check_meaning(desk, opened, gone, void), *_check_routes(desk)]
     pinned = (desk.workspace.keys.folder / PIN).is_file()
     entries = len(ledger.entries)
     files, size = counted
@@ -146,7 +148,7 @@ def _check_files(
     known = {*expected, ledger.path, ledger.checkpoint_path}
     known |= {workspace.alias_path(name) for name, state in desk.channels().items() if state.record}
     pending = waiting(desk).values()
-    known |= set(pending)
+    known |= {*pending, *loose_files(workspace.path)}
     envelopes = {workspace.record_path(e): e for e in ledger.entries}
     left = {workspace.blob_path(digest): why for digest, why in absent(desk).items()}
     gone += [Absent(printable(path), why) for path, why in sorted(left.items())]
@@ -255,6 +257,11 @@ def _check_meaning(desk: Desk, opened: Mapping[str, Sealed], gone: list[Absent],
             else:
                 text = f"rests on what a revoked key signed: {error.message}"
                 void.append(Void(printable(path), printable(text)))
+
+
+def _check_routes(desk: Desk) -> Iterator[Problem]:
+    """The route log: every line, every seal, and every choice derived again."""
+    yield from _attempt(routes_folder(desk.workspace.path), Routes(desk).verify)
 
 
 def _problem(path: Path, what: str) -> Problem:

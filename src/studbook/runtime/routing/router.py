@@ -126,6 +126,17 @@ class Router:
         rule = first_rule(self.known.state.rules, request.prompt)
         return decide(self, request, modules, None, rule)
 
+    def cluster(self, prompt: str) -> str | None:
+        """The cluster a prompt is likest to, by rule or else by centroid; None where the router knows none."""
+        known = self.known
+        rule = first_rule(known.state.rules, prompt)
+        if rule is not None:
+            return known.state.rules[rule].cluster
+        if known.centroids is None or known.state.encoder is None:
+            return None
+        found = scores(prompt, known.state.encoder, known.centroids, known.norms)
+        return known.state.clusters[found.index(max(found))]
+
     def scores(self, prompt: str, fit: Sequence[Candidate]) -> dict[str, float]:
         """Id -> score of everyone that answers for a cluster the router knows; the fallback competes with nobody."""
         known = self.known

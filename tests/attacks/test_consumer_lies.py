@@ -61,7 +61,7 @@ from studbook.records import (
     digest,
     replace,
 )
-from studbook.release import admit, to_shadow
+from studbook.release import ALONE, admit, enter
 from studbook.seal import SigningKey, peek, seal
 
 
@@ -329,9 +329,8 @@ def test_papers_for_shadow_that_a_stolen_key_signed_without_a_decision(
         )
         named = desk.workspace.commit(template)
         admission = desk.workspace.commit(admit(desk.header, template, named, Rung.SMOKE))
-        release = to_shadow(
-            desk.header, desk.workspace.get(admission, AdmissionRecord), admission, desk.channels()["shadow"]
-        )
+        admitted = desk.workspace.get(admission, AdmissionRecord)
+        release = enter(desk.header, "shadow", admitted, admission, ALONE, desk.channels()["shadow"])
         move = desk.workspace.commit(release)
         held = PublishedChannel(channel="shadow", artifact=true["champion"].artifact, record=move, lineage=())
         evidence = (move, admission, named, decision)
@@ -352,7 +351,8 @@ def test_an_admission_that_entered_before_its_template(shop: Shop, thief: Place,
         admission = admit(desk.header, template, digest(template), true.claim)
         papers = publish.carried(shadow, lambda d: desk.workspace.get(d, KINDS[desk.workspace.entry(d).record_kind]))
         early = slip_in(desk, admission, key), slip_in(desk, template, key)
-        move = slip_in(desk, to_shadow(desk.header, admission, early[0], desk.channels()["shadow"]), key)
+        move = enter(desk.header, "shadow", admission, early[0], ALONE, desk.channels()["shadow"])
+        move = slip_in(desk, move, key)
         held = msgspec.structs.replace(shadow, record=move)
         evidence = (move, *early, *papers)
         folder = forged(desk, tmp_path / "live", evidence=evidence, channels=(held,))
@@ -584,7 +584,8 @@ def test_a_stolen_process_key_that_signs_a_promotion(shop: Shop, thief: Place, t
             evidence=lab.desk.channels()["champion"].record or "",
             promoted_by=PERSON,
             reason="",
-            rollback=RollbackSet(artifact=None, record=None),
+            deployment=ALONE,
+            rollback=RollbackSet(artifact=None, record=None, deployment=ALONE),
         )
         named = slip_in(lab.desk, promotion, key)
         lab.desk.channels = dict  # type: ignore[method-assign]

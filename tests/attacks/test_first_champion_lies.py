@@ -23,6 +23,7 @@ from studbook.records import (
     digest,
     replace,
 )
+from studbook.release import ALONE
 
 OWNERS = {"champion-promotion/1": PERSON, "parent-approval/1": PERSON}
 
@@ -60,7 +61,8 @@ def first(lab: Lab, **changes: Any) -> ChampionPromotion:
         "evidence": evidence,
         "promoted_by": PERSON,
         "reason": "",
-        "rollback": RollbackSet(artifact=None, record=None),
+        "deployment": ALONE,
+        "rollback": RollbackSet(artifact=None, record=None, deployment=ALONE),
     }
     return ChampionPromotion(**{**fields, **changes})
 

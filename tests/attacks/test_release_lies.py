@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import pytest
 
 from lab_fixtures import CLUSTER, PERSON, Place, problems, rewrite
 from release_fixtures import OTHER, Clock, change_policy, decisions, edited, refused, told, winner
-from studbook.errors import Busy, DigestDiffers, NotAuthorised, OutOfOrder
+from studbook.errors import Busy, DigestDiffers, NotAuthorised, OutOfOrder, OutsideAllowlist
 from studbook.lab import Lab, gates
-from studbook.lab.entering import check_admittance
+from studbook.lab.entering import check_admitting
 from studbook.lab.pending import Signed, waiting
 from studbook.lab.stages import decision_for, standing, votes
 from studbook.records import (
@@ -30,7 +31,6 @@ from studbook.records import (
     PromotionTemplate,
     Record,
     ReleaseRecord,
-    RollbackSet,
     Rung,
     SealedOpening,
     StageApproval,
@@ -38,6 +38,7 @@ from studbook.records import (
     digest,
     replace,
 )
+from studbook.release import ALONE
 from studbook.seal import KeyRing, seal
 
 OWNERS = {"champion-promotion/1": PERSON, "policy/1": PERSON}
@@ -70,9 +71,13 @@ def into_shadow(lab: Lab, template: PromotionTemplate) -> tuple[Record, ...]:
 
 def release_on(lab: Lab, admission: str, artifact: str) -> ReleaseRecord:
     shadow = lab.desk.channels()["shadow"]
-    back = RollbackSet(artifact=shadow.artifact, record=shadow.record)
     return ReleaseRecord(
-        header=lab.desk.header, channel="shadow", artifact=artifact, admission=admission, rollback=back
+        header=lab.desk.header,
+        channel="shadow",
+        artifact=artifact,
+        admission=admission,
+        deployment=ALONE,
+        rollback=shadow.back,
     )
 
 
@@ -106,7 +111,8 @@ def promotion_on(lab: Lab, template: PromotionTemplate) -> ChampionPromotion:
         evidence=digest(template),
         promoted_by=PERSON,
         reason="",
-        rollback=RollbackSet(artifact=champion.artifact, record=champion.record),
+        deployment=ALONE,
+        rollback=champion.back,
     )
 
 
@@ -442,7 +448,7 @@ def other_than(lab: Lab, artifact: str) -> str:
 REUSED: dict[str, Any] = {
     "another candidate": lambda lab: {"artifact": other_than(lab, winner(lab))},
     "another stage": lambda lab: {"stage": "champion"},
-    "a stage that is not built": lambda lab: {"stage": "canary"},
+    "a stage that the policy does not list": lambda lab: {"stage": "canary"},
     "another place in its life": lambda lab: {"standing": lab.desk.channels()["champion"].record},
 }
 
@@ -452,7 +458,7 @@ def test_an_approval_reused_for(held: Place, how: str) -> None:
     with held.open() as lab:
         approve(lab, "shadow", OTHER)
         found = told(lab, approval(lab, **REUSED[how](lab)), owners={"stage-approval/1": PERSON})
-        assert isinstance(found, OutOfOrder)
+        assert isinstance(found, (OutOfOrder, OutsideAllowlist))
         with pytest.raises(OutOfOrder, match="1 of 2 distinct owners"):
             lab.release(winner(lab), "shadow")
 
@@ -481,7 +487,7 @@ def test_an_approval_by_a_revoked_key(held: Place) -> None:
             lab.approve(winner(lab), OTHER, ["champion"])
         # What rests on it is found although every gate stood open when it moved.
         with pytest.raises(DigestDiffers) as caught:
-            check_admittance(lab.desk, digest(newest_template(lab)))
+            check_admitting(lab.desk, digest(newest_template(lab)), datetime.now(UTC))
         assert caught.value.where == "promotion-template: approvals"
     assert kinds(problems(held)) == ["admission-record-1", "release-record-1"]
     with held.open() as lab:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, problems, rewrite, run_cli
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError, UsageError
@@ -20,13 +21,12 @@ from studbook.records import (
     PromotionTemplate,
     ReleaseRecord,
     RollbackRecord,
-    RollbackSet,
     Rung,
     ViabilityDecision,
     digest,
     replace,
 )
-from studbook.release import admit, gate, promote, to_shadow
+from studbook.release import ALONE, admit, enter, gate, promote
 
 FIRST, SECOND, THIRD = "base", *PARENTS
 
@@ -48,9 +48,9 @@ def crown(lab: Lab, name: str) -> str:
     template = desk.workspace.commit(paper("shadow"))
     admission = admit(desk.header, paper("shadow"), template, Rung.STRUCTURAL)
     admitted = desk.workspace.commit(admission)
-    desk.workspace.commit(to_shadow(desk.header, admission, admitted, desk.channels()["shadow"]))
-    evidence = desk.workspace.commit(paper("champion"))
-    promotion = promote(desk.header, paper("champion"), evidence, PERSON, "", desk.channels()["champion"])
+    desk.workspace.commit(enter(desk.header, "shadow", admission, admitted, ALONE, desk.channels()["shadow"]))
+    desk.workspace.commit(paper("champion"))
+    promotion = promote(desk.header, paper("champion"), PERSON, "", ALONE, desk.channels()["champion"])
     return desk.workspace.commit(promotion, owner=PERSON)
 
 
@@ -62,6 +62,7 @@ def forge(lab: Lab, artifact: str | None, restored: str | None, channel: str = "
         header=lab.desk.header,
         channel=channel,
         artifact=artifact,
+        deployment=ALONE,
         undone=undone,
         restored=restored,
         reason="forged",
@@ -231,7 +232,7 @@ def test_a_promotion_that_names_a_way_back_that_never_was_is_found(new_lab: Plac
         crown(lab, SECOND)
         true = next(p for _, p in lab.desk.all(ChampionPromotion) if p.basis == "promotion")
         state = lab.desk.channels()["champion"]
-        back = RollbackSet(artifact=lab.desk.find_model(THIRD), record=state.record)
+        back = structs.replace(state.back, artifact=lab.desk.find_model(THIRD))
         forged = ChampionPromotion(
             header=true.header,
             basis="promotion",
@@ -239,6 +240,7 @@ def test_a_promotion_that_names_a_way_back_that_never_was_is_found(new_lab: Plac
             evidence=true.evidence,
             promoted_by=PERSON,
             reason="again",
+            deployment=ALONE,
             rollback=back,
         )
         lab.desk.workspace.commit(forged, owner=PERSON)
@@ -259,6 +261,7 @@ def test_a_forged_move_keeps_nobody_from_throwing_the_stolen_key_out(new_lab: Pl
             header=lab.desk.header,
             channel="champion",
             artifact=lab.desk.find_model(THIRD),
+            deployment=ALONE,
             undone=undone,
             restored=None,
             reason="forged",
@@ -306,7 +309,8 @@ def unadmitted(lab: Lab, name: str) -> None:
         evidence=evidence,
         promoted_by=PERSON,
         reason="",
-        rollback=RollbackSet(artifact=state.artifact, record=state.record),
+        deployment=ALONE,
+        rollback=state.back,
     )
     desk.workspace.commit(record, owner=PERSON)
 

@@ -16,10 +16,10 @@ from studbook.records import (
     AdmissionRecord,
     CandidateManifest,
     ReleaseRecord,
-    RollbackSet,
     SealedOpening,
     ViabilityDecision,
 )
+from studbook.release import ALONE
 
 
 def test_bytes_on_record_are_not_registered_again_with_less(old_lab: Place, tmp_path: Path) -> None:
@@ -78,7 +78,8 @@ def test_a_release_signed_for_another_than_the_admitted_candidate_is_found(old_l
             channel="shadow",
             artifact=other,
             admission=admission,
-            rollback=RollbackSet(artifact=shadow.artifact, record=shadow.record),
+            deployment=ALONE,
+            rollback=shadow.back,
         )
         digest = lab.desk.workspace.commit(forged)
     assert any(digest in where for where in problems(old_lab))

@@ -21,26 +21,26 @@ from studbook.records import (
     PromotionTemplate,
     Record,
     RollbackRecord,
-    RollbackSet,
     Rung,
     StageRule,
     digest,
     replace,
 )
 from studbook.release import (
+    ALONE,
     ChannelState,
     admit,
     champion_template,
     channel_history,
     channel_state,
     check_claim,
-    check_stage,
+    enter,
     first_champion,
     gate,
     move_faults,
     promote,
     roll_back,
-    to_shadow,
+    stage_before,
     ways_back,
 )
 
@@ -88,12 +88,12 @@ def step(moves: Moves, act: str, artifact: str, number: int) -> Record:
     if act == "shadow":
         admission = admit(HEADER, template(artifact), digest(template(artifact)), Rung.TRAINED)
         # A number keeps two moves to the same artifact apart, as the admission of another round would.
-        return to_shadow(HEADER, admission, f"{number:064x}", state["shadow"])
+        return enter(HEADER, "shadow", admission, f"{number:064x}", ALONE, state["shadow"])
     if act == "first":
-        return first_champion(HEADER, artifact, "f" * 64, "ann", "deployed", state["champion"])
+        return first_champion(HEADER, artifact, "f" * 64, "ann", "deployed", ALONE, state["champion"])
     if act == "promote":
-        opened = champion_template(HEADER, manifest(artifact), "6" * 64, "7" * 64, state, "ann", IN_FORCE, ())
-        return promote(HEADER, opened, digest(opened), "ann", f"act {number}", state["champion"])
+        opened = champion_template(HEADER, manifest(artifact), "6" * 64, "7" * 64, state, "shadow", "ann", IN_FORCE, ())
+        return promote(HEADER, opened, "ann", f"act {number}", ALONE, state["champion"])
     channel = act.removeprefix("undo ")
     return roll_back(HEADER, channel, state[channel], f"act {number}")
 
@@ -186,7 +186,7 @@ def test_every_rollback_along_the_way_back_shortens_it_and_none_leads_forth(
             break
         target = ways[pick % len(ways)]
         record = roll_back(HEADER, "champion", state, f"back {number}", target)
-        forth = roll_back(HEADER, "champion", state, "forth", RollbackSet(artifact=state.artifact, record=state.record))
+        forth = roll_back(HEADER, "champion", state, "forth", state.back)
         moves.append((digest(record), record))
         assert channel_state(moves)["champion"].artifact == target.artifact
         assert ways_back(moves, "champion") == ways[pick % len(ways) + 1 :]
@@ -291,26 +291,21 @@ def test_nothing_is_promoted_where_there_is_no_champion_to_go_back_to() -> None:
 def test_a_decision_against_what_is_no_longer_in_force_promotes_nothing() -> None:
     moves = some_moves()[:2]
     stale = (False, "was decided against another champion than the one in force; run the round again")
-    opened = champion_template(HEADER, manifest(MODELS[1]), "6" * 64, "7" * 64, channel_state(moves), "ann", stale, ())
+    state = channel_state(moves)
+    opened = champion_template(HEADER, manifest(MODELS[1]), "6" * 64, "7" * 64, state, "shadow", "ann", stale, ())
     with pytest.raises(OutOfOrder, match="gate decided-against is failed"):
-        promote(HEADER, opened, digest(opened), "ann", "", channel_state(moves)["champion"])
+        promote(HEADER, opened, "ann", "", ALONE, state["champion"])
 
 
-def test_canary_is_refused_as_not_built_and_never_simulated() -> None:
+def test_champion_comes_after_canary_where_the_policy_lists_it_and_after_shadow_otherwise() -> None:
     policy = default_policy(HEADER)
+    shadow, champion = policy.stages
     canary = StageRule(stage="canary", approvals=1, hold_hours=0)
-    for stages in (policy.stages, (*policy.stages, canary)):
-        with pytest.raises(OutOfOrder, match="not built") as caught:
-            check_stage(replace(policy, stages=stages), "canary")
-        assert caught.value.reason == "order.canary"
-
-
-def test_a_stage_the_policy_does_not_name_is_refused() -> None:
-    shipped = default_policy(HEADER)
-    policy = replace(shipped, stages=shipped.stages[1:])
     with pytest.raises(OutsideAllowlist):
-        check_stage(policy, "shadow")
-    check_stage(policy, "champion")
+        stage_before(policy, "canary")
+    assert stage_before(policy, "champion") == "shadow"
+    longer = replace(policy, stages=(shadow, canary, champion))
+    assert (stage_before(longer, "canary"), stage_before(longer, "champion")) == ("shadow", "canary")
 
 
 @pytest.mark.parametrize("claim", list(Rung))

@@ -10,7 +10,7 @@ import pytest
 
 from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, problems, run_cli
 from studbook.breeding.recompute import check_receipt, recompute
-from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, UsageError
+from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, OutsideAllowlist, UsageError
 from studbook.lab import Lab
 from studbook.lab.replay import replay
 from studbook.records import (
@@ -245,8 +245,8 @@ def test_a_registered_source_has_no_receipt_to_reproduce(opened: Lab) -> None:
 # -- channels ----------------------------------------------------------------------------------------------------
 
 
-def test_canary_is_refused_as_not_built(opened: Lab) -> None:
-    with pytest.raises(OutOfOrder, match="not built"):
+def test_canary_is_refused_where_the_policy_does_not_list_it(opened: Lab) -> None:
+    with pytest.raises(OutsideAllowlist, match="no stage 'canary'"):
         opened.release("base", "canary", PERSON)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import bundles, changes, foreign, history, pages, population, publishing, sources, storage
+from studbook.cli import bundles, changes, foreign, history, pages, population, publishing, sources, storage, trials
 from studbook.cli.experiments import experiment
 from studbook.cli.keys import key
 from studbook.cli.packages import package
@@ -68,7 +68,7 @@ def init(session: Session, path: Path, owner: str, policy: Path | None) -> None:
     "clusters",
     multiple=True,
     default=("*",),
-    help="A cluster it may be bred for [all]; of a candidate: shadow, champion.",
+    help="A cluster it may be bred for [all]; of a candidate: its stage.",
 )
 @click.option("--until", default="", help="Last day, YYYY-MM-DD [a year from now].")
 @click.option("--reason", default="", help="Why.")
@@ -94,6 +94,7 @@ publishing.add_to(commands)
 bundles.add_to(commands)
 population.add_to(commands)
 changes.add_to(commands)
+trials.add_to(commands)
 
 
 foreign.add_to(suite)
@@ -240,19 +241,23 @@ def search(session: Session, /, cluster: str, resume: bool, **wanted: Any) -> No
 @click.option("--to", "stage", required=True, type=click.Choice(["shadow", "canary", "champion"]), help="The channel.")
 @click.option("--as", "person", help="Who promotes to champion; their key signs.")
 @click.option("--reason", default="", help="Why.")
+@click.option("--router", help="Record of the router's state it is deployed with, on its first stage.")
+@click.option("--thresholds", help="Record of the thresholds it is routed by, on its first stage.")
 @click.pass_obj
-def release(session: Session, name: str, stage: str, person: str | None, reason: str) -> None:
-    """Move a winner to shadow or, as a person, to champion."""
-    only_with("person", "with --to champion; shadow needs nobody's key", stage != "shadow")
+def release(session: Session, /, name: str, stage: str, person: str | None, reason: str, **beside: str | None) -> None:
+    """Move a winner to shadow or canary or, as a person, to champion."""
+    only_with("person", "with --to champion; the stages before need nobody's key", stage == "champion")
     with session.open() as lab:
-        record = lab.release(name, stage, person, reason)
+        record = lab.release(name, stage, person, reason, **beside)
         moved = pages.signed(record) if isinstance(record, Signed) else pages.moved(stage, record, lab.desk.name_of)
         session.give(record, moved)
 
 
 @commands.command()
-@click.argument("channel", default="champion", type=click.Choice(["shadow", "champion"]))
-@click.option("--to", help="A model to go back to that stood there before, or nothing to empty shadow [the last].")
+@click.argument("channel", default="champion", type=click.Choice(["shadow", "canary", "champion"]))
+@click.option(
+    "--to", help="A model to go back to that stood there before, or nothing to empty shadow or canary [the last]."
+)
 @click.option("--reason", default="", help="Why.")
 @click.pass_obj
 def rollback(session: Session, channel: str, to: str | None, reason: str) -> None:

@@ -1,8 +1,9 @@
 """The door: one `Lab` for everything the command line can do, each verb one method.
 
 `round` is the blueprint, `rounds` holds it line for line; `founding` makes a lab, `sources` lets parents in, `suites`
-freezes what judges, `breeding` makes candidates, `judging` scores them, `channels` moves them, `rollbacks` goes back,
-`review` packs what a person reads first, `audit` walks everything, `reading` looks. Only this package writes the ledger.
+freezes what judges, `breeding` makes candidates, `judging` scores them, `channels` moves them, `canaries` tries them on
+requests, `rollbacks` goes back, `review` packs what a person reads first, `audit` walks everything, `reading` looks.
+Only this package writes the ledger.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from studbook.lab import (
     doctor,
     evolving,
     founding,
+    halting,
     history,
     judging,
     mating,
@@ -43,6 +45,7 @@ from studbook.lab.adapters import Adapters
 from studbook.lab.audit import Verification, verify
 from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
 from studbook.lab.budget import Account, accounts
+from studbook.lab.canaries import Canaries
 from studbook.lab.desk import Desk, default_keys
 from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
@@ -111,6 +114,7 @@ class Lab:
             Path(path), keys, writer=writer, still=still, progress=progress, passphrase=passphrase, witness=witness
         )
         self.suites = Suites(self.desk)
+        self.canaries = Canaries(self.desk)
         self.adapters = Adapters(self.desk)
         self.experiments = Experiments(self.desk)
         self.keys = Keys(self.desk)
@@ -124,6 +128,7 @@ class Lab:
             channels.finish_aliases(self.desk)
             storage.finish_withdrawals(self.desk)
             finish_packages(self.desk)
+            halting.finish_halts(self.desk)
 
     def __enter__(self) -> Lab:
         return self
@@ -134,7 +139,8 @@ class Lab:
         self.close()
 
     def close(self) -> None:
-        """Release the lab for the next process."""
+        """Release the lab for the next process; what running trials saw is written first."""
+        self.canaries.flush()
         self.desk.close()
 
     @classmethod
@@ -272,13 +278,22 @@ class Lab:
         """Hold generations: parents, recipes, a round, and with a person's key the promotion of its winner."""
         return evolving.evolve(self.desk, plan, person, folder)
 
-    def release(self, name: str, stage: str, person: str | None = None, reason: str = "") -> Record | Signed:
-        """Move a winner to shadow or, with a person's key, to champion; what needs more people waits for them."""
-        return channels.release(self.desk, name, stage, person, reason)
+    def release(
+        self,
+        name: str,
+        stage: str,
+        person: str | None = None,
+        reason: str = "",
+        **beside: str | None,
+    ) -> Record | Signed:
+        """Move a winner to shadow or canary or, with a person's key, to champion; what needs more people waits for them."""
+        with self.canaries.settled():
+            return channels.release(self.desk, name, stage, person, reason, **beside)
 
     def rollback(self, channel: str = "champion", reason: str = "", to: str | None = None) -> RollbackRecord:
         """Undo the last move of a channel, or go back to an earlier state of it; needs no person's key."""
-        return rollbacks.rollback(self.desk, channel, reason, to)
+        with self.canaries.settled():
+            return rollbacks.rollback(self.desk, channel, reason, to)
 
     def reproduce(
         self, name: str, folder: Path | None = None, threads: int = 1, chunk: int = CHUNK, *, restore: bool = False

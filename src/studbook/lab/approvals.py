@@ -17,7 +17,7 @@ from studbook.registry.approval import require_approved as require_all_approved
 
 __all__ = ["approve", "require_approved", "require_unrevoked", "select", "stage_of"]
 
-_STAGES: tuple[Literal["shadow", "champion"], ...] = ("shadow", "champion")
+_STAGES: tuple[Literal["shadow", "canary", "champion"], ...] = ("shadow", "canary", "champion")
 
 
 def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: str, reason: str) -> ParentApproval:
@@ -50,7 +50,7 @@ def approve(desk: Desk, name: str, person: str, clusters: Sequence[str], until: 
     return approval
 
 
-def stage_of(desk: Desk, name: str, words: Sequence[str], until: str) -> Literal["shadow", "champion"] | None:
+def stage_of(desk: Desk, name: str, words: Sequence[str], until: str) -> Literal["shadow", "canary", "champion"] | None:
     """The stage that an approval is for; None where a registered source is approved as a parent.
 
     What was bred here and registered too may get either, and the words say which.
@@ -73,7 +73,7 @@ def stage_of(desk: Desk, name: str, words: Sequence[str], until: str) -> Literal
             raise UsageError(f"{name!r} was registered, not bred here", where=f"--for {stages[0]}", advice=advice)
         return None
     if len(words) != 1 or not stages or until:
-        advice = "Only registered sources are approved as parents. Before a stage: --for shadow or --for champion."
+        advice = "Only registered sources are approved as parents. Before a stage: --for shadow, canary or champion."
         raise UsageError(f"{name!r} is a candidate, approved for one stage and no day", where="--for", advice=advice)
     return stages[0]
 

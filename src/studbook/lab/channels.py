@@ -1,10 +1,14 @@
-"""Moving channels: release to shadow, promotion by a person's key; aliases follow the ledger. `rollbacks` goes back."""
+"""Moving channels: to shadow and canary, to champion by a person's key; aliases follow the ledger. `rollbacks` goes back."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab import clock, judging
 from studbook.lab.approvals import require_unrevoked
+from studbook.lab.canary_plans import canary_template
+from studbook.lab.deployments import deployment_of
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_first
 from studbook.lab.gates import CLAIM, champion_template_for, entry_template
@@ -12,10 +16,13 @@ from studbook.lab.pending import Signed, approve_pending, sign
 from studbook.lab.situations import require_released_hold
 from studbook.lab.stages import decision_for
 from studbook.lab.storage import finish_withdrawals
+from studbook.lab.trials import open_stop, require_going
 from studbook.lab.words import plain_text
+from studbook.policy import stage_rule
 from studbook.records import (
     AdmissionRecord,
     ChampionPromotion,
+    Deployment,
     Record,
     ReleaseRecord,
     Revocation,
@@ -26,12 +33,13 @@ from studbook.records import (
 from studbook.release import (
     ChannelState,
     admit,
-    check_stage,
+    enter,
     first_champion,
     promote,
-    to_shadow,
+    stage_before,
 )
 from studbook.seal import Signer
+from studbook.workspace import Accession
 
 __all__ = [
     "admit_specialist",
@@ -45,7 +53,15 @@ __all__ = [
 ]
 
 
-def release(desk: Desk, name: str, stage: str, person: str | None = None, reason: str = "") -> Record | Signed:
+def release(
+    desk: Desk,
+    name: str,
+    stage: str,
+    person: str | None = None,
+    reason: str = "",
+    router: str | None = None,
+    thresholds: str | None = None,
+) -> Record | Signed:
     """Move a candidate to a stage, or install the first champion.
 
     A promotion that takes more people than one waits for them; then nothing has moved, and what waits is returned.
@@ -53,46 +69,58 @@ def release(desk: Desk, name: str, stage: str, person: str | None = None, reason
     Args:
         desk: The lab.
         name: The candidate, or an approved source where there was no champion yet.
-        stage: ``shadow`` or ``champion``.
+        stage: ``shadow``, ``canary`` or ``champion``.
         person: Who promotes; required for champion.
         reason: Why, for the record.
+        router: Digest of the router's state it is deployed with, where it enters its first channel.
+        thresholds: The same of the thresholds.
 
     Raises:
-        OutOfOrder: if a gate is not passed; canary is not built.
+        OutOfOrder: if a gate is not passed, or everything is stopped.
+        OutsideAllowlist: if the policy does not list the stage.
         NotAuthorised: if the promotion key is not at hand.
     """
-    check_stage(desk.policy[1], stage)
+    stage_rule(desk.policy[1], stage)
+    require_going(desk)
     plain_text(reason, "--reason")
     artifact = desk.find_model(name)
     require_unrevoked(desk, artifact)
+    beside = partial(deployment_of, desk, artifact, router, thresholds)
     if stage == "shadow":
         decision, record = decision_for(desk, artifact)
-        if held := release_to_shadow(desk, decision, record, again=True):
+        if held := release_to_shadow(desk, decision, record, beside(), again=True):
             advice = f"See every gate: studbook show {artifact[:12]}. People approve: studbook approve {artifact[:12]} "
             advice += "--for shadow --as NAME"
             raise OutOfOrder(held, where=f"{desk.name_of(artifact)} to shadow", advice=advice, reason="order.gate")
         return desk.workspace.get(_last_move(desk, "shadow"), ReleaseRecord)
+    if stage == "canary":
+        return _to_canary(desk, artifact)
     if person is None:
         raise UsageError("promotion to champion is an act of a person: name who does it", where="--as")
     if not any(c.artifact.sha256 == artifact for _, c in desk.candidates()):
-        return _install_first(desk, artifact, person, reason)
+        return _install_first(desk, artifact, person, reason, beside())
     return _promote(desk, artifact, person, reason)
 
 
-def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision, *, again: bool = False) -> str:
+def release_to_shadow(
+    desk: Desk, decision: str, record: ViabilityDecision, deployment: Deployment | None = None, *, again: bool = False
+) -> str:
     """Check every gate of the winner, admit it and point shadow at it.
 
     Args:
         desk: The lab.
         decision: Digest of the decision.
         record: The decision.
+        deployment: What it is deployed with; the newest package of it by default.
         again: Put a winner back that was in shadow before; only a person asks for that.
 
     Returns:
         Why it was held back, or an empty string when shadow points at it now.
     """
     assert record.chosen is not None
-    check_stage(desk.policy[1], "shadow")
+    stage_rule(desk.policy[1], "shadow")
+    if open_stop(desk):
+        return "everything is stopped"
     if reason := desk.revoked(record.chosen):
         return f"it {reason}"
     shadow = desk.channels()["shadow"]
@@ -103,7 +131,8 @@ def release_to_shadow(desk: Desk, decision: str, record: ViabilityDecision, *, a
     admission = _admit(desk, decision, record)
     if isinstance(admission, str):
         return admission
-    desk.workspace.commit(to_shadow(desk.header, admission, digest(admission), shadow))
+    deployment = deployment or deployment_of(desk, record.chosen)
+    desk.workspace.commit(enter(desk.header, "shadow", admission, digest(admission), deployment, shadow))
     sync_aliases(desk)
     return ""
 
@@ -186,12 +215,25 @@ def _write_alias(desk: Desk, channel: str, state: ChannelState) -> None:
         desk.workspace.write_alias(channel, alias_content(channel, state))
 
 
-def _install_first(desk: Desk, artifact: str, person: str, reason: str) -> Record | Signed:
+def _to_canary(desk: Desk, artifact: str) -> Record:
+    """Check every gate, admit the candidate to the canary and point canary at it; its trial begins."""
+    channels = desk.channels()
+    if channels["canary"].artifact == artifact:
+        raise OutOfOrder(f"{desk.name_of(artifact)} is in canary already", where="canary", reason="order.canary")
+    template = canary_template(desk, desk.header, artifact, clock.now())
+    admission = admit(desk.header, template, digest(template), CLAIM)
+    move = enter(desk.header, "canary", admission, digest(admission), channels["shadow"].deployment, channels["canary"])
+    desk.workspace.commit_all([Accession(record, {}, None, None) for record in (template, admission, move)])
+    sync_aliases(desk)
+    return move
+
+
+def _install_first(desk: Desk, artifact: str, person: str, reason: str, deployment: Deployment) -> Record | Signed:
     approval = check_first(desk, artifact, clock.today())
     if artifact not in judging.smoke_all(desk, [artifact]):
         raise OutOfOrder(f"{desk.name_of(artifact)} did not pass its runtime smoke", reason="order.smoke")
     state = desk.channels()["champion"]
-    record = first_champion(desk.header, artifact, approval, person, reason, state)
+    record = first_champion(desk.header, artifact, approval, person, reason, deployment, state)
     check_entering(desk, record, [require_promoter(desk, person)], clock.now())
     return _signed(desk, record, person)
 
@@ -204,7 +246,8 @@ def _promote(desk: Desk, artifact: str, person: str, reason: str) -> Record | Si
     require_released_hold(desk, clock.now())
     # Refused without the person's key before anything is written.
     template = champion_template_for(desk, desk.header, artifact, require_promoter(desk, person), clock.now())
-    promotion = promote(desk.header, template, digest(template), person, reason, channels["champion"])
+    before = stage_before(desk.policy[1], "champion")
+    promotion = promote(desk.header, template, person, reason, channels[before].deployment, channels["champion"])
     desk.workspace.commit(template)
     return _signed(desk, promotion, person)
 

@@ -12,15 +12,19 @@ from datetime import date, datetime
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder
 from studbook.lab.absence import check_tombstone
 from studbook.lab.approvals import require_unrevoked
+from studbook.lab.canary_plans import canary_template
+from studbook.lab.deployments import check_deployment
 from studbook.lab.desk import Desk
 from studbook.lab.evaluators import check_change
 from studbook.lab.gates import champion_template_for, recorded_template
+from studbook.lab.halts import check_resumption
 from studbook.lab.judge_owners import check_lock, check_owners
 from studbook.lab.package_making import check_contract
 from studbook.lab.policies import check_next
 from studbook.lab.proposals import check_ending
 from studbook.lab.situations import require_released_hold
 from studbook.lab.stages import check_approval
+from studbook.lab.trials import require_going
 from studbook.records import (
     ChampionPromotion,
     CodeChangeClosing,
@@ -29,7 +33,7 @@ from studbook.records import (
     Policy,
     PromotionTemplate,
     Record,
-    RollbackSet,
+    Resumption,
     RuntimeContract,
     RuntimeSmoke,
     StageApproval,
@@ -38,10 +42,10 @@ from studbook.records import (
     ViabilityDecision,
     digest,
 )
-from studbook.release import check_promoted
+from studbook.release import check_promoted, stage_before
 from studbook.seal import Signer
 
-__all__ = ["check_admittance", "check_entering", "check_first"]
+__all__ = ["check_admitting", "check_entering", "check_first"]
 
 
 def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: datetime) -> None:
@@ -72,20 +76,25 @@ def check_entering(desk: Desk, record: Record, signers: Sequence[Signer], time: 
         check_tombstone(desk, record)
     elif isinstance(record, RuntimeContract):
         check_contract(desk, record)
+    elif isinstance(record, Resumption):
+        check_resumption(desk, record)
     elif isinstance(record, ChampionPromotion):
+        require_going(desk)
         require_unrevoked(desk, record.artifact)
+        check_deployment(desk, record.artifact, record.deployment)
         if record.basis == "first":
             _check_first(desk, record, time)
         else:
             _check_promotion(desk, record, signers, time)
 
 
-def check_admittance(desk: Desk, template_digest: str) -> None:
-    """Refuse an admission or a move to shadow whose template does not say what was so, or whose gates hold no longer.
+def check_admitting(desk: Desk, template_digest: str, time: datetime) -> None:
+    """Refuse an admission or a move below champion whose template does not say what was so, or whose gates hold no longer.
 
     Args:
         desk: The lab as it is before the record.
         template_digest: The template it rests on.
+        time: When it enters, in UTC.
 
     Raises:
         DigestDiffers: if the template says something else than the lab did then.
@@ -93,8 +102,13 @@ def check_admittance(desk: Desk, template_digest: str) -> None:
     """
     template = desk.workspace.get(template_digest, PromotionTemplate)
     require_unrevoked(desk, template.artifact)
-    _same(recorded_template(_then(desk, template_digest)[0], template), template)
-    _all_passed(recorded_template(desk, template))
+    then, entered = _then(desk, template_digest)
+    if template.stage == "canary":
+        _same(canary_template(then, template.header, template.artifact, entered), template)
+        _all_passed(canary_template(desk, template.header, template.artifact, time))
+    else:
+        _same(recorded_template(then, template), template)
+        _all_passed(recorded_template(desk, template))
 
 
 def check_first(desk: Desk, artifact: str, day: date) -> str:
@@ -166,7 +180,7 @@ def _check_first(desk: Desk, record: ChampionPromotion, time: datetime) -> None:
 def _check_people(record: Record, signers: Sequence[Signer]) -> None:
     """Whoever a record names as acting is one of those who signed it."""
     owners = {signer.owner for signer in signers}
-    for field in ("approved_by", "promoted_by", "withdrawn_by", "proposed_by", "closed_by", "agreed_by"):
+    for field in ("approved_by", "promoted_by", "withdrawn_by", "proposed_by", "closed_by", "agreed_by", "resumed_by"):
         named = getattr(record, field, None)
         if named is not None and named not in owners:
             raise NotAuthorised(
@@ -182,9 +196,10 @@ def _check_promotion(desk: Desk, record: ChampionPromotion, signers: Sequence[Si
     decision = desk.workspace.get(template.decision, ViabilityDecision)
     require_released_hold(desk, time)
     channels = desk.channels()
-    check_promoted(record, template, decision, channels["shadow"])
+    before = stage_before(desk.policy[1], "champion")
+    check_promoted(record, template, decision, before, channels[before])
     champion = channels["champion"]
-    if record.rollback != RollbackSet(artifact=champion.artifact, record=champion.record):
+    if record.rollback != champion.back:
         raise OutOfOrder(
             "does not start from the champion there is",
             where="champion-promotion: rollback",

@@ -63,7 +63,9 @@ ROLES = (
     Role("people/policy/policy", Zone.POLICY, ("policy/1", "revocation/1", "suites-lock/1", "tombstone/1")),
     Role("people/registry/approval", Zone.REGISTRY, ("parent-approval/1",)),
     Role(
-        "people/release/promotion", Zone.RELEASE, ("champion-promotion/1", "stage-approval/1", "code-change-closing/1")
+        "people/release/promotion",
+        Zone.RELEASE,
+        ("champion-promotion/1", "stage-approval/1", "code-change-closing/1", "resumption/1"),
     ),
     Role(
         "process/registry/registry",
@@ -122,6 +124,7 @@ ROLES = (
         ("promotion-template/1", "admission-record/1", "release-record/1", "readiness-record/1"),
     ),
     Role("process/release/rollback", Zone.RELEASE, ("rollback-record/1",)),
+    Role("process/release/canary", Zone.RELEASE, ("canary-plan/1", "canary-segment/1", "halt/1")),
     Role("process/release/snapshot", Zone.RELEASE, ("channel-snapshot/1",)),
     Role(
         "process/release/bundle",

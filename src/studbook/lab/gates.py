@@ -12,6 +12,7 @@ from studbook.lab.evaluators import stale
 from studbook.lab.proposals import proposal_gates
 from studbook.lab.rederive import check_candidate
 from studbook.lab.stages import approvals_gate, decision_for, hold_gate
+from studbook.lab.trials import trial_gate
 from studbook.records import (
     CandidateManifest,
     ConfirmationRecord,
@@ -26,7 +27,7 @@ from studbook.records import (
     ViabilityDecision,
     digest,
 )
-from studbook.release import champion_template, check_claim, decided_against, gate
+from studbook.release import champion_template, check_claim, decided_against, gate, stage_before
 from studbook.seal import Signer
 from studbook.viability import confirm
 
@@ -37,6 +38,7 @@ __all__ = [
     "current",
     "entry_template",
     "evidence_for",
+    "manifest_of",
     "recorded_template",
     "replay_confirmation",
 ]
@@ -50,7 +52,7 @@ def entry_template(desk: Desk, decision: str, record: ViabilityDecision) -> Prom
 
     The sealed suites are opened only when the gates before have passed, and people approve last: they see everything.
     """
-    manifest = desk.workspace.get(_manifest_of(record), CandidateManifest)
+    manifest = desk.workspace.get(manifest_of(record), CandidateManifest)
     gates = _first_gates(desk, decision, record, manifest, _recompute_gate(desk, manifest))
     if all(g.status == "passed" for g in gates):
         gates.append(_confirmation_gate(desk, decision, record))
@@ -65,7 +67,7 @@ def recorded_template(desk: Desk, template: PromotionTemplate) -> PromotionTempl
     That a candidate was bred again is taken at its word here: `studbook ready` does it once more.
     """
     decision, record = template.decision, desk.workspace.get(template.decision, ViabilityDecision)
-    manifest = desk.workspace.get(_manifest_of(record), CandidateManifest)
+    manifest = desk.workspace.get(manifest_of(record), CandidateManifest)
     gates = _first_gates(desk, decision, record, manifest, _recomputed(desk, manifest))
     found = next(((d, c) for d, c in desk.all(ConfirmationRecord) if c.decision == decision), None)
     gates.append(
@@ -77,31 +79,35 @@ def recorded_template(desk: Desk, template: PromotionTemplate) -> PromotionTempl
 def champion_template_for(
     desk: Desk, header: Header, artifact: str, promoter: Signer, time: datetime
 ) -> PromotionTemplate:
-    """Every gate between shadow and champion.
+    """Every gate between the stage before and champion.
 
     Args:
         desk: The lab.
         header: Header of the template.
         artifact: Digest of the candidate.
         promoter: Who promotes, and with which key.
-        time: When, in UTC; how long it was in shadow is counted up to then.
+        time: When, in UTC; how long it was in that stage is counted up to then.
 
     Raises:
         OutOfOrder: if no decision chose it.
     """
     decision, record = decision_for(desk, artifact)
-    manifest = _manifest_of(record)
+    manifest = manifest_of(record)
+    before = stage_before(desk.policy[1], "champion")
     asked: tuple[Gate, ...] = (
-        hold_gate(desk, artifact, time),
+        *((trial_gate(desk, artifact),) if before == "canary" else ()),
+        hold_gate(desk, "champion", artifact, time),
         approvals_gate(desk, "champion", artifact, decision, promoter),
         *proposal_gates(desk),
     )
     candidate = desk.workspace.get(manifest, CandidateManifest)
     held = current(desk, record)
-    return champion_template(header, candidate, manifest, decision, desk.channels(), promoter.owner, held, asked)
+    return champion_template(
+        header, candidate, manifest, decision, desk.channels(), before, promoter.owner, held, asked
+    )
 
 
-def _manifest_of(record: ViabilityDecision) -> str:
+def manifest_of(record: ViabilityDecision) -> str:
     """Digest of the manifest of the candidate that a decision chose.
 
     Raises:
@@ -129,7 +135,7 @@ def _entry_template(
         header=header,
         stage="package" if alone else "shadow",
         artifact=record.chosen,
-        manifest=_manifest_of(record),
+        manifest=manifest_of(record),
         decision=decision,
         gates=(*gates, *asked),
     )

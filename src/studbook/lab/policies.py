@@ -253,7 +253,7 @@ def check_reach(desk: Desk, policy: Policy) -> None:
     voters = {g.owner for g in grants if StageApproval.kind() in g.kinds}
     promoters = {g.owner for g in grants if ChampionPromotion.kind() in g.kinds}
     # Whoever promotes is one of those who approve, whether they hold a key for approvals too or not.
-    reach = {"shadow": len(voters), "champion": len(voters) + bool(promoters - voters)}
+    reach = {"shadow": len(voters), "canary": len(voters), "champion": len(voters) + bool(promoters - voters)}
     for rule in policy.stages:
         if rule.approvals > (found := reach.get(rule.stage, 0)):
             raise OutsideAllowlist(

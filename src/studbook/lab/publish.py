@@ -270,6 +270,8 @@ def _left_out(desk: Desk) -> dict[str, str]:
     """Channels that offer nothing although they point at something: channel -> why."""
     states = {name: state.artifact for name, state in desk.channels().items() if state.artifact}
     reasons = {name: desk.revoked(artifact) or kept_inside(desk, artifact) for name, artifact in states.items()}
+    # Who is in a cohort is nobody's business outside.
+    reasons |= dict.fromkeys(states.keys() & {"canary"}, "is on trial here")
     gone = desk.taken_back()
     for name, state in desk.channels().items() if gone else ():
         if state.artifact and state.record and not reasons[name]:

@@ -102,7 +102,7 @@ def _rolls_back(desk: Desk) -> Check:
     undone = lost = 0
     gone = withdrawn(desk)
     try:
-        for name in ("shadow", "champion"):
+        for name in ("shadow", "canary", "champion"):
             for state in desk.history(name):
                 if state.way_back is None or (name == "champion" and state.way_back.artifact is None):
                     continue

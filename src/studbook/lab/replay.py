@@ -10,9 +10,11 @@ from studbook.errors import DigestDiffers, OutOfOrder
 from studbook.lab import judging
 from studbook.lab.absence import check_clearing
 from studbook.lab.bundle_records import check_ledger_evidence, check_plan, check_release
+from studbook.lab.canary_plans import check_trial_plan
 from studbook.lab.comparing import check_producer, check_report
+from studbook.lab.deployments import check_deployment
 from studbook.lab.desk import Desk
-from studbook.lab.entering import check_admittance, check_entering
+from studbook.lab.entering import check_admitting, check_entering
 from studbook.lab.evaluators import check_measured_by
 from studbook.lab.experiment_charter import check_charter
 from studbook.lab.experiment_check import check_result
@@ -20,6 +22,7 @@ from studbook.lab.facts import require
 from studbook.lab.federated import check_federated
 from studbook.lab.gates import confirmation_of, evidence_for, replay_confirmation
 from studbook.lab.generation_rules import check_generation_record
+from studbook.lab.halts import check_halt
 from studbook.lab.measured import (
     check_contamination,
     check_drift,
@@ -44,11 +47,14 @@ from studbook.lab.redteam import check_red_team
 from studbook.lab.rollbacks import check_rollback
 from studbook.lab.search_check import check_search
 from studbook.lab.situations import check_moment, situation
+from studbook.lab.trials import check_segment, require_going
 from studbook.records import (
     AdmissionRecord,
     ArchiveRecord,
     BaselineReceipt,
     BundleRelease,
+    CanaryPlan,
+    CanarySegment,
     CandidateManifest,
     ChampionPromotion,
     ChannelSnapshot,
@@ -66,6 +72,7 @@ from studbook.records import (
     FederatedReceipt,
     FloorReport,
     GenerationRecord,
+    Halt,
     LedgerEntry,
     LedgerEvidence,
     LineageTemplate,
@@ -96,7 +103,7 @@ from studbook.records import (
     ViabilityDecision,
     digest,
 )
-from studbook.release import check_admitted, check_carried, check_claim, decided_against
+from studbook.release import check_admitted, check_claim, decided_against
 from studbook.seal import Sealed
 from studbook.viability import Baseline, archive, decide
 
@@ -271,7 +278,7 @@ def _admission(desk: Desk, record: AdmissionRecord) -> None:
     template = desk.workspace.get(record.template, PromotionTemplate)
     decision = desk.workspace.get(template.decision, ViabilityDecision)
     check_admitted(record, template, decision)
-    check_admittance(desk, record.template)
+    check_admitting(desk, record.template, _time(desk, record))
     check_claim(record.claim, evidence_for(desk, record.artifact))
 
 
@@ -279,10 +286,23 @@ def _release(desk: Desk, record: ReleaseRecord) -> None:
     admission = desk.workspace.get(record.admission, AdmissionRecord)
     if admission.artifact != record.artifact:
         raise DigestDiffers("the admission it cites is another candidate's")
-    template = desk.workspace.get(admission.template, PromotionTemplate)
-    check_carried(record.artifact, "shadow", template, desk.workspace.get(template.decision, ViabilityDecision))
+    stage = desk.workspace.get(admission.template, PromotionTemplate).stage
+    if record.channel != stage:
+        raise OutOfOrder(f"its admission is for {stage}", where="release-record: channel", reason="order.template")
+    require_going(desk)
+    check_deployment(desk, record.artifact, record.deployment)
+    if stage == "canary":
+        before = desk.channels()["shadow"].deployment
+        require("release-record", {"deployment": (record.deployment, before)}, "release.deployment")
     # An admission of another day may be used again, but only while all of it still holds.
-    check_admittance(desk, admission.template)
+    check_admitting(desk, admission.template, _time(desk, record))
+
+
+def _time(desk: Desk, record: Record) -> datetime:
+    """When a record entered, in UTC."""
+    entry = desk.workspace.entry(digest(record))
+    assert entry is not None
+    return datetime.fromisoformat(entry.time)
 
 
 def _follows(desk: Desk, sealed: Sealed) -> None:
@@ -313,6 +333,9 @@ _CHECKS: dict[type[Record], Callable[[Desk, Any], None]] = {
     BaselineReceipt: _baselines,
     AdmissionRecord: _admission,
     ReleaseRecord: _release,
+    CanaryPlan: check_trial_plan,
+    CanarySegment: check_segment,
+    Halt: check_halt,
     RollbackRecord: check_rollback,
     SearchReceipt: check_search,
     ParentPool: check_pool,

@@ -7,6 +7,7 @@ here and sound. The bytes are looked at when a rollback is asked for; the rest i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
@@ -19,7 +20,7 @@ from studbook.models.slm import parse_slm
 from studbook.records import ChampionPromotion, RollbackRecord, RollbackSet
 from studbook.release import roll_back
 
-__all__ = ["NOTHING", "Hindrance", "check_rollback", "hindrance", "rollback"]
+__all__ = ["NOTHING", "Hindrance", "check_rollback", "hindrance", "leave", "rollback"]
 
 NOTHING = "nothing"
 """What ``--to`` calls the state of a channel that points at no model."""
@@ -44,8 +45,8 @@ def rollback(desk: Desk, channel: str, reason: str, to: str | None = None) -> Ro
         desk: The lab.
         channel: The channel.
         reason: Why, for the record.
-        to: Name or digest of the model to go back to, or ``nothing`` to empty shadow; the state before the last move
-            by default.
+        to: Name or digest of the model to go back to, or ``nothing`` to empty shadow or canary; the state before
+            the last move by default.
 
     Raises:
         OutOfOrder: if there is nothing to undo; ``order.rollback``. If the model never stood there, or was undone;
@@ -60,7 +61,7 @@ def rollback(desk: Desk, channel: str, reason: str, to: str | None = None) -> Ro
     ways = desk.ways_back(channel)
     target = None if to is None else _named(desk, channel, ways, to)
     record = roll_back(desk.header, channel, channels[channel], plain_text(reason, "--reason"), target)
-    way = RollbackSet(artifact=record.artifact, record=record.restored)
+    way = _way(record)
     if record.artifact is not None and (found := hindrance(desk, way)):
         kind = DigestDiffers if found.reason in ("rollback.missing", "rollback.damaged") else OutOfOrder
         rest = ways[ways.index(way) + 1 :]
@@ -70,6 +71,15 @@ def rollback(desk: Desk, channel: str, reason: str, to: str | None = None) -> Ro
             advice=_next(desk, channel, rest, found, record.artifact),
             reason=found.reason,
         )
+    desk.workspace.commit(record)
+    sync_aliases(desk)
+    return record
+
+
+def leave(desk: Desk, channel: Literal["shadow", "canary"], reason: str) -> RollbackRecord:
+    """Take a channel back to the newest state before that still stands, or empty it."""
+    way = next(way for way in desk.ways_back(channel) if hindrance(desk, way) is None)
+    record = roll_back(desk.header, channel, desk.channels()[channel], reason, way)
     desk.workspace.commit(record)
     sync_aliases(desk)
     return record
@@ -96,6 +106,10 @@ def hindrance(desk: Desk, way: RollbackSet, *, bytes_too: bool = True) -> Hindra
         return Hindrance("rollback.revoked", why)
     if gone := desk.taken_back().intersection(_moves(desk, way.record)):
         return Hindrance("rollback.revoked", f"was put there by record {min(gone)[:16]}..., which was revoked")
+    if gone := desk.taken_back().intersection(way.deployment.records):
+        return Hindrance("rollback.revoked", f"was deployed with record {min(gone)[:16]}..., which was revoked")
+    if missing := [d for d in way.deployment.stack if bytes_too and not desk.workspace.blob_path(d).is_file()]:
+        return Hindrance("rollback.missing", f"is not here whole: adapter package {missing[0][:16]}... is gone")
     if not bytes_too:
         return None
     path = desk.workspace.blob_path(artifact)
@@ -119,13 +133,17 @@ def check_rollback(desk: Desk, record: RollbackRecord) -> None:
         OutOfOrder: naming what does not hold; ``order.rollback``, ``rollback.admitted`` or ``rollback.revoked``.
     """
     where = "rollback-record: restored"
-    way = RollbackSet(artifact=record.artifact, record=record.restored)
+    way = _way(record)
     if way not in desk.ways_back(record.channel):
         text = f"restores what never was {record.channel}, or was undone"
         raise OutOfOrder(text, where=where, reason="order.rollback")
     if record.artifact is not None and (found := hindrance(desk, way, bytes_too=False)):
         text = f"restores {desk.name_of(record.artifact)}, which {found.words}"
         raise OutOfOrder(text, where=where, reason=found.reason)
+
+
+def _way(record: RollbackRecord) -> RollbackSet:
+    return RollbackSet(artifact=record.artifact, record=record.restored, deployment=record.deployment)
 
 
 def _moves(desk: Desk, record: str | None) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a policy may ask for before a stage beside the gates: approvals by people, and time in shadow.
+"""What a policy may ask for before a stage beside the gates: approvals by people, and time in the stage before.
 
 An approval is good for one stage, one candidate, one decision and one place in the candidate's life. A decision names the
 policy, the suites and the champion it was made under, so with any of them the approvals fall too.
@@ -17,10 +17,11 @@ from studbook.lab.pending import Signed, sign
 from studbook.lab.words import plain_name, plain_text
 from studbook.policy import stage_rule
 from studbook.records import Gate, StageApproval, ViabilityDecision
-from studbook.release import check_stage, decided_against, gate
+from studbook.release import decided_against, gate, stage_before
 from studbook.seal import Signer
 
 __all__ = [
+    "Stage",
     "Vote",
     "approvals_gate",
     "approve_stage",
@@ -31,6 +32,9 @@ __all__ = [
     "standing",
     "votes",
 ]
+
+
+Stage = Literal["shadow", "canary", "champion"]
 
 
 class Vote(NamedTuple):
@@ -47,7 +51,7 @@ class Vote(NamedTuple):
     record: str | None
 
 
-def approve_stage(desk: Desk, artifact: str, stage: Literal["shadow", "champion"], person: str, reason: str) -> Signed:
+def approve_stage(desk: Desk, artifact: str, stage: Stage, person: str, reason: str) -> Signed:
     """A person agrees that the winner of a round enters a stage.
 
     Args:
@@ -61,7 +65,7 @@ def approve_stage(desk: Desk, artifact: str, stage: Literal["shadow", "champion"
         OutOfOrder: if no decision in force chose it, it was revoked, or it does not stand before that stage.
         NotAuthorised: if the person's key is not at hand.
     """
-    check_stage(desk.policy[1], stage)
+    stage_rule(desk.policy[1], stage)
     decision, _ = decision_for(desk, artifact)
     record = StageApproval(
         header=desk.header,
@@ -123,11 +127,13 @@ def check_approval(desk: Desk, record: StageApproval) -> None:
         raise OutOfOrder(
             f"{name} {detail}", where="stage-approval: decision", advice="Run the round again.", reason="order.decision"
         )
-    here = channels["shadow"].artifact == record.artifact
-    if record.stage not in ("shadow", "champion") or here != (record.stage == "champion"):
-        text = "is in shadow already" if here else "is not in shadow"
-        advice = "Approve it for shadow before it enters, and for champion while it is there."
-        raise OutOfOrder(f"{name} {text}", where=f"--for {record.stage}", advice=advice, reason="order.shadow")
+    before = None if record.stage == "shadow" else stage_before(desk.policy[1], record.stage)
+    missing = before is not None and channels[before].artifact != record.artifact
+    if missing or channels[record.stage].artifact == record.artifact:
+        text = f"is not in {before}" if missing else f"is in {record.stage} already"
+        advice = "Approve it for shadow before it enters, and for every later stage while it is in the one before."
+        where, reason = f"--for {record.stage}", f"order.{before or record.stage}"
+        raise OutOfOrder(f"{name} {text}", where=where, advice=advice, reason=reason)
     if record.standing != standing(desk, record.artifact):
         raise OutOfOrder(
             f"{name} moved since", advice="Look at it again, and approve it anew.", reason="order.standing"
@@ -205,22 +211,24 @@ def approvals_gate(desk: Desk, stage: str, artifact: str, decision: str, promote
     return gate("approvals", True, records[-1] if records else policy_digest, "person", detail)
 
 
-def hold_gate(desk: Desk, artifact: str, now: datetime) -> Gate:
-    """Whether a candidate was in shadow long enough, by the ledger's time of the move that put it there.
+def hold_gate(desk: Desk, stage: Literal["canary", "champion"], artifact: str, now: datetime) -> Gate:
+    """Whether a candidate was in the stage before long enough, by the ledger's time of the move that put it there.
 
     Args:
         desk: The lab.
+        stage: The stage it shall enter.
         artifact: Digest of the candidate.
         now: The time of the promotion, in UTC.
     """
-    shadow = desk.channels()["shadow"]
-    entry = desk.workspace.entry(shadow.record) if shadow.record and shadow.artifact == artifact else None
+    before = stage_before(desk.policy[1], stage)
+    state = desk.channels()[before]
+    entry = desk.workspace.entry(state.record) if state.record and state.artifact == artifact else None
     if entry is None:
-        return gate("hold", None, None, "time", "is not in shadow")
-    hours = stage_rule(desk.policy[1], "champion").hold_hours
+        return gate("hold", None, None, "time", f"is not in {before}")
+    hours = stage_rule(desk.policy[1], stage).hold_hours
     until = datetime.fromisoformat(entry.time) + timedelta(hours=hours)
     if now >= until:
         # No time of day: the template it enters is the same in every run.
-        return gate("hold", True, shadow.record, "time", f"was in shadow for the {hours} hours that are asked")
-    detail = f"is in shadow since {entry.time} and stays for {hours} hours, until {until:%Y-%m-%dT%H:%M:%S.%fZ}"
-    return gate("hold", None, shadow.record, "time", detail)
+        return gate("hold", True, state.record, "time", f"was in {before} for the {hours} hours that are asked")
+    detail = f"is in {before} since {entry.time} and stays for {hours} hours, until {until:%Y-%m-%dT%H:%M:%S.%fZ}"
+    return gate("hold", None, state.record, "time", detail)

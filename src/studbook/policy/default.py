@@ -49,7 +49,7 @@ def default_policy(header: Header, **changes: Any) -> Policy:
         "recompute": "full",
         "stages": _DEFAULT_STAGES,
         "protected": (),
-        "notes": "Shadow, then champion by a person's key. There is no canary stage in this version.",
+        "notes": "Shadow, then champion by a person's key; where requests are served, list canary between them.",
     }
     return Policy(header=header, **{**fields, **changes})
 

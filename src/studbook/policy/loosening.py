@@ -93,7 +93,8 @@ def _unprotected(before: Policy, after: Policy) -> bool:
 def _stages(before: Policy, after: Policy) -> Iterator[str]:
     new: Mapping[str, tuple[int, int]] = {r.stage: (r.approvals, r.hold_hours) for r in after.stages}
     for rule in before.stages:
-        approvals, hours = new.get(rule.stage, (0, 0))
+        # A stage that is left out asks for less than nothing.
+        approvals, hours = new.get(rule.stage, (-1, -1))
         if approvals < rule.approvals or hours < rule.hold_hours:
             yield f"stages: {rule.stage}"
 

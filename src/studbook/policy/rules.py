@@ -23,6 +23,7 @@ __all__ = [
 
 # Interpreter, numpy and compiled kernels take most of this before a model is opened.
 _LEAST_WORKER_BYTES = 1 << 30
+_WAYS = (("shadow", "champion"), ("shadow", "canary", "champion"))
 LEAST_ALPHA = 1e-9
 """Smallest error rate of a bound: soon below, 1 - alpha is 1 to the machine, and there is no quantile."""
 
@@ -86,8 +87,8 @@ def check_policy(policy: Policy) -> None:
     rules = (
         (
             "stages",
-            tuple(rule.stage for rule in policy.stages) == ("shadow", "champion"),
-            "must be shadow, champion: canary is not built in this version",
+            tuple(rule.stage for rule in policy.stages) in _WAYS,
+            "must be shadow, champion or shadow, canary, champion",
         ),
         ("stages: shadow", _rule(policy, "shadow").hold_hours == 0, "nothing comes before shadow, so nothing is held"),
         (

@@ -45,6 +45,17 @@ from studbook.records.breeding import (
     OperatorReceipt,
     WorkerLimits,
 )
+from studbook.records.canary import (
+    Answered,
+    CanaryLimits,
+    CanaryPlan,
+    CanarySegment,
+    CanaryStep,
+    Detection,
+    Halt,
+    Observation,
+    Resumption,
+)
 from studbook.records.changes import (
     CodeChangeClosing,
     CodeChangeProposal,
@@ -112,6 +123,7 @@ from studbook.records.release import (
     AdmissionRecord,
     ChampionPromotion,
     ChannelSnapshot,
+    Deployment,
     Gate,
     PromotionTemplate,
     PublishedChannel,
@@ -186,6 +198,10 @@ AnyRecord = (
     | ChampionPromotion
     | RollbackRecord
     | ReadinessRecord
+    | CanaryPlan
+    | CanarySegment
+    | Halt
+    | Resumption
     | ChannelSnapshot
     | SelectorRegistry
     | ModelManifest
@@ -243,6 +259,7 @@ __all__ = [
     "Agreement",
     "Allowance",
     "Analysis",
+    "Answered",
     "AnyRecord",
     "ArchiveRecord",
     "ArchivedCandidate",
@@ -257,6 +274,10 @@ __all__ = [
     "BrowserSmoke",
     "Budget",
     "BundleRelease",
+    "CanaryLimits",
+    "CanaryPlan",
+    "CanarySegment",
+    "CanaryStep",
     "CandidateManifest",
     "ChampionPromotion",
     "ChannelSnapshot",
@@ -275,6 +296,8 @@ __all__ = [
     "CurvePoint",
     "DataFile",
     "DataSource",
+    "Deployment",
+    "Detection",
     "Digest",
     "DriftReport",
     "Effect",
@@ -295,6 +318,7 @@ __all__ = [
     "Gate",
     "Gates",
     "GenerationRecord",
+    "Halt",
     "Header",
     "Hysteresis",
     "InputDigest",
@@ -314,6 +338,7 @@ __all__ = [
     "ModulePlan",
     "NoOp",
     "NoveltyRecord",
+    "Observation",
     "OperatorGrant",
     "OperatorReceipt",
     "Overlap",
@@ -338,6 +363,7 @@ __all__ = [
     "Reserve",
     "ResidentLine",
     "ResidentSetRecord",
+    "Resumption",
     "Retired",
     "Revocation",
     "RevokedSubject",

@@ -279,7 +279,7 @@ class StageRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         stage: The stage.
         approvals: How many distinct owners, with as many distinct public keys, must approve; for champion whoever
             promotes is one of them.
-        hold_hours: Least time in shadow before champion, in hours of ledger time.
+        hold_hours: Least time in the stage before it, in hours of ledger time.
     """
 
     stage: Literal["shadow", "canary", "champion"]

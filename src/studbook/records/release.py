@@ -14,6 +14,7 @@ __all__ = [
     "ChampionPromotion",
     "Channel",
     "ChannelSnapshot",
+    "Deployment",
     "Gate",
     "PromotionTemplate",
     "PublishedChannel",
@@ -138,32 +139,59 @@ class AdmissionRecord(Record, frozen=True, kw_only=True, tag="admission-record/1
         return (self.template,)
 
 
+class Deployment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What works together with a model in a channel; null where there is none.
+
+    Attributes:
+        package: Revision of the SkillPackage that the model is served as.
+        router: Digest of the record of the router's state.
+        thresholds: Digest of the record of the thresholds it is routed by.
+        stack: Digests of the adapter packages on the model, in order.
+        cache: Key of what may be cached for it; what lies under another key is not read.
+    """
+
+    package: Digest | None
+    router: Digest | None
+    thresholds: Digest | None
+    stack: tuple[Digest, ...]
+    cache: Digest | None
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """Digests of the records that it names."""
+        return tuple(d for d in (self.package, self.router, self.thresholds) if d)
+
+
 class RollbackSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What has to be put back to undo a move.
 
     Attributes:
         artifact: Digest of what the channel pointed at before; null when it was empty.
         record: Digest of the record that had put it there.
+        deployment: What worked together with it.
     """
 
     artifact: Digest | None
     record: Digest | None
+    deployment: Deployment
 
 
 class ReleaseRecord(Record, frozen=True, kw_only=True, tag="release-record/1"):
     """A channel below champion moves; may be signed by a running process.
 
     Attributes:
-        channel: ``shadow``.
+        channel: ``shadow`` or ``canary``.
         artifact: Digest of what it points at now.
         admission: Digest of the AdmissionRecord.
+        deployment: What works together with it.
         rollback: The way back.
     """
 
     zone: ClassVar[Zone] = Zone.RELEASE
-    channel: Literal["shadow"]
+    channel: Literal["shadow", "canary"]
     artifact: Digest
     admission: Digest
+    deployment: Deployment
     rollback: RollbackSet
 
     def subjects(self) -> tuple[str, ...]:
@@ -171,19 +199,20 @@ class ReleaseRecord(Record, frozen=True, kw_only=True, tag="release-record/1"):
         return (self.artifact,)
 
     def references(self) -> tuple[str, ...]:
-        """Admission and the record before."""
-        return tuple(d for d in (self.admission, self.rollback.record) if d)
+        """Admission, what is deployed with it, and the record before."""
+        return tuple(d for d in (self.admission, *self.deployment.records, self.rollback.record) if d)
 
 
 class ChampionPromotion(Record, frozen=True, kw_only=True, tag="champion-promotion/1"):
     """The champion changes: an explicit act of a person's key.
 
     Attributes:
-        basis: ``first`` installs an approved source where there was no champion; ``promotion`` follows shadow.
+        basis: ``first`` installs an approved source where there was no champion; ``promotion`` follows the stage before.
         artifact: Digest of the new champion.
         evidence: Digest of the PromotionTemplate for champion, or of the ParentApproval for ``first``.
         promoted_by: The person.
         reason: Why.
+        deployment: What works together with it.
         rollback: The way back.
     """
 
@@ -193,6 +222,7 @@ class ChampionPromotion(Record, frozen=True, kw_only=True, tag="champion-promoti
     evidence: Digest
     promoted_by: Name
     reason: Text
+    deployment: Deployment
     rollback: RollbackSet
 
     def subjects(self) -> tuple[str, ...]:
@@ -200,8 +230,8 @@ class ChampionPromotion(Record, frozen=True, kw_only=True, tag="champion-promoti
         return (self.artifact,)
 
     def references(self) -> tuple[str, ...]:
-        """Evidence and the record before."""
-        return tuple(d for d in (self.evidence, self.rollback.record) if d)
+        """Evidence, what is deployed with it, and the record before."""
+        return tuple(d for d in (self.evidence, *self.deployment.records, self.rollback.record) if d)
 
 
 class RollbackRecord(Record, frozen=True, kw_only=True, tag="rollback-record/1"):
@@ -210,6 +240,7 @@ class RollbackRecord(Record, frozen=True, kw_only=True, tag="rollback-record/1")
     Attributes:
         channel: The channel.
         artifact: Digest of what it points at now.
+        deployment: What works together with it; all of it is as it was.
         undone: Digest of the record that is undone.
         restored: Digest of the record whose state is restored; null when the channel is emptied.
         reason: Why.
@@ -218,6 +249,7 @@ class RollbackRecord(Record, frozen=True, kw_only=True, tag="rollback-record/1")
     zone: ClassVar[Zone] = Zone.RELEASE
     channel: Channel
     artifact: Digest | None
+    deployment: Deployment
     undone: Digest
     restored: Digest | None
     reason: Text

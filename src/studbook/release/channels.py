@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, get_args
 
-from studbook.records import ChampionPromotion, Record, ReleaseRecord, RollbackRecord, RollbackSet
+from studbook.records import ChampionPromotion, Deployment, Record, ReleaseRecord, RollbackRecord, RollbackSet
 from studbook.records.release import Channel
 
-__all__ = ["ChannelState", "MoveFault", "channel_history", "channel_state", "move_faults", "ways_back"]
+__all__ = ["ALONE", "ChannelState", "MoveFault", "channel_history", "channel_state", "move_faults", "ways_back"]
 
 Moves = Iterable[tuple[str, Record | None]]
 _Move = ReleaseRecord | ChampionPromotion | RollbackRecord
+ALONE = Deployment(package=None, router=None, thresholds=None, stack=(), cache=None)
+"""A model that is served by itself, or no model."""
 
 
 class ChannelState(NamedTuple):
@@ -21,11 +23,18 @@ class ChannelState(NamedTuple):
         artifact: Digest, or None when it is empty.
         record: Digest of the last move of this channel, or None.
         way_back: What a rollback would restore, or None when nothing was ever released.
+        deployment: What works together with it.
     """
 
     artifact: str | None
     record: str | None
     way_back: RollbackSet | None
+    deployment: Deployment = ALONE
+
+    @property
+    def back(self) -> RollbackSet:
+        """What has to be put back to come here again."""
+        return RollbackSet(artifact=self.artifact, record=self.record, deployment=self.deployment)
 
 
 class MoveFault(NamedTuple):
@@ -132,13 +141,12 @@ def _released(
 ) -> ChannelState | MoveFault:
     """The state a release leaves its channel in, or why it leaves none."""
     state = found.state[_channel_of(move)]
-    back = RollbackSet(artifact=state.artifact, record=state.record)
     if move.rollback.record not in void:
         if move.rollback.record != state.record:
             return MoveFault("order.channel", "rollback", "does not start from the state before it")
-        if move.rollback != back:
+        if move.rollback != state.back:
             return MoveFault("order.rollback", "rollback", "names a way back that was never there")
-    return ChannelState(move.artifact, digest, back)
+    return ChannelState(move.artifact, digest, state.back, move.deployment)
 
 
 def _rolled_back(digest: str, move: RollbackRecord, found: _Replay, void: set[str]) -> ChannelState | MoveFault:
@@ -146,11 +154,12 @@ def _rolled_back(digest: str, move: RollbackRecord, found: _Replay, void: set[st
     state = found.state[move.channel]
     if move.undone != state.record and move.undone not in void:
         return MoveFault("order.channel", "undone", "does not start from the state before it")
-    if RollbackSet(artifact=move.artifact, record=move.restored) not in _ways(move.channel, state, found.history):
+    way = RollbackSet(artifact=move.artifact, record=move.restored, deployment=move.deployment)
+    if way not in _ways(move.channel, state, found.history):
         words = "restores what was never there, or was undone"
         return MoveFault("order.rollback", "restored", words, move.undone in void or move.restored in void)
     before = found.history[move.restored].way_back if move.restored else None
-    return ChannelState(move.artifact, digest, before)
+    return ChannelState(move.artifact, digest, before, move.deployment)
 
 
 def _channel_of(move: Record) -> Channel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from studbook.errors import ClaimRefused, OutOfOrder
 from studbook.policy import stage_rule
@@ -25,26 +26,21 @@ __all__ = [
     "check_carried",
     "check_claim",
     "check_promoted",
-    "check_stage",
     "decided_against",
     "gate",
+    "stage_before",
+    "standing_gate",
 ]
 
-CANARY_REFUSAL = "the canary stage is not built in this version, and it is never simulated"
 
-
-def check_stage(policy: Policy, stage: str) -> None:
-    """Refuse a stage that does not exist yet or that the policy does not list.
+def stage_before(policy: Policy, stage: Literal["canary", "champion"]) -> Literal["shadow", "canary"]:
+    """The stage that a candidate has to stand in before another, by the policy's way to champion.
 
     Raises:
-        OutOfOrder: for canary, which is not built.
-        OutsideAllowlist: if the policy's way to champion does not include it.
+        OutsideAllowlist: if the policy's way to champion does not include the stage.
     """
-    if stage == "canary":
-        raise OutOfOrder(
-            CANARY_REFUSAL, advice="Release to shadow; promote with a person's key.", reason="order.canary"
-        )
     stage_rule(policy, stage)
+    return "canary" if stage == "champion" and any(r.stage == "canary" for r in policy.stages) else "shadow"
 
 
 def gate(name: str, passed: bool | None, evidence: str | None, satisfied_by: str, detail: str) -> Gate:
@@ -76,26 +72,37 @@ def check_admitted(admission: AdmissionRecord, template: PromotionTemplate, deci
     Raises:
         OutOfOrder: naming what does not hold.
     """
-    check_carried(admission.artifact, "package" if template.stage == "package" else "shadow", template, decision)
+    if template.stage == "champion":
+        raise OutOfOrder(
+            "its template is for champion, and an admission is for the stages before", reason="order.template"
+        )
+    check_carried(admission.artifact, template.stage, template, decision)
 
 
 def check_promoted(
-    promotion: ChampionPromotion, template: PromotionTemplate, decision: ViabilityDecision, shadow: ChannelState
+    promotion: ChampionPromotion,
+    template: PromotionTemplate,
+    decision: ViabilityDecision,
+    stage: str,
+    before: ChannelState,
 ) -> None:
-    """Refuse a promotion that its template, decision and the shadow channel do not carry.
+    """Refuse a promotion that its template, decision and the channel before champion do not carry.
 
     Args:
         promotion: The promotion.
         template: The template it cites.
         decision: The decision that template cites.
-        shadow: What shadow pointed at before.
+        stage: The stage before champion.
+        before: What its channel pointed at, and what worked together with it.
 
     Raises:
         OutOfOrder: naming what does not hold.
     """
     check_carried(promotion.artifact, "champion", template, decision)
-    if shadow.artifact != promotion.artifact:
-        raise OutOfOrder("was not in shadow when it was promoted", reason="order.shadow")
+    if before.artifact != promotion.artifact:
+        raise OutOfOrder(f"was not in {stage} when it was promoted", reason=f"order.{stage}")
+    if before.deployment != promotion.deployment:
+        raise OutOfOrder(f"is deployed with something else than in {stage}", reason="order.deployment")
 
 
 def check_carried(artifact: str, stage: str, template: PromotionTemplate, decision: ViabilityDecision) -> None:
@@ -147,17 +154,25 @@ def decided_against(decision: ViabilityDecision, champion: str | None, policy: s
     return True, "was decided against the champion, policy and suites in force"
 
 
+def standing_gate(stage: str, artifact: str, state: ChannelState) -> Gate:
+    """Whether a candidate is what the stage before points at."""
+    here = state.artifact == artifact
+    found = f"is what {stage} points at" if here else f"is not in {stage}"
+    return gate(stage, here, state.record if here else None, "release", found)
+
+
 def champion_template(
     header: Header,
     manifest: CandidateManifest,
     manifest_digest: str,
     decision: str,
     state: Mapping[str, ChannelState],
+    stage: str,
     person: str,
     current: tuple[bool, str],
     asked: Iterable[Gate],
 ) -> PromotionTemplate:
-    """The gates between shadow and champion; the person's own signature is the last of them.
+    """The gates between the stage before and champion; the person's own signature is the last of them.
 
     Args:
         header: Record header.
@@ -165,15 +180,14 @@ def champion_template(
         manifest_digest: Its digest.
         decision: Digest of the decision that sent it to shadow.
         state: The channels.
+        stage: The stage before champion.
         person: Who signs the promotion.
         current: Whether the decision was taken against what is in force, as `decided_against` says.
-        asked: The gates that the policy asks for beside these: time in shadow, and approvals.
+        asked: The gates that the policy asks for beside these: time in that stage, what its trial found, and approvals.
     """
-    shadow, champion = state["shadow"], state["champion"]
-    here = shadow.artifact == manifest.artifact.sha256
-    found = "is what shadow points at" if here else "is not in shadow"
+    champion = state["champion"]
     gates = (
-        gate("shadow", here, shadow.record if here else None, "release", found),
+        standing_gate(stage, manifest.artifact.sha256, state[stage]),
         gate(
             "way-back",
             champion.record is not None,

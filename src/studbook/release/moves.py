@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from studbook.errors import OutOfOrder
 from studbook.records import (
     AdmissionRecord,
     ChampionPromotion,
+    Deployment,
     Header,
     PromotionTemplate,
     ReleaseRecord,
     RollbackRecord,
     RollbackSet,
     Rung,
+    digest,
 )
 from studbook.release.channels import ChannelState
 
-__all__ = ["admit", "first_champion", "promote", "roll_back", "to_shadow"]
+__all__ = ["admit", "enter", "first_champion", "promote", "roll_back"]
 
 # What an open gate before champion is about, where that is not the candidate, and what opens it.
 _SPEAKS = {"approvals": "", "way-back": ""}
@@ -42,18 +46,34 @@ def admit(header: Header, template: PromotionTemplate, template_digest: str, cla
     return AdmissionRecord(header=header, artifact=template.artifact, template=template_digest, claim=claim)
 
 
-def to_shadow(header: Header, admission: AdmissionRecord, admission_digest: str, shadow: ChannelState) -> ReleaseRecord:
-    """Point shadow at an admitted candidate."""
-    back = RollbackSet(artifact=shadow.artifact, record=shadow.record)
+def enter(
+    header: Header,
+    channel: Literal["shadow", "canary"],
+    admission: AdmissionRecord,
+    admission_digest: str,
+    deployment: Deployment,
+    state: ChannelState,
+) -> ReleaseRecord:
+    """Point shadow or canary at an admitted candidate; ``state`` is the channel before."""
     return ReleaseRecord(
-        header=header, channel="shadow", artifact=admission.artifact, admission=admission_digest, rollback=back
+        header=header,
+        channel=channel,
+        artifact=admission.artifact,
+        admission=admission_digest,
+        deployment=deployment,
+        rollback=state.back,
     )
 
 
 def promote(
-    header: Header, template: PromotionTemplate, evidence: str, person: str, reason: str, champion: ChannelState
+    header: Header,
+    template: PromotionTemplate,
+    person: str,
+    reason: str,
+    deployment: Deployment,
+    champion: ChannelState,
 ) -> ChampionPromotion:
-    """Make what stands in shadow the champion.
+    """Make what stands in the stage before the champion.
 
     Raises:
         OutOfOrder: if a gate is not passed.
@@ -70,15 +90,22 @@ def promote(
         header=header,
         basis="promotion",
         artifact=template.artifact,
-        evidence=evidence,
+        evidence=digest(template),
         promoted_by=person,
         reason=reason,
-        rollback=RollbackSet(artifact=champion.artifact, record=champion.record),
+        deployment=deployment,
+        rollback=champion.back,
     )
 
 
 def first_champion(
-    header: Header, artifact: str, approval: str, person: str, reason: str, champion: ChannelState
+    header: Header,
+    artifact: str,
+    approval: str,
+    person: str,
+    reason: str,
+    deployment: Deployment,
+    champion: ChannelState,
 ) -> ChampionPromotion:
     """Install the deployed model where no champion ever was.
 
@@ -98,7 +125,8 @@ def first_champion(
         evidence=approval,
         promoted_by=person,
         reason=reason,
-        rollback=RollbackSet(artifact=None, record=champion.record),
+        deployment=deployment,
+        rollback=champion.back,
     )
 
 
@@ -126,6 +154,7 @@ def roll_back(
         header=header,
         channel=channel,  # type: ignore[arg-type]
         artifact=target.artifact,
+        deployment=target.deployment,
         undone=state.record,
         restored=target.record,
         reason=reason,

@@ -19,6 +19,7 @@ PEOPLES_KINDS = frozenset(
         "evaluator-change/1",
         "parent-approval/1",
         "policy/1",
+        "resumption/1",
         "revocation/1",
         "stage-approval/1",
         "suites-lock/1",

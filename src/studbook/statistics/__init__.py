@@ -23,13 +23,17 @@ from studbook.statistics.binomial import (
     zero_failure_bound,
 )
 from studbook.statistics.bootstrap import bootstrap_bounds, mean_of, quantile
-from studbook.statistics.cusum import first_alarm, upper_sums
+from studbook.statistics.cusum import first_alarm, next_sum, upper_sums
 from studbook.statistics.draws import Draws
 from studbook.statistics.ece import calibration_error, calibration_null_band
 from studbook.statistics.eprocess import (
+    Betting,
+    Watch,
+    average,
     log_mcnemar_e,
     log_non_inferiority_e,
     log_rate_e,
+    log_shifting_e,
     log_two_sample_e,
     reached,
 )
@@ -52,12 +56,15 @@ from studbook.statistics.thresholdout import Thresholdout
 
 __all__ = [
     "EXACT_BELOW",
+    "Betting",
     "Draws",
     "Estimate",
     "Interval",
     "Ladder",
     "Paired",
     "Thresholdout",
+    "Watch",
+    "average",
     "benjamini_hochberg",
     "bootstrap_bounds",
     "calibration_error",
@@ -71,6 +78,7 @@ __all__ = [
     "log_mcnemar_e",
     "log_non_inferiority_e",
     "log_rate_e",
+    "log_shifting_e",
     "log_two_sample_e",
     "log_upper_tail",
     "mcnemar",
@@ -79,6 +87,7 @@ __all__ = [
     "mean_bounds",
     "mean_of",
     "minimum_detectable",
+    "next_sum",
     "normal_quantile",
     "paired_bounds",
     "paired_counts",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from studbook.errors import UsageError
 
-__all__ = ["first_alarm", "upper_sums"]
+__all__ = ["first_alarm", "next_sum", "upper_sums"]
 
 
 def upper_sums(values: Iterable[float], target: float, slack: float) -> tuple[float, ...]:
@@ -33,9 +33,14 @@ def upper_sums(values: Iterable[float], target: float, slack: float) -> tuple[fl
     for value in values:
         if not math.isfinite(value):
             raise _refused(f"the value {value}")
-        total = max(0.0, total + value - target - slack)
+        total = next_sum(total, value, target, slack)
         path.append(total)
     return tuple(path)
+
+
+def next_sum(total: float, value: float, target: float, slack: float) -> float:
+    """One step of `upper_sums`, from the sum before it; nothing is checked."""
+    return max(0.0, total + value - target - slack)
 
 
 def first_alarm(path: Iterable[float], limit: float) -> int | None:

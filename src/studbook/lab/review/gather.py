@@ -30,7 +30,6 @@ from studbook.records import (
     ReleaseRecord,
     ReportedResult,
     Revocation,
-    RollbackSet,
     Root,
     RuntimeSmoke,
     Scorecard,
@@ -191,7 +190,7 @@ def _reserve(desk: Desk, verdict: Verdict | None) -> Reserved:
 def _back(desk: Desk) -> tuple[Back, ...]:
     """What a rollback of champion restores once somebody else is champion: the one now, and those before it."""
     now = desk.channels()["champion"]
-    ways = (RollbackSet(artifact=now.artifact, record=now.record), *desk.ways_back("champion"))
+    ways = (now.back, *desk.ways_back("champion"))
     return tuple(
         Back(
             name=desk.name_of(way.artifact),

@@ -10,6 +10,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.gates import confirmation_of, current
 from studbook.lab.review.facts import GateRow, Line, Row, Score, Situation, Verdict
 from studbook.lab.stages import approvals_gate, hold_gate
+from studbook.lab.trials import trial_gate
 from studbook.records import (
     CandidateManifest,
     ChampionPromotion,
@@ -26,7 +27,7 @@ from studbook.records import (
     SuiteManifest,
     ViabilityDecision,
 )
-from studbook.release import champion_template
+from studbook.release import champion_template, stage_before
 
 __all__ = [
     "decision_of",
@@ -214,8 +215,14 @@ def _before_champion(desk: Desk, digest: str, record: ViabilityDecision, standin
     """The template a promotion would be written on now; nothing of it is signed or stored."""
     manifest = desk.workspace.get(standing.manifest, CandidateManifest)
     held, artifact = current(desk, record), manifest.artifact.sha256
-    asked = hold_gate(desk, artifact, clock.now()), approvals_gate(desk, "champion", artifact, digest)
-    return champion_template(desk.header, manifest, standing.manifest, digest, desk.channels(), "nobody", held, asked)
+    before = stage_before(desk.policy[1], "champion")
+    asked = (
+        *((trial_gate(desk, artifact),) if before == "canary" else ()),
+        hold_gate(desk, "champion", artifact, clock.now()),
+        approvals_gate(desk, "champion", artifact, digest),
+    )
+    state = desk.channels()
+    return champion_template(desk.header, manifest, standing.manifest, digest, state, before, "nobody", held, asked)
 
 
 def _of_template(desk: Desk, template: PromotionTemplate) -> Iterator[GateRow]:

@@ -103,6 +103,7 @@ proof: $(TEST) $(TRAINED) $(ALONE) $(DRIVER) | chromium
 	$(PY) -m pytest -q -m 'proof and not train'
 	$(PY) benchmarks/studies/false_promotion.py
 	$(PY) benchmarks/studies/judgement.py
+	$(PY) benchmarks/studies/canary.py
 	$(TRAIN)/bin/python -m pytest -q -m train
 	$(TRAIN)/bin/python tools/fuzz.py --budget 600
 	$(TRAIN)/bin/python benchmarks/studies/founders.py

@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parent))
 pytest_plugins = [
     "lab_fixtures",
     "release_fixtures",
+    "trial_fixtures",
     "consumer_fixtures",
     "population_fixtures",
     "experiment_fixtures",

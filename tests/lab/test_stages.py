@@ -124,7 +124,7 @@ def test_an_approval_that_was_taken_back_counts_no_longer(held: Place) -> None:
         ([], UsageError),
         (["shadow", "champion"], UsageError),
         (["rot"], UsageError),
-        (["canary"], UsageError),
+        (["canary"], OutsideAllowlist),
         (["champion"], OutOfOrder),
     ],
 )

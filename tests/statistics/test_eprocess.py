@@ -11,9 +11,13 @@ from scipy import integrate, special, stats
 
 from studbook.errors import UsageError
 from studbook.statistics import (
+    Betting,
+    Watch,
+    average,
     log_mcnemar_e,
     log_non_inferiority_e,
     log_rate_e,
+    log_shifting_e,
     log_two_sample_e,
     log_upper_tail,
     reached,
@@ -159,3 +163,72 @@ def test_events_that_cannot_be_are_refused(call: object) -> None:
     with pytest.raises(UsageError) as caught:
         call()  # type: ignore[operator]
     assert caught.value.reason.startswith("statistics.")
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 0.9), st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=4))
+def test_a_shifting_share_is_the_product_of_what_each_event_says(counts: list[tuple[float, int, int]]) -> None:
+    ratios = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+    total = sum(
+        math.prod((r / (1 + s * (r - 1))) ** inside * (1 / (1 + s * (r - 1))) ** beside for s, inside, beside in counts)
+        for r in ratios
+    )
+    assert log_shifting_e(counts) == pytest.approx(math.log(total / 6), rel=1e-9, abs=1e-9)
+
+
+@given(st.floats(0.01, 0.9), st.floats(0.0, 1.0))
+def test_one_more_event_of_a_rate_that_is_not_higher_is_expected_to_add_nothing(share: float, times: float) -> None:
+    chance = share * times / (share * times + 1 - share)
+    for before in ((0, 0), (3, 1), (0, 9)):
+        here = math.exp(log_shifting_e([(share, *before)]))
+        inside = math.exp(log_shifting_e([(share, before[0] + 1, before[1])]))
+        beside = math.exp(log_shifting_e([(share, before[0], before[1] + 1)]))
+        assert chance * inside + (1 - chance) * beside <= here * (1 + 1e-9)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=6))
+def test_an_average_lies_between_its_parts(logs: list[float]) -> None:
+    assert min(logs) - 1e-9 <= average(logs) <= max(logs) + 1e-9
+    assert average([*logs, -math.inf]) == pytest.approx(average(logs) + math.log(len(logs) / (len(logs) + 1)))
+
+
+@given(st.floats(0.01, 0.6), st.lists(st.booleans(), max_size=40), st.integers(1, 5))
+def test_a_watch_is_never_expected_to_grow_while_the_rate_is_kept(
+    baseline: float, past: list[bool], moments: int
+) -> None:
+    def watched(events: list[bool]) -> float:
+        watch = Watch(baseline, moments)
+        for number, event in enumerate(events):
+            if number % 10 == 0:
+                watch.begin()
+            watch.add(event)
+        return math.exp(watch.log_e)
+
+    grown = baseline * watched([*past, True]) + (1 - baseline) * watched([*past, False])
+    assert grown == pytest.approx(watched(past), rel=1e-9)
+    assert watched([]) == pytest.approx(1.0)
+
+
+def test_a_watch_notices_what_began_late_and_forgets_nothing_before() -> None:
+    watch, whole = Watch(0.01, 20), 0
+    for number in range(2000):
+        if number % 100 == 0:
+            watch.begin()
+        watch.add(False)
+    for whole in range(100):
+        watch.add(whole % 10 == 0)
+        if reached(watch.log_e, 0.05):
+            break
+    assert 20 < whole < 99
+    # One e-process over everything would not have noticed yet.
+    assert not reached(log_rate_e(10, 2090, 0.01), 0.05)
+
+
+def test_nothing_to_average_or_no_moment_to_begin_at_is_refused() -> None:
+    for call in (
+        lambda: average([]),
+        lambda: Watch(0.01, 0),
+        lambda: log_shifting_e([(0.0, 1, 1)]),
+        lambda: Betting(1.0),
+    ):
+        with pytest.raises(UsageError):
+            call()

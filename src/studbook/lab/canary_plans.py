@@ -37,7 +37,7 @@ _SETTINGS: dict[str, Any] = {
     "window": 250,
     "disagreement": 0.1,
     "patience": 600,
-    "page": 4.0,
+    "page": 7.0,
     "probes": 0.05,
     "critical": [],
 }

@@ -14,7 +14,22 @@ from release_fixtures import change_policy, winner
 from studbook.lab import Lab
 from studbook.lab.runs import Clock
 from studbook.lab.traffic import Reply, Traffic
-from studbook.records import CanaryLimits, CanaryPlan, CanaryStep, Detection, Header
+from studbook.records import (
+    AdmissionRecord,
+    Blob,
+    CanaryLimits,
+    CanaryPlan,
+    CanaryStep,
+    Compatibility,
+    Detection,
+    Envelope,
+    Header,
+    Measure,
+    PackageEvidence,
+    RuntimeContract,
+    RuntimeSmoke,
+    SkillPackage,
+)
 from studbook.release import ALONE, simulate_detection
 
 STAGES = [
@@ -116,6 +131,55 @@ def until(traffic: Traffic, done: Callable[[], bool], most: int = 20_000) -> int
             return count
         traffic.complete(f"request {count}")
     raise AssertionError(f"{most} requests were not enough")
+
+
+def package_of(lab: Lab, artifact: str, name: str, version: str) -> str:
+    """Commit a package of a model that was admitted here, with what a host would measure left at nothing; its revision."""
+    desk = lab.desk
+    admission = next(d for d, a in desk.all(AdmissionRecord) if a.artifact == artifact)
+    smoke = next(d for d, s in desk.all(RuntimeSmoke) if s.artifact == artifact)
+    nothing = Measure(value=0.0, unit="bytes", basis="estimated", method="none")
+    package = SkillPackage(
+        header=desk.header,
+        id=name,
+        package_version=version,
+        artifact=Blob(sha256=artifact, size=desk.workspace.blob_size(artifact)),
+        base=None,
+        tokenizer=desk.model(artifact).tokenizer_sha256,
+        stack=(),
+        clusters=(CLUSTER,),
+        requires=(),
+        input={"type": "string"},
+        output={"type": "string"},
+        permissions=(),
+        licence="CC0-1.0",
+        envelope=Envelope(
+            file_bytes=nothing, decoded_bytes=nothing, kv_bytes_per_position=nothing, scratch_bytes=nothing
+        ),
+        evidence=PackageEvidence(basis="admission", record=admission, smoke=smoke, scorecards=()),
+        unsupported=(),
+        trade_offs=(),
+        fallback=None,
+        rollback=None,
+        compatibility=Compatibility(slm=1, engine="0" * 64, abi=1),
+    )
+    return desk.workspace.commit(package)
+
+
+def thresholds_of(lab: Lab, version: int) -> str:
+    """Commit a record of this host that a deployment may name, one for each version; its digest."""
+    contract = RuntimeContract(
+        header=lab.desk.header,
+        contract_version=version,
+        permissions=(),
+        licences=(),
+        maximum_packages=1,
+        maximum_bytes=1,
+        maximum_decoded_bytes=1,
+        agreed_by=PERSON,
+        reason="",
+    )
+    return lab.desk.workspace.commit(contract, owner=PERSON)
 
 
 def into_canary(lab: Lab, **settings: Any) -> CanaryPlan:

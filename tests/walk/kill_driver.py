@@ -1,7 +1,8 @@
 """A process that runs acts on labs in children of its own and lets them die where it is told to.
 
 It reads one job a line, ``LAB KEYS ACT WHEN``, separated by tabs. ACT is ``found`` (make the lab), ``live`` (a round,
-the promotion of its winner, a rollback) or ``write`` (three records with a file each, then two as a group); a step
+the promotion of its winner, a rollback), ``canary`` (what stands in shadow enters canary), ``promote`` and ``abort``
+(what stands in canary), or ``write`` (three records with a file each, then two as a group); a step
 the ledger has already is not done again, so the same job also finishes what a death cut short. WHEN is the boundary
 of the file layer to die at, counted from 0; ``-1`` for never; or ``~0.5`` for half a second after the start.
 Acknowledged records are printed at once; a line ``ended STATUS`` closes every job.
@@ -77,6 +78,27 @@ def live(place: Place) -> None:
             lab.rollback("champion", "and back")
 
 
+def canary(place: Place) -> None:
+    """What stands in shadow enters canary, unless it is there."""
+    with place.open() as lab:
+        if lab.desk.channels()["canary"].artifact is None:
+            lab.release("shadow", "canary")
+
+
+def promote(place: Place) -> None:
+    """What stands in canary becomes champion, unless it is."""
+    with place.open() as lab:
+        if lab.desk.champion() != lab.desk.channels()["canary"].artifact:
+            lab.canaries.promote(PERSON, "the trial found it ready")
+
+
+def abort(place: Place) -> None:
+    """What stands in canary leaves it, unless it has left."""
+    with place.open() as lab:
+        if lab.desk.channels()["canary"].artifact is not None:
+            lab.canaries.abort("it does not please")
+
+
 def write(place: Place) -> None:
     """Three records with a file each, then two as a group: each unless the ledger has it."""
     workspace = Workspace(place.path, KeyRing(place.keys), writer=True)
@@ -95,7 +117,7 @@ def run(place: Place, act: str, at: int) -> None:
     reaper = Reaper(at)
     files.boundary = reaper
     acknowledge_aloud()
-    {"found": found, "live": live, "write": write}[act](place)
+    {"found": found, "live": live, "canary": canary, "promote": promote, "abort": abort, "write": write}[act](place)
     say("lived", reaper.seen)
 
 

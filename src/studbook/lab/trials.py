@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from studbook.errors import DigestDiffers, OutOfOrder, StudbookError
 from studbook.lab.desk import Desk
 from studbook.lab.facts import require
+from studbook.lab.stages import standing
 from studbook.records import (
     AdmissionRecord,
     CanaryPlan,
@@ -128,6 +129,8 @@ def trial_gate(desk: Desk, artifact: str) -> Gate:
         return gate("trial", False, state.record, "release", f"cannot be replayed: {error.message}")
     if found is None:
         return gate("trial", None, None, "release", "has no trial in canary")
+    if standing(desk, artifact) != state.record:
+        return gate("trial", None, state.record, "release", "moved since its trial; a new one takes a new plan")
     controller, evidence = found.controller, found.segments[-1] if found.segments else found.digest
     seen = f"{controller.requests} requests and {controller.probes} probes at step {controller.step}"
     if controller.halted and controller.halted not in FINAL:

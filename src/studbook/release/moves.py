@@ -22,9 +22,12 @@ from studbook.release.channels import ChannelState
 __all__ = ["admit", "enter", "first_champion", "promote", "roll_back"]
 
 # What an open gate before champion is about, where that is not the candidate, and what opens it.
-_SPEAKS = {"approvals": "", "way-back": ""}
+_SPEAKS = {"approvals": "", "way-back": "", "readiness": "", "plan": ""}
 _NEXT = {
-    "approvals": "Have other owners approve it: studbook approve CANDIDATE --for champion --as NAME",
+    "approvals": "Have other owners approve it: studbook approve CANDIDATE --for STAGE --as NAME",
+    "readiness": "Run the exit criteria: studbook ready",
+    "plan": "Register one: studbook plan canary",
+    "trial": "Serve requests until it is ready: studbook trials",
     "decided-against": "Run the round again: studbook round CLUSTER",
     "hold": "Wait until then; only the policy's owners can ask for less.",
 }
@@ -39,8 +42,9 @@ def admit(header: Header, template: PromotionTemplate, template_digest: str, cla
     if template.open_gates:
         first = template.open_gates[0]
         raise OutOfOrder(
-            f"gate {first.name} is {first.status}: {first.detail}",
-            advice=f"It can be settled by: {first.satisfied_by}.",
+            f"gate {first.name} is {first.status}: {_SPEAKS.get(first.name, 'the candidate ')}{first.detail}",
+            where=f"{template.artifact[:12]} to {template.stage}",
+            advice=_NEXT.get(first.name, f"It can be settled by: {first.satisfied_by}."),
             reason="order.gate",
         )
     return AdmissionRecord(header=header, artifact=template.artifact, template=template_digest, claim=claim)

@@ -2,7 +2,8 @@
 
 It reads one job a line, ``LAB KEYS ACT WHEN``, separated by tabs. ACT is ``found`` (make the lab), ``live`` (a round,
 the promotion of its winner, a rollback), ``canary`` (what stands in shadow enters canary), ``promote`` and ``abort``
-(what stands in canary), or ``write`` (three records with a file each, then two as a group); a step
+(what stands in canary), ``write`` (three records with a file each, then two as a group) or ``install`` (the one package
+that was made); a step
 the ledger has already is not done again, so the same job also finishes what a death cut short. WHEN is the boundary
 of the file layer to die at, counted from 0; ``-1`` for never; or ``~0.5`` for half a second after the start.
 Acknowledged records are printed at once; a line ``ended STATUS`` closes every job.
@@ -112,12 +113,20 @@ def write(place: Place) -> None:
     workspace.close()
 
 
+def install(place: Place) -> None:
+    """Install the package, unless it is there."""
+    with place.open() as lab:
+        if lab.packages.list()[0].state in ("made", "installed"):
+            lab.packages.install("rot")
+
+
 def run(place: Place, act: str, at: int) -> None:
     """Do one act under the reaper."""
     reaper = Reaper(at)
     files.boundary = reaper
     acknowledge_aloud()
-    {"found": found, "live": live, "canary": canary, "promote": promote, "abort": abort, "write": write}[act](place)
+    acts = {"found": found, "live": live, "canary": canary, "promote": promote, "abort": abort, "write": write}
+    {**acts, "install": install}[act](place)
     say("lived", reaper.seen)
 
 

@@ -6,6 +6,7 @@ speaks of is what a crash left between its rename and its event; the next writer
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -32,7 +33,7 @@ __all__ = [
 
 HELD: tuple[PackageState, ...] = ("installed", "verified", "resident", "active", "suspended", "quarantined")
 """States in which the bytes lie in the host's folder."""
-_ENVELOPE_LIMIT = 64 << 20
+_ENVELOPE_LIMIT, _FILE_LIMIT = 64 << 20, 128 << 20
 _REVISION = re.compile(r"[0-9a-f]{64}")
 
 
@@ -114,12 +115,15 @@ def contents(desk: Desk, revision: str, folder: Path | None = None) -> Contents:
     """
     held = folder or folder_of(desk, revision)
     package = desk.workspace.get(revision, SkillPackage)
+    read: dict[str, bytes] = {}
     for name, sha256 in _names(desk, revision).items():
-        if sha256_file(held / name) != sha256:
+        # What is hashed is what is handed on: a file swapped in between changes nothing.
+        read[name] = read_file(held / name, _FILE_LIMIT)
+        if hashlib.sha256(read[name]).hexdigest() != sha256:
             advice = f"Take it out of service: studbook package quarantine {package.id}"
             raise DigestDiffers("is not what was installed", where=held / name, advice=advice, reason="package.bytes")
-    read = [read_file(held / name, _ENVELOPE_LIMIT << 1) for name in _parts(package)]
-    return Contents(read[0], tuple(read[1:]))
+    model, *stack = _parts(package)
+    return Contents(read[model], tuple(read[name] for name in stack))
 
 
 def finish_packages(desk: Desk) -> None:

@@ -20,7 +20,7 @@ from studbook.runtime.packages import Life, check_move, examine, needed, require
 from studbook.runtime.probing import MEMORY, Probe, probe
 from studbook.workspace import Accession
 
-__all__ = ["Usable", "check_event", "event_for", "install", "move", "standing", "usable"]
+__all__ = ["Usable", "check_event", "event_for", "install", "move", "require_carried", "standing", "usable"]
 
 _WAITING: tuple[PackageState, ...] = ("verified", "resident", "active")
 

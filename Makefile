@@ -119,6 +119,7 @@ proof: $(TEST) $(TRAINED) $(ALONE) $(DRIVER) | chromium
 	$(PY) benchmarks/bench_ledger.py --write docs/proof
 	$(PY) benchmarks/bench_sandbox.py --write docs/proof
 	$(PY) benchmarks/bench_verify.py --write docs/proof
+	$(PY) benchmarks/bench_resident.py --write docs/proof
 	$(PY) benchmarks/bench_merge.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
 	$(PY) benchmarks/bench_copy_limit.py --own $(BARE)/bin/python --write docs/proof
 

@@ -156,6 +156,11 @@ class Module:
         return self._engine.memory_bytes
 
     @property
+    def vocab_size(self) -> int:
+        """Ids that there are, and logits after a token."""
+        return self._engine.shape.vocab_size
+
+    @property
     def cache_key(self) -> str:
         """What keys and values of its sessions hold for; see `Engine.cache_key`."""
         return self._engine.cache_key

@@ -47,7 +47,7 @@ class ResidentSet:
         artifacts: Artifacts,
         header: Header,
         *,
-        write: Callable[[ResidentSetRecord], None] = _unwritten,
+        write: Callable[[ResidentSetRecord], object] = _unwritten,
         previous: str | None = None,
         known_good: KnownGood | None = None,
     ) -> None:

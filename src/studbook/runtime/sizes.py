@@ -27,6 +27,7 @@ _BLOCK = 32  # tokens that go through the layers together
 _MODEL, _TOKENIZER, _TENSOR, _ADAPTER, _FUSED = 216, 28, 104, 176, 40
 _DIGEST = 32
 _CHOICES = 1024 * 24  # what the sampler sorts
+_STACK = 1 << 18  # of the engine's own code, of which a few pages are ever written
 
 
 class Use(NamedTuple):
@@ -90,6 +91,7 @@ class Sizes:
         weights: Engine, file, decoded and changed tensors, and their tables.
         kv: Keys and values of all its sessions.
         scratch: Room to work in, passing blocks, rounding to pages.
+        unwritten: Of all that, estimated: the engine's stack, and room for texts that none ever fills.
     """
 
     file: int
@@ -98,6 +100,12 @@ class Sizes:
     weights: int
     kv: int
     scratch: int
+    unwritten: int
+
+    @property
+    def resident(self) -> int:
+        """Bytes that the system has to find for it, estimated: pages that are never written cost nothing."""
+        return self.total - self.unwritten
 
     @property
     def total(self) -> int:
@@ -148,7 +156,7 @@ def measure(model: Model, use: Use, stack: Sequence[Change] = ()) -> Sizes:
     work.smoke(heap, use.smoke)
     for _ in range(use.sessions):
         work.session(heap, use.positions)
-    _texts(heap, model, use)
+    unwritten = _STACK + _texts(heap, model, use)
     kv = use.sessions * block_bytes(kv_bytes(model.shape, use.positions))
     fused = {place for change in stack for place in change.places}
     tensors = model.shape.tensors()
@@ -159,6 +167,7 @@ def measure(model: Model, use: Use, stack: Sequence[Change] = ()) -> Sizes:
         weights=weights,
         kv=kv,
         scratch=heap.memory_bytes - weights - kv,
+        unwritten=unwritten,
     )
 
 
@@ -258,12 +267,16 @@ class _Work:
         self._positions = positions
 
 
-def _texts(heap: Heap, model: Model, use: Use) -> None:
-    """The largest of what passes through: a text encoded or decoded, or a session written on and fed."""
+def _texts(heap: Heap, model: Model, use: Use) -> int:
+    """The largest of what passes through: texts, and a session written on; returns what of it stays unwritten."""
     ids, logits = 4 * use.positions, 4 * model.shape.vocab_size
-    heap.pass_through(use.text_bytes, 4 * (use.text_bytes + 2), 36 * use.text_bytes)
-    heap.pass_through(ids, MAX_DECODED_BYTES)
-    heap.pass_through(ids, 12, ids, logits, _CHOICES)
+    coded = use.text_bytes, 4 * (use.text_bytes + 2), 36 * use.text_bytes
+    decoded, written_on = (ids, MAX_DECODED_BYTES), (ids, 12, ids, logits, _CHOICES)
+    for sizes in (coded, decoded, written_on):
+        heap.pass_through(*sizes)
+    # Without merges most of the room to merge in is left alone, and so is most of what a decoded text is lent.
+    touched = sum(coded) if model.merges else 9 * use.text_bytes
+    return max(sum(coded), sum(decoded), sum(written_on)) - max(touched, sum(written_on))
 
 
 def _padded(count: int) -> int:

@@ -134,7 +134,8 @@ def choosers(found: Mapping[str, Router], offered: Sequence[Candidate]) -> dict[
         "oracle specialist (ceiling)": lambda row: str(row.skill),
     }
     for name, router in found.items():
-        chosen[name] = partial(routed, router, offered)
+        # The champion stands ready; it competes with nobody.
+        chosen[name] = partial(routed, router, offered if router.known.state.fallback else offered[:-1])
     for single in (CHAMPION, SINGLE, LONG):
         chosen[f"{single} alone"] = partial(always, single)
     return chosen

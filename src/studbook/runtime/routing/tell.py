@@ -33,7 +33,13 @@ class Replayed(NamedTuple):
 
 
 def route_record(
-    header: Header, router: Router, request: RouteRequest, decision: Decision, *, keep_prompt: bool
+    header: Header,
+    router: Router,
+    request: RouteRequest,
+    decision: Decision,
+    *,
+    keep_prompt: bool,
+    partition: str | None = None,
 ) -> RouteRecord:
     """A decision as a record that nothing was run for yet; the log gives it its place.
 
@@ -43,6 +49,7 @@ def route_record(
         request: What was asked.
         decision: What was decided.
         keep_prompt: Whether the record holds the prompt; one that no record can hold is left out in any case.
+        partition: Digest of the expert partition the candidates come from.
     """
     prompt = request.prompt
     kept = keep_prompt and len(prompt) <= _LONGEST_PROMPT and not _UNKEPT.search(prompt)
@@ -71,7 +78,7 @@ def route_record(
         failure=decision.reason if decision.selected is None else None,
         answer=None,
         fallback=decision.fallback,
-        partition=None,
+        partition=partition,
         evidence=None,
     )
 

@@ -1,6 +1,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -9,6 +10,7 @@ from routing_fixtures import AUTHORITY, HOST_KEY, MODULES, known, router
 from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, RecordRefused, StudbookError
 from studbook.records import RouteCost, canonical, read_struct, replace
 from studbook.records.routes import RouteRecord
+from studbook.runtime import routelog
 from studbook.runtime.routelog import SEAL_LINES, RouteLog, Tail, segment_files, segments, verify_segment
 from studbook.runtime.routing.router import Router, RouteRequest
 from studbook.runtime.routing.running import Run
@@ -208,6 +210,37 @@ def test_a_log_whose_lines_were_changed_is_not_continued(tmp_path):
     lines.write_bytes(lines.read_bytes().replace(b'"outcome":"routed"', b'"outcome":"failed"', 1))
     with pytest.raises(DigestDiffers):
         log_of(tmp_path)
+
+
+def test_a_closed_log_takes_nothing_more(tmp_path):
+    log = filled(tmp_path, 2)
+    log.close()
+    assert not log.tick()
+    with pytest.raises(OutOfOrder) as caught:
+        log.append(record_of("rev abc>"))
+    assert caught.value.reason == "route.closed"
+    assert len(verified(tmp_path).records) == 2
+
+
+def test_several_threads_write_one_chain(tmp_path):
+    log = log_of(tmp_path)
+    records = [record_of(prompt) for prompt in PROMPTS]
+    threads = [Thread(target=lambda: [log.append(r) for r in records]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.close()
+    assert len(verified(tmp_path).records) == 4 * len(PROMPTS)
+
+
+def test_a_full_segment_is_closed_and_the_next_one_follows(tmp_path, monkeypatch):
+    monkeypatch.setattr(routelog, "MAX_LINES", 3)
+    filled(tmp_path, 7)
+    found = [verified(tmp_path, number) for number in segments(tmp_path)]
+    assert [len(s.records) for s in found] == [3, 3, 1]
+    assert all(s.closed for s in found)
+    assert [s.begins for s in found[1:]] == [s.head for s in found[:-1]]
 
 
 def test_what_became_of_a_request_stands_in_its_record():

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from studbook.errors import DigestDiffers, RecordRefused, StudbookError
+from studbook.errors import DigestDiffers, OutOfOrder, RecordRefused, StudbookError
 from studbook.files import append_line, make_folder, read_file, truncate
 from studbook.records import Header, RouteRecord, RouteSeal, canonical, read_struct, replace
 from studbook.runtime.routing.tell import ZERO
@@ -148,7 +148,7 @@ class RouteLog:
         self._lock = threading.Lock()
         self._number, self._begins, self._head = after.segment, after.head, after.head
         self._count = self._sealed = 0
-        self._sealed_at = clock()
+        self._sealed_at, self._closed = clock(), False
         make_folder(folder)
         for number in segments(folder):
             after = self._close_left(number, authority, after)
@@ -166,9 +166,12 @@ class RouteLog:
             The record with its place.
 
         Raises:
-            StudbookError: if the disk refuses; nothing was entered then.
+            OutOfOrder: if the log was closed; ``route.closed``.
+            StudbookError: if the disk refuses the line, which is not entered then, or a seal, which the next line brings.
         """
         with self._lock:
+            if self._closed:
+                raise OutOfOrder("the route log is closed", reason="route.closed", advice="Open the log again.")
             placed: RouteRecord = replace(record, sequence=self._count, previous=self._head)
             line = canonical(placed)
             append_line(segment_files(self.folder, self._number)[0], line)
@@ -189,9 +192,11 @@ class RouteLog:
             return due
 
     def close(self) -> None:
-        """Seal the segment for good; nothing can be entered afterwards."""
+        """Seal the segment for good; a second time is nothing."""
         with self._lock:
-            self._seal(closed=True)
+            if not self._closed:
+                self._seal(closed=True)
+                self._closed = True
 
     def _begin(self, after: Tail) -> None:
         self._number, self._begins, self._head = after.segment + 1, after.head, after.head

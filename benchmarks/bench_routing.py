@@ -112,7 +112,7 @@ def text(record: dict[str, Any]) -> str:
         "# How long a route takes",
         "",
         f"Written by `benchmarks/bench_routing.py --write docs/proof` on {record['machine']}, `{record['environment']}`. "
-        f"{CALLS:,} single calls a row, in microseconds.",
+        f"{CALLS:,} single calls a row, in microseconds. The 99th percentile includes whatever else the machine did.",
         "",
         "| router | prompt | modules | median | 99th percentile |",
         "|---|---|---:|---:|---:|",

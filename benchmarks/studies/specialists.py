@@ -2,10 +2,11 @@
 
 All descend from the shipped founders. The champion is what the demo deploys, the founders' task delta at 0.3. From it are
 fine-tuned, by operators of the lab in a locked-down worker: one specialist a skill, and the same as a rank-8 adapter; and
-on the rows of all four together one model with the steps of one specialist and one with the steps of all four. What is
-bred is a function of these recipes, so a model that lies in the folder of an earlier run is taken as it is.
+on the rows of all four together one model with the steps of one specialist and one with the steps of all four. From that
+last one, the strongest single model, come four late specialists, and one that takes a specialist's steps on all rows.
+What is bred is a function of these recipes, so a model that lies in the folder of an earlier run is taken as it is.
 
-Needs the extra ``train``; about ten minutes on one idle core.
+Needs the extra ``train``; about fifteen minutes on one idle core.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import routing  # noqa: E402
 import skills  # noqa: E402
 
 SEED, STEPS, ROWS = 1, 300, 4000
-CHAMPION, SINGLE, LONG = "champion", "single", "single, all steps"
+CHAMPION, SINGLE, LONG, LONGER = "champion", "single", "single-all-steps", "single-more-steps"
 LIMITS = Limits(seconds=3600, memory_bytes=4 << 30, file_bytes=16 << 20)
 
 
@@ -70,6 +71,10 @@ def breed_all(folder: Path) -> dict[str, Bred]:
         found[f"{skill} adapter"] = _breed(low_rank, start, [start], slices, folder)
     found[SINGLE] = _breed(FineTune(**_recipe(STEPS, every)), start, [start], slices, folder)
     found[LONG] = _breed(FineTune(**_recipe(len(every) * STEPS, every)), start, [start], slices, folder)
+    late = found[LONG].path
+    for skill, path in slices.items():
+        found[f"{skill}-late"] = _breed(FineTune(**_recipe(STEPS, (_sha256(path),))), late, [late], slices, folder)
+    found[LONGER] = _breed(FineTune(**_recipe(STEPS, every)), late, [late], slices, folder)
     return found
 
 

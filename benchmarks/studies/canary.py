@@ -242,12 +242,12 @@ def curve(found: Sequence[Trial], limit: int) -> list[tuple[float, float]]:
 def main() -> None:
     """Register, simulate, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--null", type=int, default=2000)
-    parser.add_argument("--worse", type=int, default=200)
+    parser.add_argument("--null", type=int, default=2000, help="trials without a difference")
+    parser.add_argument("--worse", type=int, default=200, help="of each other world; five times as many that fail 4 %%")
     parser.add_argument("--out", type=Path, default=Path("docs/proof"))
     told = parser.parse_args()
     registered = simulate_detection(plan_for(0))
-    counts = ((NULL, told.null, True), (WORSE, told.worse, False), *((w, told.worse, False) for w in OTHERS))
+    counts = ((NULL, told.null, True), (WORSE, 5 * told.worse, False), *((w, told.worse, False) for w in OTHERS))
     worlds = [(w, [trial(w, i, on=on) for i in range(count)]) for w, count, on in counts]
     told.out.mkdir(parents=True, exist_ok=True)
     short = ("no worse", "4 % for 2 %, all", "4 % for 2 %, requests", "6 % for 2 %, probes")

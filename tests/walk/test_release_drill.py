@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -240,20 +240,16 @@ def test_pause_resume_abort_and_stop_are_entries_by_the_right_keys(tried: Place)
     assert problems(tried) == []
 
 
-@pytest.mark.parametrize("act", ["canary", "promote", "abort"])
-def test_death_in_the_middle_of_a_move_leaves_alias_and_ledger_of_one_mind(
-    drive: Driver, trial_lab: Place, ready_lab: Place, tmp_path: Path, act: str
-) -> None:
-    start = (trial_lab if act == "canary" else ready_lab).copy(tmp_path / "start")
-    if act == "canary":
-        with start.open() as lab:
-            lab.canaries.plan("canary", QUICK)
-    whole = start.copy(tmp_path / "whole")
+ACTS = ("canary", "promote", "abort")
+
+
+def die(drive: Driver, start: Place, folder: Path, act: str, picks: Callable[[int], set[int]]) -> None:
+    """Die at some boundaries of a move; what is there in the end is what there would have been without."""
+    whole = start.copy(folder / "whole")
     ended = drive(whole, act, -1)
     assert ended.lived, ended.lines[-1:]
-    steps = ended.said("passes")
-    for boundary in sorted({0, len(steps) // 3, len(steps) // 2, 3 * len(steps) // 4, len(steps) - 1}):
-        place = start.copy(tmp_path / str(boundary))
+    for boundary in sorted(picks(len(ended.said("passes")))):
+        place = start.copy(folder / str(boundary))
         death = drive(place, act, boundary)
         assert death.status == -9, (boundary, death.lines[-1:])
         check_after_death(place, death.said("acknowledged"))
@@ -261,3 +257,27 @@ def test_death_in_the_middle_of_a_move_leaves_alias_and_ledger_of_one_mind(
         assert drive(place, act, -1).lived
         assert records_of(place) == records_of(whole)
         assert problems(place) == []
+
+
+def before(act: str, trial_lab: Place, ready_lab: Place, folder: Path) -> Place:
+    """A lab just before a move."""
+    start = (trial_lab if act == "canary" else ready_lab).copy(folder / "start")
+    if act == "canary":
+        with start.open() as lab:
+            lab.canaries.plan("canary", QUICK)
+    return start
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_death_in_the_middle_of_a_move_leaves_alias_and_ledger_of_one_mind(
+    drive: Driver, trial_lab: Place, ready_lab: Place, tmp_path: Path, act: str
+) -> None:
+    die(drive, before(act, trial_lab, ready_lab, tmp_path), tmp_path, act, lambda steps: {steps // 2, steps - 1})
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("act", ACTS)
+def test_death_at_every_third_boundary_of_a_move(
+    drive: Driver, trial_lab: Place, ready_lab: Place, tmp_path: Path, act: str
+) -> None:
+    die(drive, before(act, trial_lab, ready_lab, tmp_path), tmp_path, act, lambda steps: set(range(0, steps, 3)))

@@ -17,7 +17,7 @@ from studbook.lab.trials import Trial, current_readiness, trial
 from studbook.records import Answered, CanarySegment, Observation, SuiteManifest
 from studbook.release import Verdict, drawn, in_cohort, probe_after
 
-__all__ = ["Clock", "Run", "Ticket"]
+__all__ = ["Clock", "Run", "Ticket", "monotonic"]
 
 Clock = Callable[[], int]
 """Milliseconds by a clock that never goes back."""

@@ -184,7 +184,7 @@ def thresholds_of(lab: Lab, version: int) -> str:
 
 def into_canary(lab: Lab, **settings: Any) -> CanaryPlan:
     """Register a plan for the winner and move it to canary."""
-    _, plan = lab.canaries.plan("canary", {**QUICK, **settings})
+    plan = lab.plan("canary", {**QUICK, **settings})
     lab.release(winner(lab), "canary")
     return plan
 

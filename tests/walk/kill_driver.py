@@ -90,14 +90,14 @@ def promote(place: Place) -> None:
     """What stands in canary becomes champion, unless it is."""
     with place.open() as lab:
         if lab.desk.champion() != lab.desk.channels()["canary"].artifact:
-            lab.canaries.promote(PERSON, "the trial found it ready")
+            lab.promote(PERSON, "the trial found it ready")
 
 
 def abort(place: Place) -> None:
     """What stands in canary leaves it, unless it has left."""
     with place.open() as lab:
         if lab.desk.channels()["canary"].artifact is not None:
-            lab.canaries.abort("it does not please")
+            lab.abort("it does not please")
 
 
 def write(place: Place) -> None:

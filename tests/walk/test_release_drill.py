@@ -67,11 +67,11 @@ def test_a_sound_candidate_walks_from_shadow_through_canary_to_champion(tried: P
         child = winner(lab)
         into_canary(lab)
         with refused("order.gate"):
-            lab.canaries.promote(PERSON)
+            lab.promote(PERSON)
         models = Models(lab)
         make_ready(lab, models)
         assert 0.0 < models.asked.count(child) / len(models.asked) < 0.6
-        assert isinstance(lab.canaries.promote(PERSON, "the trial found it ready"), ChampionPromotion)
+        assert isinstance(lab.promote(PERSON, "the trial found it ready"), ChampionPromotion)
         assert lab.desk.champion() == child
         models.asked.clear()
         served(lab, models).complete("once more")
@@ -82,7 +82,7 @@ def test_a_sound_candidate_walks_from_shadow_through_canary_to_champion(tried: P
 def test_a_worse_model_in_shadow_is_never_returned_and_is_rejected(tried: Place) -> None:
     with tried.open() as lab:
         child = winner(lab)
-        lab.canaries.plan("shadow", {"patience": 60, "limits": QUICK["limits"], "disagreement": 0.9})
+        lab.plan("shadow", {"patience": 60, "limits": QUICK["limits"], "disagreement": 0.9})
         models = Models(lab, 2, {child: 0.2})
         traffic, texts = served(lab, models), []
         while not empty(lab, "shadow"):
@@ -98,7 +98,7 @@ def test_a_worse_model_in_shadow_is_never_returned_and_is_rejected(tried: Place)
 
 def test_nothing_is_mirrored_to_shadow_while_the_lab_is_not_ready(tried: Place, tmp_path: Path) -> None:
     with tried.open() as lab:
-        lab.canaries.plan("shadow", {"patience": 60})
+        lab.plan("shadow", {"patience": 60})
         lab.keys.revoke("cap-rot", PERSON, "leaked")
         models = Models(lab)
         served(lab, models).complete("hello")
@@ -109,7 +109,7 @@ def test_nothing_is_mirrored_to_shadow_while_the_lab_is_not_ready(tried: Place, 
 
 def test_shadow_pauses_when_the_lab_is_ready_no_longer(tried: Place, tmp_path: Path) -> None:
     with tried.open() as lab:
-        lab.canaries.plan("shadow", {"patience": 60})
+        lab.plan("shadow", {"patience": 60})
         models = Models(lab)
         traffic, run = served(lab, models), lab.canaries.run("shadow")
         traffic.complete("hello")
@@ -152,7 +152,7 @@ def test_a_champion_is_taken_back_twice_with_everything_that_worked_together_wit
             assert lab.ready().ready
             into_canary(lab)
             make_ready(lab)
-            lab.canaries.promote(PERSON, f"with thresholds {version}")
+            lab.promote(PERSON, f"with thresholds {version}")
             held = lab.desk.channels()["champion"].deployment
             assert (held.package, held.router, held.thresholds) == (package, router, thresholds)
             assert held.cache == cache_key(child, held.stack)
@@ -191,7 +191,7 @@ def test_a_way_back_whose_package_was_revoked_is_refused_and_the_next_one_named(
     place = ready_lab.copy(tmp_path)
     with place.open() as lab:
         base = lab.desk.name_of(lab.desk.champion())
-        lab.canaries.promote(PERSON)
+        lab.promote(PERSON)
         thresholds = thresholds_of(lab, 1)
         crowned = lab.desk.channels()["champion"]
         move = lab.desk.workspace.get(crowned.record or "", ChampionPromotion)
@@ -216,21 +216,21 @@ def test_pause_resume_abort_and_stop_are_entries_by_the_right_keys(tried: Place)
         child, models = winner(lab), Models(lab)
         into_canary(lab)
         traffic = served(lab, models)
-        paused = lab.canaries.pause("a look", "ann")
+        paused = lab.pause("a look", "ann")
         for number in range(30):
             traffic.complete(f"request {number}")
         assert child not in models.asked
         with refused("order.gate"):
-            lab.canaries.promote(PERSON)
-        lab.canaries.resume(PERSON, "all is well")
+            lab.promote(PERSON)
+        lab.resume(PERSON, "all is well")
         until(traffic, lambda: child in models.asked, 200)
-        lab.canaries.stop("smoke in the room")
+        lab.stop("smoke in the room")
         assert empty(lab, "canary") and empty(lab, "shadow")
         for act in (lambda: traffic.complete("hello"), lambda: lab.release(child, "shadow")):
             with pytest.raises(OutOfOrder) as caught:
                 act()
             assert caught.value.reason == "order.stopped"
-        lab.canaries.resume(PERSON, "it was the toaster")
+        lab.resume(PERSON, "it was the toaster")
         traffic.complete("hello")
         assert [h.act for _, h in lab.desk.all(Halt)] == ["pause", "stop"]
         assert holder(lab, digest(paused)) == "process"
@@ -264,7 +264,7 @@ def before(act: str, trial_lab: Place, ready_lab: Place, folder: Path) -> Place:
     start = (trial_lab if act == "canary" else ready_lab).copy(folder / "start")
     if act == "canary":
         with start.open() as lab:
-            lab.canaries.plan("canary", QUICK)
+            lab.plan("canary", QUICK)
     return start
 
 

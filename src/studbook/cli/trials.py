@@ -32,7 +32,7 @@ _LIMIT = 1 << 20
 def plan(session: Session, channel: Literal["shadow", "canary"], file: Path | None) -> None:
     """Register the plan of a trial of what stands in shadow, before it begins."""
     with session.open() as lab:
-        made = lab.canaries.plan(channel, _settings(file) if file else None)[1]
+        made = lab.plan(channel, _settings(file) if file else None)
     found = made.detection
     told = (
         f"registered: one that fails {found.failing:g} of the time is found out within {found.most} requests, 9 in 10"
@@ -45,7 +45,7 @@ def plan(session: Session, channel: Literal["shadow", "canary"], file: Path | No
 def trials(session: Session) -> None:
     """Show where the trials in shadow and canary stand."""
     with session.open(writer=False) as lab:
-        found = lab.canaries.state()
+        found = lab.trials()
     session.give(found, _page(found))
 
 
@@ -56,7 +56,7 @@ def trials(session: Session) -> None:
 def promote(session: Session, person: str, reason: str) -> None:
     """Make what stands in canary, or in shadow where the policy has no canary, the champion."""
     with session.open() as lab:
-        record = lab.canaries.promote(person, reason)
+        record = lab.promote(person, reason)
         moved = (
             pages.signed(record) if isinstance(record, Signed) else pages.moved("champion", record, lab.desk.name_of)
         )
@@ -70,7 +70,7 @@ def promote(session: Session, person: str, reason: str) -> None:
 def pause(session: Session, person: str, reason: str) -> None:
     """Pause the trial that runs; needs no person's key."""
     with session.open() as lab:
-        _told(session, lab.canaries.pause(reason, person))
+        _told(session, lab.pause(reason, person))
 
 
 @click.command()
@@ -80,7 +80,7 @@ def pause(session: Session, person: str, reason: str) -> None:
 def resume(session: Session, person: str, reason: str) -> None:
     """Let go on what was paused or stopped."""
     with session.open() as lab:
-        made = lab.canaries.resume(person, reason)
+        made = lab.resume(person, reason)
     session.give(made, pages.signed(made) if isinstance(made, Signed) else pages.line("resumed"))
 
 
@@ -91,7 +91,7 @@ def resume(session: Session, person: str, reason: str) -> None:
 def abort(session: Session, person: str, reason: str) -> None:
     """End the trial that there is and take its candidate out of the channel; needs no person's key."""
     with session.open() as lab:
-        _told(session, lab.canaries.abort(reason, person))
+        _told(session, lab.abort(reason, person))
 
 
 @click.command()
@@ -101,7 +101,7 @@ def abort(session: Session, person: str, reason: str) -> None:
 def stop(session: Session, person: str, reason: str) -> None:
     """Stop everything: empty shadow and canary, and answer no request until a person resumes."""
     with session.open() as lab:
-        _told(session, lab.canaries.stop(reason, person))
+        _told(session, lab.stop(reason, person))
 
 
 def _told(session: Session, made: Halt) -> None:

@@ -35,7 +35,6 @@ from studbook.lab import (
     pull,
     readiness,
     reading,
-    rollbacks,
     rounds,
     search,
     sources,
@@ -45,13 +44,13 @@ from studbook.lab.adapters import Adapters
 from studbook.lab.audit import Verification, verify
 from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
 from studbook.lab.budget import Account, accounts
-from studbook.lab.canaries import Canaries
 from studbook.lab.desk import Desk, default_keys
 from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
 from studbook.lab.export import export
 from studbook.lab.history import Logged
 from studbook.lab.keys import Keys
+from studbook.lab.moves import Moves
 from studbook.lab.package_host import finish_packages
 from studbook.lab.packages import Packages
 from studbook.lab.papers import Papers
@@ -75,7 +74,6 @@ from studbook.records import (
     ReadinessRecord,
     Record,
     RedTeamReport,
-    RollbackRecord,
     SourceManifest,
 )
 from studbook.seal import Passphrase
@@ -83,7 +81,7 @@ from studbook.seal import Passphrase
 __all__ = ["Lab"]
 
 
-class Lab:
+class Lab(Moves):
     """An opened lab.
 
     Args:
@@ -110,11 +108,12 @@ class Lab:
         passphrase: Passphrase | None = None,
         witness: Path | None = None,
     ) -> None:
-        self.desk = Desk(
-            Path(path), keys, writer=writer, still=still, progress=progress, passphrase=passphrase, witness=witness
+        super().__init__(
+            Desk(
+                Path(path), keys, writer=writer, still=still, progress=progress, passphrase=passphrase, witness=witness
+            )
         )
         self.suites = Suites(self.desk)
-        self.canaries = Canaries(self.desk)
         self.adapters = Adapters(self.desk)
         self.experiments = Experiments(self.desk)
         self.keys = Keys(self.desk)
@@ -277,23 +276,6 @@ class Lab:
     def evolve(self, plan: evolving.Plan, person: str | None = None, folder: Path | None = None) -> evolving.Evolution:
         """Hold generations: parents, recipes, a round, and with a person's key the promotion of its winner."""
         return evolving.evolve(self.desk, plan, person, folder)
-
-    def release(
-        self,
-        name: str,
-        stage: str,
-        person: str | None = None,
-        reason: str = "",
-        **beside: str | None,
-    ) -> Record | Signed:
-        """Move a winner to shadow or canary or, with a person's key, to champion; what needs more people waits for them."""
-        with self.canaries.settled():
-            return channels.release(self.desk, name, stage, person, reason, **beside)
-
-    def rollback(self, channel: str = "champion", reason: str = "", to: str | None = None) -> RollbackRecord:
-        """Undo the last move of a channel, or go back to an earlier state of it; needs no person's key."""
-        with self.canaries.settled():
-            return rollbacks.rollback(self.desk, channel, reason, to)
 
     def reproduce(
         self, name: str, folder: Path | None = None, threads: int = 1, chunk: int = CHUNK, *, restore: bool = False

@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from studbook.lab import channels, halting
+from studbook.lab import halting
 from studbook.lab.canary_plans import register_plan
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed
 from studbook.lab.runs import Clock, Run, monotonic
 from studbook.lab.trials import open_stop, trial
-from studbook.records import CanaryPlan, Halt, Record, Resumption
-from studbook.release import stage_before
+from studbook.records import CanaryPlan, Halt, Resumption
 
 __all__ = ["Canaries", "TrialState"]
 
@@ -101,12 +100,6 @@ class Canaries:
     def stopped(self) -> bool:
         """Whether everything is stopped: then no request is answered."""
         return open_stop(self._desk) is not None
-
-    def promote(self, person: str, reason: str = "") -> Record | Signed:
-        """Make what stands in the stage before champion the champion, by a person's key."""
-        stage = stage_before(self._desk.policy[1], "champion")
-        with self.settled():
-            return channels.release(self._desk, stage, "champion", person, reason)
 
     def pause(self, reason: str = "", person: str = "") -> Halt:
         """Pause the trial that runs."""

@@ -132,9 +132,10 @@ class Run:
         self._take_in(ticket, "probe", candidate, champion, differs, ticket.probe.cluster)
 
     def drop(self, ticket: Ticket) -> None:
-        """Say that a request, or its probe, will not be answered because whoever asked went away."""
+        """Say that a request, or else its probe, will not be answered; what was said of it before stays."""
         with self._lock:
-            if self._open.pop(ticket.number, None):
+            if held := self._open.get(ticket.number):
+                held.left = 0
                 self._settle()
 
     def fail(self, error: Exception) -> None:

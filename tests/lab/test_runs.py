@@ -1,0 +1,154 @@
+"""A running trial: in the order of arrival, whatever the order of answers, and on from where the ledger ends."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from lab_fixtures import PERSON, Place, problems, run_cli
+from release_fixtures import winner
+from studbook.lab import Lab
+from studbook.lab.runs import Run, Ticket
+from studbook.records import Answered, CanarySegment, Halt, Resumption
+from trial_fixtures import QUICK, Models, Ticking, into_canary, served
+
+RIGHT = Answered(right=True, broken=False, milliseconds=5, tokens=3)
+BROKEN = Answered(right=True, broken=True, milliseconds=5, tokens=3)
+
+
+@pytest.fixture
+def lab(tried: Place) -> Lab:
+    opened = tried.open()
+    into_canary(opened, probes=0.0)
+    yield opened
+    opened.close()
+
+
+def answer(run: Run, ticket: Ticket, how: Answered = RIGHT) -> None:
+    mine = ticket.kind == "canary"
+    run.answered(ticket, candidate=how if mine else None, champion=None if mine else how)
+
+
+def numbers(lab: Lab) -> list[int]:
+    return [seen.number for _, part in lab.desk.all(CanarySegment) for seen in part.observations]
+
+
+def test_what_is_answered_early_waits_for_what_came_before(lab: Lab) -> None:
+    run = lab.canaries.run("canary", Ticking())
+    tickets = [run.take() for _ in range(6)]
+    assert [t.number for t in tickets if t] == list(range(6))
+    for place in (5, 4, 3, 2):
+        answer(run, tickets[place])  # type: ignore[arg-type]
+    assert run.trial is not None and run.trial.controller.number == -1
+    answer(run, tickets[0])  # type: ignore[arg-type]
+    assert run.trial.controller.number == 0
+    run.drop(tickets[1])  # type: ignore[arg-type]
+    assert run.trial.controller.number == 5
+    run.flush()
+    assert numbers(lab) == [0, 2, 3, 4, 5]
+
+
+def test_a_dropped_probe_takes_nothing_away_from_its_request(tried: Place) -> None:
+    with tried.open() as lab:
+        into_canary(lab, probes=1.0)
+        run = lab.canaries.run("canary", Ticking())
+        ticket = run.take()
+        assert ticket is not None and ticket.probe is not None
+        answer(run, ticket)
+        run.flush()
+        assert numbers(lab) == []
+        run.drop(ticket)
+        run.flush()
+        assert numbers(lab) == [0]
+
+
+def test_a_broken_invariant_waits_for_nobody(lab: Lab) -> None:
+    run = lab.canaries.run("canary", Ticking())
+    tickets: list[Ticket] = []
+    while not tickets or tickets[-1].kind != "canary":
+        taken = run.take()
+        assert taken is not None
+        tickets.append(taken)
+    slow, last = tickets[0], tickets[-1]
+    answer(run, last, BROKEN)
+    halt = next(h for _, h in lab.desk.all(Halt))
+    assert (halt.act, halt.code) == ("abort", "canary.invariant")
+    assert lab.desk.channels()["canary"].artifact is None
+    answer(run, slow)
+    assert numbers(lab) == [last.number]
+    assert run.take() is None
+
+
+def test_a_lab_opened_again_goes_on_where_the_ledger_ends(lab: Lab, tried: Place) -> None:
+    run = lab.canaries.run("canary", Ticking())
+    for _ in range(100):
+        answer(run, run.take())  # type: ignore[arg-type]
+    assert len(numbers(lab)) == 64
+    lab.close()
+    with tried.open() as again:
+        assert len(numbers(again)) == 100
+        on = again.canaries.run("canary", Ticking())
+        ticket = on.take()
+        assert ticket is not None
+        assert ticket.number == 100
+        assert on.trial is not None
+        assert ticket.moment >= on.trial.controller.moment > 0
+        answer(on, ticket)
+    assert problems(tried) == []
+
+
+def test_many_threads_take_and_answer_at_once(lab: Lab) -> None:
+    run = lab.canaries.run("canary", Ticking(1))
+
+    def work() -> None:
+        for _ in range(50):
+            ticket = run.take()
+            if ticket is not None:
+                answer(run, ticket)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.flush()
+    assert numbers(lab) == list(range(400))
+
+
+def test_the_verbs_from_another_terminal(tried: Place, tmp_path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(QUICK))
+    with tried.open() as lab:
+        name = lab.desk.name_of(winner(lab))
+    for words, code in (
+        (["plan", "canary", "--file", str(file)], 0),
+        (["release", name, "--to", "canary"], 0),
+        (["promote", "--as", PERSON], 8),
+        (["pause", "--reason", "a look"], 0),
+        (["resume", "--as", PERSON], 0),
+    ):
+        done = run_cli(tried, *words)
+        assert done.returncode == code, (words, done.stderr)
+    told = json.loads(run_cli(tried, "--json", "trials").stdout)
+    assert [(row["channel"], row["candidate"], row["halted"]) for row in told] == [("canary", name, "")]
+    assert "is not ready" in run_cli(tried, "promote", "--as", PERSON).stderr
+    assert run_cli(tried, "abort", "--reason", "enough").returncode == 0
+    assert run_cli(tried, "abort").returncode == 8
+    assert run_cli(tried, "stop", "--as", "ann").returncode == 0
+    assert run_cli(tried, "release", name, "--to", "shadow").returncode == 8
+    assert run_cli(tried, "resume", "--as", PERSON).returncode == 0
+    with tried.open(writer=False) as lab:
+        assert [h.act for _, h in lab.desk.all(Halt)] == ["pause", "abort", "stop"]
+        assert len(list(lab.desk.all(Resumption))) == 2
+        assert lab.desk.channels()["shadow"].artifact is None
+    assert problems(tried) == []
+
+
+def test_no_trial_no_ticket(tried: Place) -> None:
+    with tried.open() as lab:
+        assert lab.canaries.run("canary").take() is None
+        models = Models(lab)
+        served(lab, models).complete("hello")
+        assert models.asked == [lab.desk.champion()]

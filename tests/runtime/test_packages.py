@@ -90,6 +90,12 @@ def test_an_older_or_equal_version_never_comes_over_a_newer_one():
     require(examine(package(version="1.10.0"), artifact(), contract(), {"rot": newer}), "rot")
 
 
+@pytest.mark.parametrize("instead", ["rot", "nobody"])
+def test_what_is_asked_instead_is_another_package_that_is_there(instead):
+    assert refusal(package(fallback=instead)).reason == "package.fallback"
+    require(examine(package(fallback="odd"), artifact(), contract(), {"odd": package("odd")}), "rot")
+
+
 def test_versions_have_the_precedence_of_the_specification():
     for lower, higher in pairwise(PRECEDENCE.split()):
         assert version_key(lower) < version_key(higher), (lower, higher)

@@ -216,10 +216,10 @@ def _examined(
     """Every row about a package; a requirement that leads back to it is refused at once."""
     artifact = package.artifact.sha256
     seen = probe(held.model, held.stack, quantised_from(desk, artifact), package.id)
-    standing_ = lives_of(desk)
-    ever = [desk.workspace.get(r, SkillPackage) for r in standing_ if r != digest(package)]
+    stands = lives_of(desk)
+    ever = [desk.workspace.get(r, SkillPackage) for r in stands if r != digest(package)]
     newest = {p.id: p for p in sorted(ever, key=lambda p: version_key(p.package_version))}
-    here = {p.id: p for p in ever if standing_[digest(p)].state in HELD}
+    here = {p.id: p for p in ever if stands[digest(p)].state in HELD}
     needed(package, here)
     return (
         *examine(package, found_in(desk, artifact, package.stack, seen), agreed, newest),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from msgspec import Struct, field
 
@@ -23,7 +24,7 @@ from studbook.records import (
     SkillPackage,
 )
 from studbook.records.packages import PackageState
-from studbook.runtime.packages import PERMISSIONS, version_key
+from studbook.runtime.packages import PERMISSIONS, Life, version_key
 from studbook.runtime.schemas import TEXT
 from studbook.seal import Signer
 
@@ -184,7 +185,8 @@ class Packages:
 
     def list(self) -> tuple[Installed, ...]:
         """Every package, oldest first."""
-        return tuple(self._told(revision) for revision in packages(self._desk))
+        held, (_, out) = lives_of(self._desk), usable(self._desk)
+        return tuple(self._row(revision, held.get(revision), out) for revision in packages(self._desk))
 
     def show(self, name: str) -> Shown:
         """One package, and everything that became of it."""
@@ -218,8 +220,10 @@ class Packages:
         return self._told(revision)
 
     def _told(self, revision: str) -> Installed:
+        return self._row(revision, lives_of(self._desk).get(revision), usable(self._desk)[1])
+
+    def _row(self, revision: str, life: Life | None, out: Mapping[str, str]) -> Installed:
         desk, package = self._desk, self._desk.workspace.get(revision, SkillPackage)
-        life = lives_of(desk).get(revision)
         return Installed(
             id=package.id,
             version=package.package_version,
@@ -227,7 +231,7 @@ class Packages:
             model=desk.name_of(package.artifact.sha256),
             clusters=package.clusters,
             state=life.state if life else "made",
-            why_not=usable(desk)[1].get(revision, "") if life else "is not installed",
+            why_not=out.get(revision, "") if life else "is not installed",
         )
 
     def _find(self, name: str) -> str:

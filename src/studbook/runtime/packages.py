@@ -185,6 +185,11 @@ def examine(
         _row("licence", package.licence in contract.licences, f"{package.licence}, of those the contract accepts"),
         _row("permissions", not unknown and not beyond, f"of the contract's; beyond: {', '.join(unknown + beyond)}"),
         _row("requires", not absent, f"what it requires is installed; missing: {', '.join(absent)}"),
+        _row(
+            "fallback",
+            _elsewhere(package, installed),
+            f"another package, installed: {package.fallback or 'the champion'}",
+        ),
         _row("version", earlier is None or _follows(package, earlier), "a higher version than the one before"),
         _row("says-files", envelope.file_bytes.value == files, f"{files} bytes of files"),
         _row(
@@ -281,6 +286,10 @@ def _row(name: str, passed: bool, detail: str) -> Check:
     return Check(name=name, passed=passed, detail=detail)
 
 
+def _elsewhere(package: SkillPackage, installed: Collection[str]) -> bool:
+    return package.fallback is None or (package.fallback in installed and package.fallback != package.id)
+
+
 def _follows(package: SkillPackage, earlier: SkillPackage) -> bool:
     return version_key(package.package_version) > version_key(earlier.package_version)
 
@@ -293,6 +302,7 @@ _REFUSALS: Mapping[str, tuple[type[StudbookError], str]] = {
     "bytes": (OverBudget, _CONTRACT),
     "decoded-bytes": (OverBudget, _CONTRACT),
     "requires": (OutOfOrder, "Install what it requires first."),
+    "fallback": (OutOfOrder, "Install what is asked instead first, or leave it to the champion."),
     "version": (OutOfOrder, "An older version never comes back over a newer one. Make the next version."),
     "engine": (OutOfOrder, "It was made for another engine. Make its next version with this one."),
 }

@@ -3,8 +3,8 @@
 Seeded models of three shapes, each stored as f32, q8_0 or q4_0, are installed; requests for them come in from several
 threads, popular ones more often. Whatever is asked for and not in memory is activated, and what has to go makes room.
 Every hundred requests all pause, and three figures are compared: what the plans say, what the engines say they hold, and
-by how much the process has grown since a moment at which it had worked and nothing was active. Growth is that of the
-proportional set size, and is compared with the pages that the plans expect to be written.
+by how much the process has grown since a moment at which it had worked and nothing was active. What grows is memory that
+no file stands behind, and is compared with the pages that the plans expect to be written.
 
     python benchmarks/bench_resident.py [--packages 500] [--active 50] [--parallel 4] [--budget 64000000]
         [--requests 10000] [--write docs/proof]
@@ -236,11 +236,13 @@ def sample(residents: ResidentSet, requests: int, before: int) -> Sample:
 
 
 def grown() -> int:
-    """Proportional set size of this process, bytes."""
+    """Memory of this process that no file stands behind, in memory or swapped out, bytes.
+
+    Libraries are left out: what of them counts as this process's own changes with whoever else has them open.
+    """
     gc.collect()
-    found = re.search(r"^Pss:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
-    assert found
-    return 1024 * int(found[1])
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return 1024 * sum(int(kib) for kib in re.findall(r"^(?:Anonymous|Swap):\s+(\d+) kB", text, re.MULTILINE))
 
 
 def growth(samples: list[Sample]) -> dict[str, float]:

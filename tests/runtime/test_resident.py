@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -206,6 +206,37 @@ def test_leases_taken_crosswise_by_many_threads_come_to_an_end(shelf: Shelf) -> 
         thread.join(TIMEOUT)
     assert sorted(done) == [0, 1, 2, 3]
     assert residents.leased == 0
+
+
+def test_changes_and_leases_of_many_threads_keep_the_limits(shelf: Shelf) -> None:
+    names = ["a", "b", "c", "d"]
+    residents = filled(shelf, WIDE._replace(active=2, parallel=3), *names)
+    done: list[int] = []
+
+    def work(index: int) -> None:
+        for step in range(12):
+            name, served = names[(index + step) % 4], False
+            while not served:
+                try:
+                    with residents.lease(name) as module, module.session() as session:
+                        assert session.feed([BOS]).shape == (260,)
+                        served = True
+                except OutOfOrder:
+                    with suppress(OverBudget):
+                        residents.activate([name])
+                except OverBudget:
+                    continue
+        done.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert sorted(done) == [0, 1, 2]
+    assert residents.leased == 0
+    assert len(names_of(residents)) == 2
+    assert held(residents)["host"] == residents.bytes_held()["host"] == 2 * shelf.package("a", 0).total
 
 
 def test_copies_are_leased_at_the_same_time(shelf: Shelf) -> None:

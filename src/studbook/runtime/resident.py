@@ -35,7 +35,7 @@ class ResidentSet:
         arenas: Where models lie; one for every place that has limits.
         artifacts: The files that something refers to.
         header: What its records say of their origin.
-        write: Given every record before what it says happens; if it raises, nothing happens.
+        write: Given every record before what it says happens; if it raises, nothing happens. It must not change the set.
         previous: Digest of the last record before this set.
         known_good: The set that `restore` brings back, if one is known from before.
     """

@@ -303,7 +303,8 @@ def text(record: Mapping[str, Any]) -> str:
         f"margin and confidences. Every model decodes to {bytes_:,} bytes, so one specialist at a time has exactly as "
         "many active as one model alone. *single* was fine-tuned from the champion on the rows of all four skills with the "
         f"steps of one specialist, *{LONG}* with the steps of all four together. *Late* specialists were bred from that "
-        f"strongest single model, and *{LONGER}* took the steps of one of them on all rows.",
+        f"strongest single model, and *{LONGER}* took the steps of one of them on all rows. No choice was fitted on these "
+        "prompts; the late set was added after the figures of the first set on them had been seen.",
         "",
         "| who answers | clean | hard | "
         + " | ".join(routing.HARD)

@@ -262,9 +262,9 @@ def study(folder: Path) -> dict[str, Any]:
     four = early[:-1]
     orders: dict[str, Callable[[Row], Sequence[str]]] = {
         "champion, then the routed specialist": lambda row: (CHAMPION, ranked(alone, four, row.prompt)[0]),
-        "specialists in the router's order, up to 3": lambda row: ranked(alone, four, row.prompt)[:3],
+        "specialists in the router's order": lambda row: ranked(alone, four, row.prompt)[:3],
         "one model, then the one of all steps": lambda row: (SINGLE, LONG),
-        "the late specialist, then the one of all steps": lambda row: (
+        "late specialist, then all steps": lambda row: (
             f"{ranked(alone, four, row.prompt)[0]}-late",
             LONG,
         ),

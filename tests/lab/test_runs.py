@@ -9,7 +9,7 @@ import pytest
 
 from lab_fixtures import PERSON, Place, problems, run_cli
 from release_fixtures import winner
-from studbook.lab import Lab
+from studbook.lab import Lab, runs
 from studbook.lab.runs import Run, Ticket
 from studbook.records import Answered, CanarySegment, Halt, Resumption
 from trial_fixtures import QUICK, Models, Ticking, into_canary, served
@@ -96,6 +96,26 @@ def test_a_lab_opened_again_goes_on_where_the_ledger_ends(lab: Lab, tried: Place
         assert on.trial is not None
         assert ticket.moment >= on.trial.controller.moment > 0
         answer(on, ticket)
+    assert problems(tried) == []
+
+
+def test_a_verdict_that_a_crash_cut_short_is_carried_out_by_the_next_writer(
+    lab: Lab, tried: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab.canaries.run("canary", Ticking())
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "halt", dies)
+    with pytest.raises(KeyboardInterrupt):
+        while (ticket := run.take()) is not None:
+            answer(run, ticket, BROKEN if ticket.kind == "canary" else RIGHT)
+    assert not list(lab.desk.all(Halt))
+    lab.close()
+    with tried.open() as again:
+        assert [(h.act, h.code) for _, h in again.desk.all(Halt)] == [("abort", "canary.invariant")]
+        assert again.desk.channels()["canary"].artifact is None
     assert problems(tried) == []
 
 

@@ -37,7 +37,7 @@ def log(session: Session, kinds: Sequence[str], zone: str, about: str, since: st
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write the proof to this file, .line and .record."
 )
-@click.option("--channel", default="champion", show_default=True, type=click.Choice(["shadow", "champion"]),
+@click.option("--channel", default="champion", show_default=True, type=click.Choice(["shadow", "canary", "champion"]),
               help="The channel to prove.")  # fmt: skip
 @click.pass_obj
 def at(session: Session, time: str, output: Path | None, channel: str) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Literal
 
-from studbook.errors import NotAuthorised, OutOfOrder
+from studbook.errors import OutOfOrder, StudbookError
 from studbook.lab.desk import Desk
-from studbook.lab.halts import check_halt, check_resumption
+from studbook.lab.halts import CONTROLLER, check_halt, check_resumption
 from studbook.lab.pending import Signed, sign
 from studbook.lab.rollbacks import leave
 from studbook.lab.trials import Trial, open_stop, trial
 from studbook.lab.words import plain_name, plain_text
 from studbook.records import Halt, Resumption
+from studbook.release import CONVICTED
 
 __all__ = ["abort", "finish_halts", "halt", "pause", "resume", "stop"]
 
@@ -59,7 +60,7 @@ def halt(
         act: What is done.
         code: Why, for programs.
         reason: Why, for people.
-        person: Who did it; the lab's owner by default, or `studbook.lab.halts.CONTROLLER`.
+        person: Who did it; the lab's owner by default, or `CONTROLLER`.
     """
     record = Halt(
         header=desk.header,
@@ -100,13 +101,15 @@ def resume(desk: Desk, person: str, reason: str = "") -> Resumption | Signed:
 
 
 def finish_halts(desk: Desk) -> None:
-    """Empty the channels that the newest abort or stop speaks of; a crash may have come between.
+    """Record what a controller found, and empty what a halt speaks of; a crash may have come between.
 
-    Where the key for rollbacks is not at hand nothing happens: whoever has it does this when they open the lab.
+    Where a key for that is not at hand nothing happens: whoever has it does this when they open the lab. A trial that
+    cannot be replayed keeps nobody from opening it; `verify` names it.
     """
     for channel in _CHANNELS:
-        if (why := _to_leave(desk, channel)) is not None:
-            with suppress(NotAuthorised):
+        with suppress(StudbookError):
+            _raise_again(desk, channel)
+            if (why := _to_leave(desk, channel)) is not None:
                 leave(desk, channel, why)
 
 
@@ -117,6 +120,14 @@ def _running(desk: Desk, *, halted: bool = False) -> Trial:
             return found
     advice = "Register a plan first: studbook plan"
     raise OutOfOrder("no trial runs", where="shadow and canary", advice=advice, reason="order.trial")
+
+
+def _raise_again(desk: Desk, channel: Literal["canary", "shadow"]) -> None:
+    """Record the halt of a trial whose last segment shows it and whose process died before it said so."""
+    found = trial(desk, channel)
+    if found is not None and found.controller.halted and found.halt is None:
+        act: Literal["abort", "pause"] = "abort" if found.controller.halted in CONVICTED else "pause"
+        halt(desk, found, act, found.controller.halted, "found in what was seen before a crash", CONTROLLER)
 
 
 def _to_leave(desk: Desk, channel: Literal["canary", "shadow"]) -> str | None:

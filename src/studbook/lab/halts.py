@@ -7,7 +7,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.facts import require
 from studbook.lab.trials import open_stop, replay_trial, trial
 from studbook.records import Halt, Resumption
-from studbook.release import FINAL
+from studbook.release import CONVICTED, FINAL
 
 __all__ = ["CONTROLLER", "check_halt", "check_resumption"]
 
@@ -38,7 +38,7 @@ def check_halt(desk: Desk, record: Halt) -> None:
         facts["evidence"] = (record.evidence, found.segments[-1] if found.segments else None)
         if record.raised_by == CONTROLLER and record.code not in _UNSEEN:
             facts["code"] = (record.code, found.controller.halted)
-        worse = record.code in ("canary.invariant", "canary.evidence")
+        worse = record.code in CONVICTED
         facts["act"] = (record.act == "abort", worse if record.raised_by == CONTROLLER else record.act == "abort")
     require("halt", facts, "canary.halt")
 

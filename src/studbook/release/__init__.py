@@ -11,7 +11,7 @@ The rules:
 
 from __future__ import annotations
 
-from studbook.release.canary import FINAL, Controller, Verdict
+from studbook.release.canary import CONVICTED, FINAL, Controller, Verdict
 from studbook.release.channels import (
     ALONE,
     ChannelState,
@@ -38,6 +38,7 @@ from studbook.release.moves import admit, enter, first_champion, promote, roll_b
 
 __all__ = [
     "ALONE",
+    "CONVICTED",
     "FINAL",
     "ChannelState",
     "Controller",

@@ -32,11 +32,13 @@ from studbook.statistics import (
     reached,
 )
 
-__all__ = ["FINAL", "Action", "Controller", "Verdict"]
+__all__ = ["CONVICTED", "FINAL", "Action", "Controller", "Verdict"]
 
 Action = Literal["continue", "step", "promote-ready", "roll-back", "pause"]
 FINAL = ("canary.limit",)
 """Codes of pauses that nobody resumes: another plan has to be registered."""
+CONVICTED = ("canary.invariant", "canary.evidence")
+"""Codes of what rolls back."""
 _P99 = 0.01
 
 
@@ -149,7 +151,7 @@ class Controller:
         Raises:
             OutOfOrder: if it was rolled back or a limit was reached, or nothing is halted; ``canary.resume``.
         """
-        if not self.halted or self.halted in (*FINAL, "canary.invariant", "canary.evidence"):
+        if not self.halted or self.halted in (*FINAL, *CONVICTED):
             raise _refused("is not a trial that can go on", "resume")
         self.halted, self._seen, self._differing = "", self.moment, [0, 0]
 

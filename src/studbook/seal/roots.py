@@ -21,6 +21,7 @@ PEOPLES_KINDS = frozenset(
         "policy/1",
         "resumption/1",
         "revocation/1",
+        "runtime-contract/1",
         "stage-approval/1",
         "suites-lock/1",
         "tombstone/1",

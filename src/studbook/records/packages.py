@@ -31,8 +31,8 @@ PackageId = Annotated[
 SemanticVersion = Annotated[
     str,
     Meta(
-        pattern=r"^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z",
-        max_length=64,
+        pattern=r"^(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})"
+        r"(-[0-9A-Za-z-]{1,16}(\.[0-9A-Za-z-]{1,16}){0,3})?\Z",
         description="MAJOR.MINOR.PATCH, with a pre-release or without (Semantic Versioning 2.0.0)",
     ),
 ]

@@ -313,6 +313,11 @@ class Session:
         self.close()
 
     @property
+    def door(self) -> tuple[Instance, int]:
+        """The engine's memory, and the session's number in it."""
+        return self._instance, self._handle
+
+    @property
     def length(self) -> int:
         """Tokens fed so far."""
         return self._instance.call("sb_session_length", self._handle)

@@ -194,32 +194,47 @@ static void feed_forward(u32 layer, f32 *x, u32 rows) {
 }
 
 /* Keys and values of all tokens; what the tokens from `first` on make of them is added to x. */
-static void attention(sb_cache *c, u32 layer, u32 count, u32 first) {
+static void attention(const sb_spot *places, u32 layer, u32 count, u32 first) {
     const sb_shape *s = &sb_current->shape;
     const u32 hidden = hidden_stride(), kv = s->kv_heads * s->head_dim, kv_stride = padded(kv);
     norm(work.normed, work.x, part(layer, ATTN_NORM), count);
     product(work.k, kv_stride, part(layer, WK), kv, s->hidden, work.normed, hidden, count);
     product(work.v, kv_stride, part(layer, WV), kv, s->hidden, work.normed, hidden, count);
     product(work.q, hidden, part(layer, WQ), s->hidden, s->hidden, work.normed + first * hidden, hidden, count - first);
-    for (u32 t = 0; t < count; t++) remember(c, layer, c->length + t, work.k + t * kv_stride, work.v + t * kv_stride);
-    for (u32 t = first; t < count; t++)
-        attend(c, layer, c->length + t, work.q + (t - first) * hidden, work.mixed + (t - first) * hidden);
+    for (u32 t = 0; t < count; t++)
+        remember(places[t].cache, layer, places[t].position, work.k + t * kv_stride, work.v + t * kv_stride);
+    for (u32 t = first; t < count; t++) {
+        const u64 at = (u64)(t - first) * hidden;
+        attend(places[t].cache, layer, places[t].position, work.q + at, work.mixed + at);
+    }
     product(work.normed, hidden, part(layer, WO), s->hidden, s->hidden, work.mixed, hidden, count - first);
     add(work.x + first * hidden, work.normed, (count - first) * hidden);
 }
 
-const f32 *forward_run(sb_cache *c, const u32 *ids, u32 count, u32 first) {
+static const f32 *run(const sb_spot *places, const u32 *ids, u32 count, u32 first) {
     const sb_shape *s = &sb_current->shape;
     const u32 hidden = hidden_stride();
     const f32 *table = sb_values(sb_current->tensors + EMBEDDING);
     for (u32 t = 0; t < count; t++) memcpy(work.x + t * hidden, table + (u64)ids[t] * s->hidden, 4 * s->hidden);
     for (u32 layer = 0; layer < s->layers; layer++) {
         const u32 from = layer + 1 < s->layers ? 0 : first; /* after the last attention positions no longer mix */
-        attention(c, layer, count, from);
+        attention(places, layer, count, from);
         feed_forward(layer, work.x + from * hidden, count - from);
     }
-    c->length += count;
+    for (u32 t = 0; t < count; t++) places[t].cache->length++;
     return work.x + first * hidden;
+}
+
+const f32 *forward_run(sb_cache *cache, const u32 *ids, u32 count, u32 first) {
+    sb_spot places[BLOCK];
+    for (u32 t = 0; t < count; t++) places[t] = (sb_spot){cache, cache->length + t};
+    return run(places, ids, count, first);
+}
+
+const f32 *forward_step(sb_cache *const *caches, const u32 *ids, u32 count) {
+    sb_spot places[BLOCK];
+    for (u32 t = 0; t < count; t++) places[t] = (sb_spot){caches[t], caches[t]->length};
+    return run(places, ids, count, 0);
 }
 
 void forward_logits(const f32 *x, u32 rows, f32 *out) {

@@ -123,6 +123,52 @@ i32 SB_EXPORT(sb_generate)(i32 handle, const u32 *ids, u32 count, u32 most, u32 
     return written;
 }
 
+/* One of several texts that are written side by side: its last token goes in, the next one comes out. */
+typedef struct {
+    i32 session;
+    u32 token, top_k, finite; /* `finite` becomes 0 if the logits were not finite, and is left alone otherwise */
+    f64 temperature, top_p;
+    u64 state;
+} sb_line;
+
+/* All of a step is checked before any of it is done. */
+static i32 lines_check(const sb_line *lines, u32 count, sb_cache **caches) {
+    for (u32 i = 0; i < count; i++) {
+        caches[i] = find(lines[i].session);
+        if (!caches[i] || sampling_check(lines[i].temperature, lines[i].top_k, lines[i].top_p) < 0) return -1;
+        for (u32 k = 0; k < i; k++)
+            if (caches[k] == caches[i]) return sb_refuse(ENGINE_SESSION, (i32)i);
+        if (ids_check(&lines[i].token, 1, caches[i]->positions - caches[i]->length) < 0) return -1;
+    }
+    return 0;
+}
+
+/* Feeds each line's token to its session and picks the next one in its place, up to BLOCK lines at once: each gets what
+ * sb_generate would give it alone. */
+i32 SB_EXPORT(sb_step)(sb_line *lines, u32 count) {
+    if (!sb_current) return sb_refuse(ENGINE_NO_MODEL, -1);
+    if (!count || count > BLOCK) return sb_refuse(ENGINE_CONTEXT, -1);
+    const u32 vocab = sb_current->shape.vocab;
+    sb_cache *caches[BLOCK];
+    u32 ids[BLOCK];
+    if (lines_check(lines, count, caches) < 0) return -1;
+    f32 *logits = sb_take(4ull * count * vocab);
+    if (!logits) return sb_refuse(ENGINE_MEMORY, -1);
+    for (u32 i = 0; i < count; i++) ids[i] = lines[i].token;
+    forward_logits(forward_step(caches, ids, count), count, logits);
+    i32 status = 0;
+    for (u32 i = 0; i < count && status >= 0; i++) {
+        sb_line *line = lines + i;
+        const f32 *own = logits + (u64)i * vocab;
+        if (!all_finite(own, vocab)) line->finite = 0;
+        status = pick(own, line->temperature, line->top_k, line->top_p, &line->state);
+        if (status >= 0) line->token = (u32)status;
+    }
+    for (u32 i = 0; i < count && status < 0; i++) caches[i]->length--;
+    sb_give(logits);
+    return status < 0 ? -1 : 0;
+}
+
 /* Tokens (state >> 11) mod vocabulary of successive states from seed 1; the digest covers the logits of all positions in
  * order, f32, little-endian. */
 i32 SB_EXPORT(sb_logit_digest)(u32 positions, u8 *out) {

@@ -14,6 +14,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.append(str(Path(__file__).parent))
 
 pytest_plugins = [
+    "serve_fixtures",
     "lab_fixtures",
     "release_fixtures",
     "trial_fixtures",

@@ -20,6 +20,7 @@ from studbook.lab.partitions import Partitions
 from studbook.lab.policies import Policies
 from studbook.lab.proposals import Proposals
 from studbook.lab.routes import Routes
+from studbook.lab.serving import Servers
 from studbook.lab.suites import Suites
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,7 @@ FACETS = {
     "proposal": Proposals,
     "evaluator": Evaluators,
     "routes": Routes,
+    "server": Servers,
 }
 ASKED_FOR = set(
     "init register approve compare breed evaluate decide round release rollback reproduce verify ready show lineage "  # noqa: SIM905

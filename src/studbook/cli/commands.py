@@ -9,7 +9,19 @@ from typing import Any
 import click
 import msgspec
 
-from studbook.cli import bundles, changes, foreign, history, pages, population, publishing, sources, storage, trials
+from studbook.cli import (
+    bundles,
+    changes,
+    foreign,
+    history,
+    pages,
+    population,
+    publishing,
+    serving,
+    sources,
+    storage,
+    trials,
+)
 from studbook.cli.experiments import experiment
 from studbook.cli.keys import key
 from studbook.cli.packages import package
@@ -95,6 +107,7 @@ bundles.add_to(commands)
 population.add_to(commands)
 changes.add_to(commands)
 trials.add_to(commands)
+serving.add_to(commands)
 
 
 foreign.add_to(suite)

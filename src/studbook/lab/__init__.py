@@ -8,7 +8,7 @@ Only this package writes the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,7 @@ from studbook.lab import (
     reading,
     rounds,
     search,
+    serving,
     sources,
     storage,
 )
@@ -63,6 +64,7 @@ from studbook.lab.proposals import Proposals
 from studbook.lab.redteam import red_team
 from studbook.lab.review import Pack, review_pack
 from studbook.lab.routes import Routes
+from studbook.lab.serving import Servers
 from studbook.lab.stages import approve_stage
 from studbook.lab.suites import Suites
 from studbook.population import PoolMethod
@@ -123,6 +125,7 @@ class Lab(Moves):
         self.proposals = Proposals(self.desk)
         self.evaluators = Evaluators(self.desk)
         self.routes = Routes(self.desk)
+        self.servers = Servers(self.desk)
         if writer:
             channels.finish_aliases(self.desk)
             storage.finish_withdrawals(self.desk)
@@ -381,6 +384,10 @@ class Lab(Moves):
     def pull(cls, request: pull.Request, progress: Progress | None = None) -> pull.Pulled:
         """Bring a channel's artifact here from a publication, verified from a root of keys alone; needs no lab."""
         return pull.pull(request, progress)
+
+    def serve(self, wanted: serving.Serving, ready: Callable[[str], None]) -> None:
+        """Answer requests with the champion until told to stop; `ready` is told the address."""
+        serving.serve(self.desk, wanted, ready)
 
     @classmethod
     def doctor(cls, folder: Path = Path(), progress: Progress | None = None) -> doctor.Examination:

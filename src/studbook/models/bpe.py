@@ -18,6 +18,7 @@ from studbook.models.tokenizers import (
     ByteTokenizer,
     TokenizerRule,
     byte_ids,
+    bytes_of,
     check_head,
     framed,
     refused,
@@ -125,6 +126,14 @@ class BpeTokenizer:
             TokenizerRefused: if an id is out of range, the text is too long or its bytes are not UTF-8.
         """
         return text_of(ids, self.words)
+
+    def piece(self, token: int) -> bytes:
+        """Bytes of one id; none of begin, end and padding.
+
+        Raises:
+            TokenizerRefused: if the id is out of range.
+        """
+        return bytes_of(token, self.words)
 
     def pruned(self, merges: int) -> tuple[BpeTokenizer, tuple[int, ...]]:
         """The tokenizer that keeps the merges of lowest rank, and of the words those that text can still become.

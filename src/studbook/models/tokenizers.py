@@ -26,6 +26,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerRule",
     "byte_ids",
+    "bytes_of",
     "check_head",
     "framed",
     "refused",
@@ -88,6 +89,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; begin, end and padding are skipped, unknown becomes ``?``."""
 
+    def piece(self, token: int) -> bytes:
+        """Bytes of one id, as `decode` puts them together."""
+
 
 class ByteTokenizer:
     """Ids are bytes; ``BTOK``, 28 bytes."""
@@ -136,6 +140,14 @@ class ByteTokenizer:
         """
         return text_of(ids, ())
 
+    def piece(self, token: int) -> bytes:
+        """Bytes of one id; none of begin, end and padding.
+
+        Raises:
+            TokenizerRefused: if the id is out of range.
+        """
+        return bytes_of(token, ())
+
 
 def check_head(version: int, vocab: int, special: tuple[int, ...], where: object) -> None:
     """The rules both sections share: version 1, at least 260 ids, specials 256..259.
@@ -178,7 +190,7 @@ def text_of(ids: Sequence[int], words: Sequence[bytes]) -> str:
     """
     data = bytearray()
     for position, token in enumerate(ids):
-        data += _bytes_of(int(token), words, position)
+        data += bytes_of(int(token), words, position)
         if len(data) > MAX_DECODED_BYTES:
             message = f"more than {MAX_DECODED_BYTES} bytes"
             raise refused(TokenizerRule.LIMIT, message, f"token {position}", "Decode fewer tokens at a time.")
@@ -191,7 +203,12 @@ def text_of(ids: Sequence[int], words: Sequence[bytes]) -> str:
         ) from error
 
 
-def _bytes_of(token: int, words: Sequence[bytes], position: int) -> bytes:
+def bytes_of(token: int, words: Sequence[bytes], position: int = 0) -> bytes:
+    """Bytes of one id, where ``words`` holds those of ids 260 and up; ``position`` is told in errors.
+
+    Raises:
+        TokenizerRefused: if the id is out of range.
+    """
     if token in _SKIPPED:
         return b""
     if token == UNK:

@@ -1,0 +1,86 @@
+"""One run of a model, seen from the event loop: its events as they come, and how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+
+from studbook.errors import OutOfOrder, StudbookError
+from studbook.runtime.serve.dispatch import Aside, Outcome
+from studbook.runtime.serve.pool import Pool
+from studbook.runtime.serve.requests import Failed, Finished, Text, Wanted
+from studbook.runtime.serve.work import Event, Work
+
+__all__ = ["Run"]
+
+
+class Run:
+    """One run of a model.
+
+    Args:
+        pool: Where it runs.
+        revision: The model.
+        wanted: What it shall write.
+        parts: Whether the text is wanted as it grows.
+        aside: What it is, where it runs beside an answer.
+
+    Attributes:
+        work: What the pool knows of it.
+        outcome: How it went; a failure until it has ended.
+    """
+
+    def __init__(
+        self, pool: Pool, revision: str, wanted: Wanted, *, parts: bool = False, aside: Aside | None = None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._pool, self._aside, self._began = pool, aside, time.monotonic()
+
+        def deliver(event: Event) -> None:
+            # The loop may have ended when the last workers do.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+        self.work = Work(revision, wanted, pool.limits, deliver, parts=parts, aside=aside is not None)
+        self.outcome = Outcome(revision, 0.0, failure="serve.cancelled")
+
+    async def events(self) -> AsyncGenerator[Text | Finished, None]:
+        """Parts of the text, and then how it ended; whoever leaves before that cancels the run.
+
+        Raises:
+            StudbookError: if it failed.
+        """
+        event: Event | None = None
+        try:
+            while not isinstance(event, Finished):
+                event = await self._queue.get()
+                self._look(event)
+                if isinstance(event, Failed):
+                    raise event.error
+                yield event
+        finally:
+            if not isinstance(event, Finished | Failed):
+                self._pool.cancel(self.work, OutOfOrder("the client is gone", reason="serve.cancelled"))
+
+    async def finish(self) -> None:
+        """Wait until it has ended, whichever way."""
+        with suppress(Exception):
+            async for _ in self.events():
+                pass
+
+    def drop(self) -> None:
+        """It was never queued."""
+        self.outcome = self.outcome._replace(failure="serve.dropped")
+
+    def _look(self, event: Event) -> None:
+        seconds = time.monotonic() - self._began
+        if isinstance(event, Failed):
+            error = event.error
+            failure = error.reason if isinstance(error, StudbookError) else type(error).__name__
+            self.outcome = self.outcome._replace(seconds=seconds, failure=failure)
+        elif isinstance(event, Finished):
+            expected = self._aside.expected if self._aside else None
+            right = None if expected is None else event.reason == "stop" and event.text == expected
+            self.outcome = Outcome(self.work.revision, seconds, event.tokens, event.digest, right)

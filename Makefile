@@ -119,6 +119,7 @@ proof: $(TEST) $(TRAINED) $(ALONE) $(DRIVER) | chromium
 	$(PY) benchmarks/bench_evaluate.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
 	$(TRAIN)/bin/python benchmarks/bench_engine.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python \
 		--browser $(BROWSER)/bin/python --write docs/proof
+	$(TRAIN)/bin/python benchmarks/bench_serve.py --write docs/proof
 	$(PY) benchmarks/bench_ledger.py --write docs/proof
 	$(PY) benchmarks/bench_sandbox.py --write docs/proof
 	$(PY) benchmarks/bench_verify.py --write docs/proof

@@ -21,7 +21,9 @@ export class Adapters {
       box.addEventListener("change", () => this.change(box.checked ? index + 1 : index));
       return box;
     });
-    byId("adapters").replaceChildren(...manifests.map((manifest, index) => rowOf(manifest, names[index], this.switches[index])));
+    byId("adapters").replaceChildren(
+      ...manifests.map((manifest, index) => rowOf(manifest, names[index], this.switches[index])),
+    );
     byId("stack").hidden = manifests.length === 0;
   }
 
@@ -41,8 +43,15 @@ export class Adapters {
 }
 
 function rowOf(manifest, title, box) {
-  const changes = `${manifest.package}, ${manifest.entries} ${manifest.entries === 1 ? "tensor" : "tensors"}, ${inBytes(manifest.artifact.size)}, ${manifest.licence}`;
-  const name = el("label", { for: box.id }, box, el("span", { class: "track", "aria-hidden": "true" }), el("span", {}, title, el("span", { class: "how" }, changes)));
+  const tensors = `${manifest.entries} ${manifest.entries === 1 ? "tensor" : "tensors"}`;
+  const changes = [manifest.package, tensors, inBytes(manifest.artifact.size), manifest.licence].join(", ");
+  const name = el(
+    "label",
+    { for: box.id },
+    box,
+    el("span", { class: "track", "aria-hidden": "true" }),
+    el("span", {}, title, el("span", { class: "how" }, changes)),
+  );
   const more = el(
     "details",
     {},

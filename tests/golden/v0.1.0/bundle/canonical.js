@@ -9,7 +9,9 @@ export function canonicalText(value) {
   if (Array.isArray(value)) return `[${value.map(canonicalText).join(",")}]`;
   if (value !== null && typeof value === "object") {
     // Sorting strings compares UTF-16 code units, which is the order the RFC asks for.
-    const members = Object.keys(value).sort().map((key) => `${canonicalText(key)}:${canonicalText(value[key])}`);
+    const members = Object.keys(value)
+      .sort()
+      .map((key) => `${canonicalText(key)}:${canonicalText(value[key])}`);
     return `{${members.join(",")}}`;
   }
   if (typeof value === "string" && !value.isWellFormed()) throw new TypeError("half of a surrogate pair is no text");

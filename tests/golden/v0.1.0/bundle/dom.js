@@ -14,7 +14,8 @@ export function svg(tag, attributes = {}, ...children) {
 
 function furnished(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return element;
@@ -25,9 +26,9 @@ export const byId = (id) => document.getElementById(id);
 
 /** Bytes for people. */
 export function inBytes(count) {
-  if (count < 1000) return `${count} B`;
+  if (count < 1000) return `${count}\u00a0B`;
   const [unit, size] = count < 1e6 ? ["kB", 1e3] : ["MB", 1e6];
-  return `${(count / size).toLocaleString("en", { maximumFractionDigits: count < 1e7 ? 1 : 0 })} ${unit}`;
+  return `${(count / size).toLocaleString("en", { maximumFractionDigits: count < 1e7 ? 1 : 0 })}\u00a0${unit}`;
 }
 
 /** A whole number for people. */
@@ -44,5 +45,9 @@ export const wholeDigest = (sha256) => el("code", { class: "digest whole" }, sha
 /** A list of terms and what they are; rows without a value are left out. */
 export function facts(rows) {
   const given = rows.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return el("dl", { class: "facts" }, given.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))));
+  return el(
+    "dl",
+    { class: "facts" },
+    given.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))),
+  );
 }

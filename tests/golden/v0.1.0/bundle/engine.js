@@ -36,7 +36,11 @@ export class Engine {
   static async open(bytes, memoryLimit) {
     const module = await WebAssembly.compile(bytes);
     const wanted = WebAssembly.Module.imports(module).map(({ module: from, name, kind }) => `${kind} ${from}.${name}`);
-    demand(wanted.join() === "memory env.memory", "engine.abi", `asks for ${wanted.join(", ") || "nothing"}, not for a memory`);
+    demand(
+      wanted.join() === "memory env.memory",
+      "engine.abi",
+      `asks for ${wanted.join(", ") || "nothing"}, not for a memory`,
+    );
     const most = Math.floor(memoryLimit / PAGE);
     const memory = new WebAssembly.Memory({ initial: Math.min(FIRST_PAGES, most), maximum: most });
     const engine = new Engine(await WebAssembly.instantiate(module, { env: { memory } }), memory);
@@ -117,11 +121,24 @@ export class Engine {
       tied: data.getUint32(40, true) === 1,
       kv_width: data.getUint32(16, true) * data.getUint32(20, true),
       parameters: Number(data.getBigUint64(48, true)),
-      decoded_bytes: Number(data.getBigUint64(56, true)),
       sha256: digest(72),
       tokenizer_sha256: digest(104),
       layout_sha256: digest(136),
     };
+  }
+
+  /** Bytes of the keys and values of that many positions. */
+  kvBytes(positions) {
+    const { layers, kv_width } = this.info();
+    return 2 * 4 * layers * kv_width * positions;
+  }
+
+  /** What a package says of itself; only of one that the engine took. */
+  packageFacts(block) {
+    const data = new DataView(this.memory.buffer, block);
+    const text = (at, size) => new TextDecoder().decode(this.view(block + at, size).slice());
+    const { licence } = JSON.parse(text(128, data.getUint32(96, true)));
+    return { package: text(0, 4), entries: data.getUint32(20, true), licence };
   }
 
   /** Check an adapter's file by itself and change nothing. */

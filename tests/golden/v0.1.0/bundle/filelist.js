@@ -6,6 +6,12 @@ const TEXTS = new Set(["sidecar", "evidence"]);
 
 /** The list of files; loaded is said only once the checksum and the meaning of every file of text were verified. */
 export class Evidence {
+  constructor() {
+    byId("file-list").replaceChildren();
+    byId("files-title").textContent = "Files";
+    this.#say("waiting");
+  }
+
   /** @param {{modules: object[]}} plan The verified plan. */
   show(plan) {
     this.rows = new Map(plan.modules.map((module) => [module.id, rowOf(module)]));
@@ -31,6 +37,8 @@ export class Evidence {
     if (id && this.rows?.has(id)) {
       this.#set(id, "refused");
       byId("files").open = true;
+      const list = byId("file-list");
+      list.scrollTop = this.rows.get(id).offsetTop - list.offsetTop;
     }
     if (!this.loaded) this.#say("not loaded");
   }

@@ -5,7 +5,7 @@ import { SCHEMAS } from "./schemas.js";
 
 const patterns = new Map();
 
-/** Refuse a record that is of none of the kinds, lacks a field, has one too many, or holds a value out of its bounds. */
+/** Refuse a record of another kind, or one that lacks a field, has one too many, or a value out of its bounds. */
 export function demandForm(value, kinds, reason, module = null) {
   const kind = kinds.includes(value?.kind) ? value.kind : kinds[0];
   const wrong = faultIn(value, { $ref: SCHEMAS.kinds[kind] }, SCHEMAS.forms, "");
@@ -39,8 +39,10 @@ function faultIn(value, schema, defs, at) {
 
 function faultInAll(value, schema, defs, at) {
   const names = schema.discriminator;
-  if (!names) return schema.anyOf.every((one) => faultIn(value, one, defs, at) !== null) ? `${place(at)} fits no form` : null;
-  const chosen = names.mapping[value?.[names.propertyName]];
+  if (!names)
+    return schema.anyOf.every((one) => faultIn(value, one, defs, at) !== null) ? `${place(at)} fits no form` : null;
+  const named = value?.[names.propertyName];
+  const chosen = typeof named === "string" && Object.hasOwn(names.mapping, named) ? names.mapping[named] : null;
   return chosen ? faultIn(value, { $ref: chosen }, defs, at) : `${place(at)} has no known ${names.propertyName}`;
 }
 
@@ -77,7 +79,8 @@ function faultInArray(value, schema, defs, at) {
 function faultInText(value, schema, at) {
   // Lengths count characters, of which some are two code units.
   const length = schema.maxLength === undefined && schema.minLength === undefined ? 0 : [...value].length;
-  if (length > (schema.maxLength ?? Infinity) || length < (schema.minLength ?? 0)) return `${place(at)} has ${length} characters`;
+  if (length > (schema.maxLength ?? Infinity) || length < (schema.minLength ?? 0))
+    return `${place(at)} has ${length} characters`;
   if (schema.pattern === undefined) return null;
   if (!patterns.has(schema.pattern)) patterns.set(schema.pattern, new RegExp(schema.pattern, "u"));
   return patterns.get(schema.pattern).test(value) ? null : `${place(at)} is not spelled as it has to be`;

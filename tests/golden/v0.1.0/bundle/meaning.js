@@ -1,9 +1,10 @@
-/** What the evidence says, held against the model it lies beside: checksums can be right although the records are not. */
+/** What the evidence says, held against the model it lies beside: checksums may be right and records wrong. */
 
-import { canonicalBytes, same } from "./canonical.js";
+import { canonicalBytes, canonicalText, readCanonical, same } from "./canonical.js";
 import { demand } from "./checks.js";
 import { checkInclusion } from "./ledger.js";
 import { planWithoutSmoke } from "./plan.js";
+import { faultInLine } from "./receipts.js";
 import { sha256 } from "./sources.js";
 
 const BROWSER = "browser-smoke";
@@ -36,7 +37,16 @@ export const kindsOf = (role) => (Object.hasOwn(KINDS, role) ? KINDS[role] : ["s
  * @param {Record<string, string>} digests Role -> digest of it, in the order of the plan.
  */
 export async function checkEvidence(run, records, digests) {
-  const of = { plan: run.plan, registry: run.registry, receipt: run.receipt, model: run.manifest, adapters: run.manifests, family: run.family, records, digests };
+  const of = {
+    plan: run.plan,
+    registry: run.registry,
+    receipt: run.receipt,
+    model: run.manifest,
+    adapters: run.manifests,
+    family: run.family,
+    records,
+    digests,
+  };
   checkMeaning(of);
   await checkCase(of);
   await checkLedger(of);
@@ -47,7 +57,12 @@ function checkMeaning(of) {
   for (const [role, facts] of Object.entries(FACTS)) {
     if (!Object.hasOwn(of.records, role)) continue;
     for (const [field, found, wanted] of facts(of.records[role], of)) {
-      demand(same(found, wanted), "evidence.meaning", () => `${field} is ${told(found)}; it has to be ${told(wanted)}`, `evidence-${role}`);
+      demand(
+        same(found, wanted),
+        "evidence.meaning",
+        () => `${field} is ${told(found)}; it has to be ${told(wanted)}`,
+        `evidence-${role}`,
+      );
     }
   }
   for (const adapter of of.adapters) {
@@ -60,9 +75,15 @@ function checkMeaning(of) {
 
 async function checkCase({ records: { evaluation: card }, plan }) {
   const refuse = (holds, detail) => demand(holds, "evidence.case", detail, "evidence-evaluation");
-  refuse(card.results.every((result) => result.items_before === result.items_after), "items of a suite changed while it was scored");
+  refuse(
+    card.results.every((result) => result.items_before === result.items_after),
+    "items of a suite changed while it was scored",
+  );
   const pairs = card.results.map((result) => [result.suite, result.items_before]).sort();
-  refuse((await sha256(canonicalBytes(pairs))) === plan.eval_case, "was scored on other suites or items than plan and receipt say");
+  refuse(
+    (await sha256(canonicalBytes(pairs))) === plan.eval_case,
+    "was scored on other suites or items than plan and receipt say",
+  );
 }
 
 /** A BrowserSmoke is made of the bundle, so it enters the ledger after the checkpoint; the receipt binds it alone. */
@@ -75,7 +96,10 @@ async function checkLedger({ records: { ledger }, receipt, digests }) {
   const found = ledger.entries.map((entry) => [entry.role, entry.record]);
   refuse(same(found, wanted), "does not speak of exactly the records of the evidence, in their order");
   for (const { role, record, index, line, path } of ledger.entries) {
-    refuse(await checkInclusion(line, index, size, path, root), `${role}: the path does not prove that the entry is in the tree`);
+    refuse(
+      await checkInclusion(line, index, size, path, root),
+      `${role}: the path does not prove that the entry is in the tree`,
+    );
     refuse(same(entered(line), { record, index }), `the line of ${role} is another record's`);
   }
 }
@@ -85,7 +109,10 @@ async function checkBrowser({ records: { [BROWSER]: smoke }, plan, registry, rec
   const unsmoked = await planWithoutSmoke(plan, registry, receipt);
   const facts = {
     passed: [smoke.passed, true],
-    plan: [[smoke.plan, plan.unsmoked], [unsmoked, unsmoked]],
+    plan: [
+      [smoke.plan, plan.unsmoked],
+      [unsmoked, unsmoked],
+    ],
     page_build: [smoke.page_build, plan.page.build],
     engine: [smoke.engine, plan.execution.engine],
     model: [smoke.model, model.artifact.sha256],
@@ -106,13 +133,18 @@ const FACTS = {
   *recipe(own, { model }) {
     const named = new Set([own.base, ...own.members.map((member) => member.artifact)]);
     const sources = model.lineage.filter((node) => node.kind === "source");
-    const line = named.has(model.lineage[0]?.digest) || sources.every((node) => named.has(node.digest));
+    const whole = sources.length > 0 && sources.every((node) => named.has(node.digest));
+    const line = named.has(model.lineage[0]?.digest) || whole;
     yield ["members: the model's line", line, true];
   },
 
-  *"operator-receipt"(own, { model, digests }) {
+  *"operator-receipt"(own, { model, digests, records: { template: declared } }) {
     yield ["output", own.output, model.artifact];
     yield ["template", own.template, digests.template];
+    yield ["operator", own.operator, declared.operator];
+    yield ["numeric_contract", own.numeric_contract, declared.numeric_contract];
+    const parents = [declared.base, ...declared.parents];
+    yield ["inputs", own.inputs.map(({ before, after }) => [before, after]), parents.map((digest) => [digest, digest])];
   },
 
   *candidate(own, { model, digests }) {
@@ -121,7 +153,7 @@ const FACTS = {
     yield ["template", own.template, digests.template];
     yield ["receipt", own.receipt, digests["operator-receipt"]];
     yield ["checks", own.checks.every((check) => check.passed), true];
-    for (const field of ["licence", "fallback", "unsupported", "trade_offs"]) yield [field, model[field], own[field]];
+    for (const field of ["name", "licence", "fallback", "unsupported", "trade_offs"]) yield [field, model[field], own[field]];
   },
 
   *template(own, { model, digests }) {
@@ -138,6 +170,9 @@ const FACTS = {
     const first = model.lineage[0];
     yield ["lineage", first?.digest ?? null, model.artifact.sha256];
     yield ["lineage: parents", first?.parents ?? [], [...new Set([own.base, ...own.parents])]];
+    yield ["lineage: operator", first?.operator ?? null, own.operator.operator ?? null];
+    yield ["lineage: name", first?.name ?? null, model.name];
+    yield ["lineage: fault", faultInLine(model.lineage), null];
   },
 
   *promotion(own, of) {
@@ -180,17 +215,53 @@ const FACTS = {
   *evaluation(own, { model }) {
     yield ["artifact", own.artifact, model.artifact.sha256];
     yield ["role", model.role, own.role];
-    const again = own.results.filter(({ correct }) => correct).map(({ cluster, dimension, correct }) => [cluster, dimension, correct.replaceAll("0", "").length, correct.length]);
-    yield ["scores shown", model.scores.map(({ label, dimension, right, items }) => [label, dimension, right, items]), again];
+    const again = own.results
+      .filter(({ correct }) => correct)
+      .map(({ cluster, dimension, correct }) => [
+        cluster,
+        dimension,
+        correct.replaceAll("0", "").length,
+        correct.length,
+      ]);
+    yield [
+      "scores shown",
+      model.scores.map(({ label, dimension, right, items }) => [label, dimension, right, items]),
+      again,
+    ];
+    yield ["calls", own.results.map((one) => one.actual_calls), own.results.map((one) => one.expected_calls)];
   },
 
   *decision(own, { model, digests }) {
-    const cited = own.standings.filter((standing) => standing.artifact === own.chosen).flatMap(({ development, selection }) => [development, selection]);
+    const cited = own.standings
+      .filter((standing) => standing.artifact === own.chosen)
+      .flatMap(({ development, selection }) => [development, selection]);
+    yield ["action", own.action, "promote-to-shadow"];
     yield ["chosen", own.chosen, model.artifact.sha256];
     yield ["standings: scorecard", cited.includes(digests.evaluation), true];
-    yield ["standings: manifest", own.standings.some((standing) => standing.manifest === digests.candidate), true];
+    const chosen = own.standings.find(
+      ({ artifact, manifest }) => artifact === own.chosen && manifest === digests.candidate,
+    );
+    yield ["standings: manifest", chosen !== undefined, true];
+    if (!chosen) return;
+    yield ["standings: action", chosen.action, own.action];
+    const shown = model.scores.map((score) => score.champion_right);
+    yield ["champion shown", championsRight(chosen, own.champion, model, digests.evaluation), shown];
   },
 };
+
+/** The champion's right answers, which follow from the paired comparisons; what was not compared so, as it is shown. */
+function championsRight({ comparisons }, champion, { scores }, card) {
+  const paired = new Map(
+    comparisons
+      .filter(({ test, against }) => test === "non-inferiority" && against === champion)
+      .filter(({ scorecards }) => scorecards.includes(card))
+      .map(({ on, items, wins, losses }) => [canonicalText([on, items]), losses - wins]),
+  );
+  return scores.map(({ label, dimension, right, items, champion_right: shown }) => {
+    const more = dimension === "task" ? paired.get(canonicalText([label, items])) : undefined;
+    return more === undefined ? shown : right + more;
+  });
+}
 
 function* passed(own, { model, digests }) {
   yield ["artifact", own.artifact, model.artifact.sha256];
@@ -203,7 +274,12 @@ function* passed(own, { model, digests }) {
 function* source(record, adapter, digest) {
   const own = record.source;
   yield ["form", own.form, "adapter"];
-  for (const [field, wanted] of [["adapter_sha256", adapter.artifact.sha256], ["package", adapter.package], ["base", adapter.base], ["tokenizer_sha256", adapter.tokenizer_sha256]]) {
+  for (const [field, wanted] of [
+    ["adapter_sha256", adapter.artifact.sha256],
+    ["package", adapter.package],
+    ["base", adapter.base],
+    ["tokenizer_sha256", adapter.tokenizer_sha256],
+  ]) {
     yield [field, own[field], wanted];
   }
   yield ["source", adapter.source, digest];
@@ -213,9 +289,12 @@ function* source(record, adapter, digest) {
 /** Record and position of the entry that a signed line of the ledger is about; null if it is no such line. */
 function entered(line) {
   try {
-    const bytes = Uint8Array.from(atob(JSON.parse(line).payload), (character) => character.charCodeAt(0));
-    const { predicate } = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-    return { record: predicate.record, index: predicate.sequence };
+    const { payload } = readCanonical(new TextEncoder().encode(line), "");
+    const bytes = Uint8Array.from(atob(payload), (character) => character.charCodeAt(0));
+    // The browser reads base64 with white space and without its end, too.
+    if (btoa(atob(payload)) !== payload) return null;
+    const { record, sequence: index } = readCanonical(bytes, "").predicate;
+    return { record: record ?? null, index: index ?? null };
   } catch {
     return null;
   }

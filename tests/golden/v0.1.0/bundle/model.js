@@ -31,7 +31,14 @@ export function showModel(manifest) {
   byId("model").hidden = false;
 }
 
-const textsOf = (texts) => (texts.length ? el("ul", {}, texts.map((text) => el("li", {}, text))) : null);
+const textsOf = (texts) =>
+  texts.length
+    ? el(
+        "ul",
+        {},
+        texts.map((text) => el("li", {}, text)),
+      )
+    : null;
 
 /** A row a suite: this model as a disc with its 95 % interval, the champion before it as a ring. */
 function scoresOf({ scores, role }) {
@@ -43,16 +50,52 @@ function scoresOf({ scores, role }) {
       {},
       el("th", { scope: "row" }, score.label, el("span", { class: "dimension" }, score.dimension)),
       el("td", { class: "plot" }, plotOf(score)),
-      el("td", { class: "number" }, percent(score.right, score.items), el("span", { class: "of" }, `${score.right} of ${score.items}`)),
+      el(
+        "td",
+        { class: "number" },
+        percent(score.right, score.items),
+        el("span", { class: "of" }, `${score.right} of ${score.items}`),
+      ),
     ),
   );
-  const ticks = el("span", { class: "ticks" }, ["0", "50", "100 %"].map((tick) => el("span", {}, tick)));
-  const head = el("tr", {}, el("th", { scope: "col" }, "Suite"), el("th", { scope: "col" }, ticks), el("th", { scope: "col", class: "number" }, "Right"));
+  const ticks = el(
+    "span",
+    { class: "ticks" },
+    ["0", "50", "100 %"].map((tick) => el("span", {}, tick)),
+  );
+  const head = el(
+    "tr",
+    {},
+    el("th", { scope: "col" }, "Suite"),
+    el("th", { scope: "col" }, ticks),
+    el("th", { scope: "col", class: "number" }, "Right"),
+  );
   const legend = [
-    el("span", { class: "key" }, svg("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, svg("circle", { cx: 6, cy: 6, r: 4, class: "own" })), "this model, with its 95 % interval"),
-    compared ? el("span", { class: "key" }, svg("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, svg("circle", { cx: 6, cy: 6, r: 4, class: "other" })), "the champion it was compared with") : null,
+    el(
+      "span",
+      { class: "key" },
+      svg("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, svg("circle", { cx: 6, cy: 6, r: 4, class: "own" })),
+      "this model, with its 95 % interval",
+    ),
+    compared
+      ? el(
+          "span",
+          { class: "key" },
+          svg(
+            "svg",
+            { viewBox: "0 0 12 12", "aria-hidden": "true" },
+            svg("circle", { cx: 6, cy: 6, r: 4, class: "other" }),
+          ),
+          "the champion it was compared with",
+        )
+      : null,
   ];
-  return el("figure", {}, el("table", { class: "scores" }, el("thead", {}, head), el("tbody", {}, rows)), el("figcaption", {}, legend, `Items answered exactly, ${role} suites; Wilson intervals.`));
+  return el(
+    "figure",
+    {},
+    el("table", { class: "scores" }, el("thead", {}, head), el("tbody", {}, rows)),
+    el("figcaption", {}, legend, `Items answered exactly, ${role} suites; Wilson intervals.`),
+  );
 }
 
 function plotOf({ label, right, items, champion_right: champion }) {
@@ -93,7 +136,15 @@ function lineageOf(nodes) {
     const again = told.has(sha256);
     told.add(sha256);
     const how = node.operator ? `made by ${node.operator.replace(/\/\d+$/, "")}` : node.kind;
-    const head = el("p", {}, el("strong", {}, node.name), " ", el("span", { class: "how" }, again ? "as above" : how), " ", digest(sha256));
+    const head = el(
+      "p",
+      {},
+      el("strong", {}, node.name),
+      " ",
+      el("span", { class: "how" }, again ? "as above" : how),
+      " ",
+      digest(sha256),
+    );
     const below = again ? [] : node.parents;
     return el("li", { "data-kind": node.kind }, head, below.length ? el("ul", {}, below.map(branch)) : null);
   };

@@ -5,7 +5,7 @@ import { canonicalText } from "./canonical.js";
 import { byId, digest, el, facts, inWords, wholeDigest } from "./dom.js";
 import { Evidence } from "./filelist.js";
 import { showModel } from "./model.js";
-import { Steps } from "./steps.js";
+import { Steps, reasonOf } from "./steps.js";
 import { STEPS, inSentence } from "./words.js";
 import { Work } from "./work.js";
 
@@ -13,11 +13,12 @@ import { Work } from "./work.js";
 export class Page {
   /**
    * @param {() => Worker} makeWorker Makes the worker that everything about bytes happens in.
-   * @param {{plan: {sha256: string, size: number} | undefined}} given The plan's digest and size, and where the files are.
+   * @param {{plan: {sha256: string, size: number} | undefined}} given Digest and size of the plan, and where files are.
    */
   constructor(makeWorker, given) {
     this.makeWorker = makeWorker;
     this.given = given;
+    this.title = byId("title").textContent;
     this.work = new Work((request) => this.#ask(request));
     this.adapters = new Adapters((count) => this.#ask({ ask: "stack", count }));
     byId("export").addEventListener("click", () => this.#export());
@@ -30,12 +31,17 @@ export class Page {
     this.steps = new Steps();
     this.evidence = new Evidence();
     this.#state("verifying", "Verifying…");
-    byId("explained").replaceChildren();
+    this.#forget();
     this.worker = this.makeWorker();
     this.worker.addEventListener("message", ({ data }) => this[data.tell](data));
     this.worker.addEventListener("error", (event) => {
       event.preventDefault();
-      this.refused({ step: "plan", reason: "page.failed", detail: event.message ?? "the worker could not be started", module: null });
+      this.refused({
+        step: "plan",
+        reason: "page.failed",
+        detail: event.message ?? "the worker could not be started",
+        module: null,
+      });
     });
     this.worker.postMessage({ ask: "verify", ...this.given });
     byId("unload").textContent = "Unload the model";
@@ -92,7 +98,7 @@ export class Page {
     this.evidence.refused(refusal.module);
     this.#answering(false, "Disabled: the bundle was refused, so there is nothing that may answer.");
     const title = STEPS.find(([name]) => name === refusal.step)[1];
-    byId("explained").replaceChildren(el("p", {}, inSentence(refusal.reason)), el("p", {}, el("code", {}, refusal.reason), " ", refusal.detail));
+    byId("explained").replaceChildren(el("p", {}, inSentence(refusal.reason)), el("p", {}, ...reasonOf(refusal)));
     this.#state("refused", `Refused at ${title}. Nothing runs.`);
     this.worker?.terminate();
     this.worker = null;
@@ -143,6 +149,13 @@ export class Page {
     if (request.ask !== "stop") this.adapters.enable(false);
     if (request.ask === "stack") this.#answering(false, "The adapters are being changed.");
     this.worker.postMessage(request);
+  }
+
+  /** Nothing that an earlier verification vouched for stays in sight of the next. */
+  #forget() {
+    byId("title").textContent = this.title;
+    for (const id of ["explained", "state", "output", "pace"]) byId(id).replaceChildren();
+    for (const id of ["model", "stack", "diagnostics"]) byId(id).hidden = true;
   }
 
   #answering(on, note) {

@@ -13,6 +13,10 @@ const ENGINE_BUDGET = 4 << 20;
 const MAX_ADAPTERS = 16;
 const [MEMORY_PAGE, MEMORY_MOST] = [1 << 16, 2 ** 32];
 
+// How a file of the page may be called, and the files beside them that are not the page's own.
+const PLAIN_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
+const GENERATED = ["bundle.js", "plan.json", "registry.json"];
+
 const EVIDENCE = [
   "ledger",
   "review",
@@ -98,7 +102,8 @@ function* execution({ execution: own, modules }) {
 }
 
 function* fetchPolicy({ fetch }) {
-  if (fetch.policy !== POLICY || fetch.redirects !== REDIRECTS) yield [`policy ${fetch.policy}, redirects ${fetch.redirects}`];
+  if (fetch.policy !== POLICY || fetch.redirects !== REDIRECTS)
+    yield [`policy ${fetch.policy}, redirects ${fetch.redirects}`];
 }
 
 function* originPolicy({ fetch }) {
@@ -120,7 +125,8 @@ function* sidecarBudget({ budgets }) {
 }
 
 function* adapterBudget({ budgets }) {
-  if (budgets.adapters !== BUDGETS.adapters) yield [`${budgets.adapters} bytes of packages; the budget is ${BUDGETS.adapters}`];
+  if (budgets.adapters !== BUDGETS.adapters)
+    yield [`${budgets.adapters} bytes of packages; the budget is ${BUDGETS.adapters}`];
 }
 
 function* resource({ modules }) {
@@ -146,17 +152,26 @@ function* dependency({ modules }) {
   const ids = modules.map((module) => module.id);
   for (const { id, depends } of modules) {
     const wanted = dependsOf(id, ids);
-    if (!same(depends, wanted)) yield [`depends on ${depends.join(", ") || "nothing"}; it has to on ${wanted.join(", ")}`, id];
+    if (!same(depends, wanted))
+      yield [`depends on ${depends.join(", ") || "nothing"}; it has to on ${wanted.join(", ")}`, id];
   }
 }
 
 function* bytes({ modules, budgets }) {
-  const most = { sidecar: budgets.sidecar, evidence: budgets.sidecar, engine: ENGINE_BUDGET, model: budgets.model, adapter: budgets.adapters };
+  const most = {
+    sidecar: budgets.sidecar,
+    evidence: budgets.sidecar,
+    engine: ENGINE_BUDGET,
+    model: budgets.model,
+    adapter: budgets.adapters,
+  };
   for (const module of modules) {
     const limit = most[module.class];
-    if (!(module.size >= 1 && module.size <= limit)) yield [`${module.size} bytes; between 1 and ${limit} are allowed`, module.id];
+    if (!(module.size >= 1 && module.size <= limit))
+      yield [`${module.size} bytes; between 1 and ${limit} are allowed`, module.id];
   }
-  const sum = (...classes) => modules.filter((module) => classes.includes(module.class)).reduce((total, { size }) => total + size, 0);
+  const sum = (...classes) =>
+    modules.filter((module) => classes.includes(module.class)).reduce((total, { size }) => total + size, 0);
   const [texts, packages] = [sum("sidecar", "evidence"), sum("adapter")];
   if (texts > budgets.sidecars) yield [`${texts} bytes of text; at most ${budgets.sidecars} are allowed`];
   if (packages > budgets.adapters) yield [`${packages} bytes of packages; at most ${budgets.adapters} are allowed`];
@@ -173,15 +188,19 @@ function* stack({ modules, stack: own }) {
 function* graph({ modules, calls, stack: own, unsmoked }) {
   const ids = modules.map((module) => module.id);
   const [promoted, smoked] = [ids.includes(`evidence-${OPTIONAL}`), ids.includes(`evidence-${BROWSER}`)];
-  if (!same(ids, namesOf(own.length, promoted, smoked))) yield ["modules are missing, too many, or not in the order of a plan"];
+  if (!same(ids, namesOf(own.length, promoted, smoked)))
+    yield ["modules are missing, too many, or not in the order of a plan"];
   if (!same(calls, callsOf(modules))) yield ["the calls are not those of the modules, in their order"];
   if (smoked !== (unsmoked !== null)) yield ["a browser's smoke and the plan it was made of go together"];
 }
 
 function* page({ page: { build, files } }, wanted) {
   const names = files.map((file) => file.path);
+  const strange = names.find((name) => !PLAIN_NAME.test(name) || GENERATED.includes(name));
+  if (strange !== undefined) yield [`${JSON.stringify(strange)} is no name of a file of the page`];
   const sorted = [...new Set(names)].sort();
-  if (build !== wanted || names.length === 0 || !same(names, sorted)) yield ["the page's build is not the digest of its sorted files"];
+  if (build !== wanted || names.length === 0 || !same(names, sorted))
+    yield ["the page's build is not the digest of its sorted files"];
 }
 
 /** Digest of the plan of the same bundle before a browser ran it: what a BrowserSmoke was made of. */
@@ -193,25 +212,40 @@ export async function planWithoutSmoke(plan, registry, receipt) {
   const { [own]: _, ...evidence } = receipt.evidence;
   const texts = {
     registry: canonicalBytes({ ...registry, routes: registry.routes.map((route) => ({ ...route, visible: "local" })) }),
-    "assembly-receipt": canonicalBytes({ ...receipt, evidence, browser_smoke: null, calls_sha256: await sha256(canonicalBytes(calls)) }),
+    "assembly-receipt": canonicalBytes({
+      ...receipt,
+      evidence,
+      browser_smoke: null,
+      calls_sha256: await sha256(canonicalBytes(calls)),
+    }),
   };
   const modules = [];
   for (const module of kept) {
     const text = texts[module.id];
     const digest = text ? await sha256(text) : module.sha256;
     const path = pathOf(module.id, module.class, digest);
-    modules.push({ ...module, sha256: digest, size: text?.length ?? module.size, path, depends: dependsOf(module.id, ids) });
+    modules.push({
+      ...module,
+      sha256: digest,
+      size: text?.length ?? module.size,
+      path,
+      depends: dependsOf(module.id, ids),
+    });
   }
-  return sha256(canonicalBytes({ ...plan, modules, calls, fetch: { ...plan.fetch, count: modules.length }, unsmoked: null }));
+  return sha256(
+    canonicalBytes({ ...plan, modules, calls, fetch: { ...plan.fetch, count: modules.length }, unsmoked: null }),
+  );
 }
 
 /** What follows from a module's name; undefined if no module is called that. */
 function kindOf(id) {
-  if (Object.hasOwn(SIDECARS, id)) return { role: SIDECARS[id][0], class: "sidecar", phase: SIDECARS[id][1], slot: null };
+  if (Object.hasOwn(SIDECARS, id))
+    return { role: SIDECARS[id][0], class: "sidecar", phase: SIDECARS[id][1], slot: null };
   if (id === "engine") return { role: id, class: id, phase: 4, slot: id };
   if (id === "model") return { role: id, class: id, phase: 5, slot: "base" };
   const role = id.replace(/^evidence-/, "");
-  if (role !== id && (EVIDENCE.includes(role) || role === BROWSER)) return { role, class: "evidence", phase: 3, slot: null };
+  if (role !== id && (EVIDENCE.includes(role) || role === BROWSER))
+    return { role, class: "evidence", phase: 3, slot: null };
   const [, numbered, source] = NUMBERED.exec(id) ?? [];
   if (source) return { role: source, class: "evidence", phase: 3, slot: null };
   if (numbered === "adapter") return { role: numbered, class: numbered, phase: 6, slot: id };
@@ -255,7 +289,11 @@ function namesOf(adapters, promoted, smoked) {
 
 function callsOf(modules) {
   const calls = modules.flatMap(({ id }) => CALLS[kindOf(id)?.class]?.map((call) => [call, id]) ?? []);
-  return [...calls, ["assembly.state", "assembly-receipt"]].map(([call, module], index) => ({ order: index + 1, call, module }));
+  return [...calls, ["assembly.state", "assembly-receipt"]].map(([call, module], index) => ({
+    order: index + 1,
+    call,
+    module,
+  }));
 }
 
 function pathOf(id, own, digest) {

@@ -21,8 +21,10 @@ export class FetchedFiles {
   async read(path, limit, take, module = null) {
     const abort = new AbortController();
     const response = await this.#request(path, abort.signal, module);
-    const reader = response.body.getReader();
     let total = 0;
+    // An answer may come without any body at all.
+    const reader = response.body?.getReader();
+    if (!reader) return total;
     try {
       for (;;) {
         const { done, value } = await this.#next(reader, path, module);
@@ -49,7 +51,8 @@ export class FetchedFiles {
     const response = await fetch(address, { ...options, signal }).catch(() => null);
     if (!response) throw new Refusal("fetch.missing", `${path} could not be fetched`, module);
     const moved = response.type === "opaqueredirect";
-    if (moved) throw new Refusal("fetch.missing", `${path}: the server points elsewhere, which is not followed`, module);
+    if (moved)
+      throw new Refusal("fetch.missing", `${path}: the server points elsewhere, which is not followed`, module);
     if (!response.ok) throw new Refusal("fetch.missing", `${path}: the server answered ${response.status}`, module);
     return response;
   }

@@ -43,9 +43,7 @@ export class Steps {
     const row = this.rows.get(step);
     row.bar.hidden = true;
     row.text.textContent = inSentence(reason);
-    row.text.after(
-      el("p", { class: "refusal" }, el("code", {}, reason), " ", detail, module ? ` (${module})` : ""),
-    );
+    row.text.after(el("p", { class: "refusal" }, ...reasonOf({ reason, detail, module })));
     row.item.dataset.reason = reason;
     this.#set(step, "refused");
     const order = [...this.rows.keys()];
@@ -60,9 +58,19 @@ export class Steps {
   }
 }
 
+/** A refusal in its own words: the stable reason, the file, what was found. */
+export function reasonOf({ reason, detail, module }) {
+  return [el("code", {}, reason), ` ${module ? `${module}: ` : ""}${detail}.`];
+}
+
 function rowOf(step, title, meaning) {
   const sign = svg("path", { class: "sign" });
-  const mark = svg("svg", { viewBox: "0 0 20 20", class: "mark", "aria-hidden": "true" }, svg("circle", { cx: 10, cy: 10, r: 9 }), sign);
+  const mark = svg(
+    "svg",
+    { viewBox: "0 0 20 20", class: "mark", "aria-hidden": "true" },
+    svg("circle", { cx: 10, cy: 10, r: 9 }),
+    sign,
+  );
   const state = el("span", { class: "state" });
   const note = el("span", { class: "found" });
   const text = el("p", { class: "meaning" }, meaning);

@@ -10,7 +10,14 @@ import { Engine, EngineRefused } from "./engine.js";
 import { demandForm } from "./forms.js";
 import { checkEvidence, kindsOf } from "./meaning.js";
 import { PLAN_BYTES, checkPolicy } from "./plan.js";
-import { checkAdapterManifests, checkFamily, checkModelManifest, checkReceipt, checkRegistry, moduleOf } from "./receipts.js";
+import {
+  checkAdapterManifests,
+  checkFamily,
+  checkModelManifest,
+  checkReceipt,
+  checkRegistry,
+  moduleOf,
+} from "./receipts.js";
 import { readWhole, sha256 } from "./sources.js";
 import { STEPS } from "./words.js";
 
@@ -50,10 +57,22 @@ function refusalOf(step, error, current) {
   return { reason, detail: error.message, module: error.module, engine: error.cause?.reason };
 }
 
+/** The beginning of a digest, which is enough to tell it from another. */
+const brief = (digest) => `${digest.slice(0, 12)}…`;
+
+/** Refuse what a manifest states otherwise than the file has it. */
+function demandFact(reason, field, found, stated, id) {
+  demand(found === stated, reason, `${field} is ${found}; the manifest says ${stated}`, id);
+}
+
 /** What every step does; the state it finds and leaves is the assembly. */
 const DO = {
   async plan(run) {
-    demand(globalThis.crypto?.subtle, "page.insecure", "this page was opened neither over https nor from localhost nor from disk");
+    demand(
+      globalThis.crypto?.subtle,
+      "page.insecure",
+      "this page was opened neither over https nor from localhost nor from disk",
+    );
     const named = DIGEST.test(run.digest) && Number.isSafeInteger(run.size) && run.size >= 1;
     demand(named, "plan.digest-missing", "bundle.js names no digest and size of a plan");
     demand(run.size <= PLAN_BYTES, "plan.size", `${run.size} bytes; at most ${PLAN_BYTES} are allowed`);
@@ -61,7 +80,11 @@ const DO = {
       throw error.reason === "fetch.bytes" ? new Refusal("plan.size", error.message) : error;
     });
     demand(bytes.length === run.size, "plan.size", `${bytes.length} bytes came; the page was made with ${run.size}`);
-    demand((await sha256(bytes)) === run.digest, "plan.digest", "the file that came has another digest than the page was made with");
+    demand(
+      (await sha256(bytes)) === run.digest,
+      "plan.digest",
+      "the file that came has another digest than the page was made with",
+    );
     run.plan = readCanonical(bytes, "plan.form");
     demandForm(run.plan, ["module-plan/1"], "plan.form");
     return `${run.plan.modules.length} files`;
@@ -86,9 +109,13 @@ const DO = {
     await run.fetch(modules);
     run.manifest = run.record("model-manifest", ["model-manifest/1"], "manifest.form");
     checkModelManifest(plan, run.manifest);
-    run.manifests = plan.stack.map((_, index) => run.record(`adapter-manifest-${index + 1}`, ["adapter-manifest/1"], "adapter.manifest"));
-    await checkAdapterManifests(plan, run.manifest, run.manifests);
-    run.family = run.texts.has("adapter-family") ? run.record("adapter-family", ["adapter-family-receipt/1"], "family.form") : null;
+    run.manifests = plan.stack.map((_, index) =>
+      run.record(`adapter-manifest-${index + 1}`, ["adapter-manifest/1"], "adapter.manifest"),
+    );
+    await checkAdapterManifests(plan, run.registry, run.manifest, run.manifests);
+    run.family = run.texts.has("adapter-family")
+      ? run.record("adapter-family", ["adapter-family-receipt/1"], "family.form")
+      : null;
     if (run.family) await checkFamily(plan, run.manifest, run.manifests, run.family);
     run.receipt = run.record("assembly-receipt", ["assembly-receipt/1"], "receipt.form");
     await checkReceipt(plan, run.receipt);
@@ -114,7 +141,9 @@ const DO = {
     try {
       run.engine = await Engine.open(run.texts.get("engine"), plan.execution.memory_limit);
     } catch (error) {
-      throw error instanceof Refusal ? error : new Refusal("engine.abi", `this browser cannot run it: ${error.message}`, "engine");
+      throw error instanceof Refusal
+        ? error
+        : new Refusal("engine.abi", `this browser cannot run it: ${error.message}`, "engine");
     }
     run.called("engine.open", module);
     return `at most ${Math.round(plan.execution.memory_limit / 2 ** 20)} MiB`;
@@ -128,9 +157,11 @@ const DO = {
     run.called("model.check", module);
     engine.load(block, module.size);
     if (manifest.base) engine.accept(manifest.base);
-    const info = engine.info();
-    for (const field of ["parameters", "vocab_size", "max_context", "tokenizer_sha256", "layout_sha256"]) {
-      demand(info[field] === manifest[field], "model.facts", `${field} is ${info[field]}; the manifest says ${manifest[field]}`, "model");
+    const { runtime } = manifest;
+    const found = { ...engine.info(), kv_bytes: engine.kvBytes(runtime.context) };
+    const stated = { ...manifest, kv_bytes: runtime.kv_bytes };
+    for (const field of ["parameters", "vocab_size", "max_context", "tokenizer_sha256", "layout_sha256", "kv_bytes"]) {
+      demandFact("model.facts", field, found[field], stated[field], "model");
     }
     run.called("model.load", module);
     return `${module.size.toLocaleString("en")} bytes`;
@@ -150,12 +181,21 @@ const DO = {
       run.called("adapter.check", module);
       run.engine.apply([[block, module.size]]);
       run.adapterFiles.push([block, module.size]);
+      const found = run.engine.packageFacts(block);
+      for (const field of ["package", "entries", "licence"]) {
+        demandFact("adapter.facts", field, found[field], run.manifests[index][field], module.id);
+      }
       run.demandState(index + 1, module.id);
       run.called("adapter.apply", module);
     }
     run.count = run.adapterFiles.length;
     const { state_sha256: state } = run.engine.stack();
-    demand(state === run.receipt.state_sha256, "adapter.state", `the assembly is in state ${state}`, "assembly-receipt");
+    demand(
+      state === run.receipt.state_sha256,
+      "adapter.state",
+      `the assembly is in state ${brief(state)}`,
+      "assembly-receipt",
+    );
     if (run.family) run.demandLogits(run.count, run.family.logits, "smoke.stack", "adapter-family");
     run.called("assembly.state", moduleOf(run.plan, "assembly-receipt"));
     return run.count ? `${run.count} applied` : "none";
@@ -203,7 +243,7 @@ class Assembly {
       throw new Refusal(reason, `the engine cannot compute them: ${error.message}`, id, error);
     }
     const found = this.known.get(count);
-    demand(found === wanted, reason, `${positions} positions give ${found}, not ${wanted}`, id);
+    demand(found === wanted, reason, `${positions} positions give ${brief(found)}, not ${brief(wanted)}`, id);
   }
 
   demandState(count, id) {
@@ -211,7 +251,12 @@ class Assembly {
     const names = [...new Set([...Object.keys(found.fused), ...Object.keys(wanted.fused)])];
     const wrong = names.find((name) => found.fused[name] !== wanted.fused[name]);
     demand(wrong === undefined, "adapter.fused", `${wrong} is not what the manifest says`, id);
-    demand(found.state_sha256 === wanted.state_sha256, "adapter.state", `the assembly is in state ${found.state_sha256}`, id);
+    demand(
+      found.state_sha256 === wanted.state_sha256,
+      "adapter.state",
+      `the assembly is in state ${brief(found.state_sha256)}`,
+      id,
+    );
   }
 
   /** A text that was fetched, as a record of one of the kinds. */
@@ -254,7 +299,7 @@ class Assembly {
 
   demandFile({ id, path, size, sha256: wanted }, total, found) {
     demand(total === size, "fetch.bytes", `${path} has ${total} bytes; ${size} were planned`, id);
-    demand(found === wanted, "fetch.checksum", `${path} has the digest ${found}`, id);
+    demand(found === wanted, "fetch.checksum", `${path} has the digest ${brief(found)}, not ${brief(wanted)}`, id);
     this.tell({ tell: "file", module: id });
   }
 

@@ -1,17 +1,17 @@
 /** What the page says: the steps in order, and every reason of a refusal in a sentence. */
 
-/** Step -> title and what it shows once it is verified. */
+/** Step -> title and what is looked at in it. */
 export const STEPS = [
-  ["plan", "Plan", "The plan has the digest that this page was made with."],
-  ["policy", "Policy", "Only planned files, from here alone, within their budgets."],
-  ["registry", "Registry", "The registry routes to the planned model and nothing else."],
-  ["receipts", "Receipts", "Manifests and receipts agree with the plan and with each other."],
-  ["evidence", "Evidence", "Every record has its checksum and speaks of this model."],
+  ["plan", "Plan", "Its digest, against the one that this page was made with."],
+  ["policy", "Policy", "Which files may be fetched, from where, and how many bytes."],
+  ["registry", "Registry", "The one route it has, against the plan."],
+  ["receipts", "Receipts", "Manifests and receipts, against the plan and each other."],
+  ["evidence", "Evidence", "Every record: its checksum, and that it speaks of this model."],
   ["engine", "Engine", "The planned engine, in a memory of its own."],
-  ["model", "Model", "The model has its checksum and passed every rule of its format."],
-  ["smoke", "Logits", "The engine computes the very logits that the lab recorded."],
-  ["adapters", "Adapters", "Checked, applied in order, and every fused tensor compared."],
-  ["ready", "Ready", "Everything was verified; the model may answer."],
+  ["model", "Model", "Its checksum, and every rule of its format."],
+  ["smoke", "Logits", "What the engine computes, bit for bit as the lab recorded it."],
+  ["adapters", "Adapters", "Each checked, applied in order, every fused tensor compared."],
+  ["ready", "Ready", "The model may answer once everything above is verified."],
 ];
 
 const FETCH = {
@@ -22,7 +22,8 @@ const FETCH = {
 
 const REASONS = {
   ...FETCH,
-  "page.insecure": "Browsers check digests only on pages from https, from localhost or from disk. Serve this folder that way.",
+  "page.insecure":
+    "Browsers check digests only on pages from https, from localhost or from disk. Serve this folder that way.",
   "page.failed": "Something went wrong in the page itself. Reload it; if that does not help, report what stands below.",
   "plan.digest-missing": "This page holds no digest of a plan, so nothing can be verified.",
   "plan.size": "The plan is too large to be one.",
@@ -43,7 +44,8 @@ const REASONS = {
   "plan.dependency": "A file does not wait for what has to be verified before it.",
   "plan.bytes": "A file is empty or over its budget.",
   "plan.stack": "The stack of adapters is not that of the planned files.",
-  "plan.graph": "The planned calls do not follow from the planned files.",
+  "plan.graph": "The planned files and calls are not those of a bundle, or not in their order.",
+  "plan.page": "The plan names other files of the page than it was made with.",
   "registry.form": "The registry is not written as registries are.",
   "registry.budget": "The registry's budgets are not those of the plan.",
   "registry.route": "The registry routes to something that is not planned.",
@@ -73,6 +75,7 @@ const REASONS = {
   "smoke.logits": "The engine computes other logits than the lab recorded.",
   "adapter.artifact": "An adapter is missing, or is not the one that was planned.",
   "adapter.validation": "The engine refuses an adapter.",
+  "adapter.facts": "An adapter is not what its manifest says.",
   "adapter.fused": "An adapter changes the model otherwise than its manifest says.",
   "adapter.state": "The assembly is in another state than its receipts say.",
   "smoke.stack": "With the adapters on, the engine computes other logits than the lab recorded.",

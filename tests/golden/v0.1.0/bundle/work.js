@@ -53,7 +53,12 @@ export class Work {
     this.ask({
       ask: "generate",
       prompt: byId("prompt").value,
-      sampling: { temperature: number("temperature"), top_k: number("top-k"), top_p: number("top-p"), seed: byId("seed").value },
+      sampling: {
+        temperature: number("temperature"),
+        top_k: number("top-k"),
+        top_p: number("top-p"),
+        seed: byId("seed").value,
+      },
       most: number("most"),
     });
   }

@@ -5,7 +5,7 @@ import { EOS } from "./engine.js";
 import { EmbeddedFiles, FetchedFiles, sha256 } from "./sources.js";
 import { verify } from "./verify.js";
 
-// How long the model may write before messages are looked at: short enough to stop at once, long enough to cost nothing.
+// How long the model writes before messages are looked at: short enough to stop at once, long enough to cost nothing.
 const SLICE_MS = 16;
 // Prompts are fed in blocks, between which messages are looked at.
 const BLOCK = 32;
@@ -54,7 +54,11 @@ const ANSWERS = {
     stopped = false;
     try {
       const summary = await write(assembly.engine, prompt, sampling, most);
-      assembly.written = { kv_length: assembly.engine.length(), tokens: summary.tokens, tokens_per_second: summary.tokens_per_second };
+      assembly.written = {
+        kv_length: assembly.engine.length(),
+        tokens: summary.tokens,
+        tokens_per_second: summary.tokens_per_second,
+      };
       await diagnose();
       tell({ tell: "written", ...summary });
     } catch (error) {

@@ -1,12 +1,10 @@
 """Every noun of the lab is a record: a frozen struct, one family a file, written once as canonical JSON.
 
-``AnyRecord`` is the closed world: adding a kind means one struct and one line here. A kind and version that was
+``AnyRecord`` is the closed world: adding a kind means one struct and one line in `kinds`. A kind and version that was
 shipped never changes; a new shape is a new version.
 """
 
 from __future__ import annotations
-
-from typing import get_args
 
 from studbook.records.assembly import (
     AdapterFamilyReceipt,
@@ -78,7 +76,6 @@ from studbook.records.decisions import (
     ViabilityDecision,
 )
 from studbook.records.doors import canonical, decode_json, digest, read_plain_json, read_struct, write_record
-from studbook.records.doors import read_record as _read_record
 from studbook.records.evaluation import (
     Agreement,
     BaselineReceipt,
@@ -104,6 +101,7 @@ from studbook.records.experiments import (
     ExperimentResult,
     Factor,
 )
+from studbook.records.kinds import KINDS, AnyRecord, read_record
 from studbook.records.manifests import AdapterManifest, ModelManifest
 from studbook.records.packages import (
     Compatibility,
@@ -164,91 +162,6 @@ from studbook.records.sources import (
     SourceManifest,
     TaskVectorPair,
 )
-
-AnyRecord = (
-    Root
-    | Revocation
-    | Policy
-    | SuitesLock
-    | SourceManifest
-    | ProducerSignature
-    | ParentApproval
-    | CompatibilityReport
-    | LineageTemplate
-    | OperatorReceipt
-    | CandidateManifest
-    | FederatedReceipt
-    | FloorReport
-    | SuiteManifest
-    | ContaminationReceipt
-    | RuntimeSmoke
-    | Scorecard
-    | DriftReport
-    | ReportedResult
-    | BaselineReceipt
-    | FailureCluster
-    | ViabilityDecision
-    | ArchiveRecord
-    | SealedOpening
-    | ConfirmationRecord
-    | StageApproval
-    | PromotionTemplate
-    | AdmissionRecord
-    | ReleaseRecord
-    | ChampionPromotion
-    | RollbackRecord
-    | ReadinessRecord
-    | CanaryPlan
-    | CanarySegment
-    | Halt
-    | Resumption
-    | ChannelSnapshot
-    | SelectorRegistry
-    | ModelManifest
-    | AdapterManifest
-    | AdapterFamilyReceipt
-    | LedgerEvidence
-    | AssemblyReceipt
-    | ModulePlan
-    | BrowserSmoke
-    | BundleRelease
-    | SearchReceipt
-    | ParentPool
-    | GenerationRecord
-    | NoveltyRecord
-    | PopulationReview
-    | ExperimentCharter
-    | ExperimentResult
-    | RedTeamReport
-    | EvaluatorChange
-    | CodeChangeProposal
-    | CodeChangeClosing
-    | Tombstone
-    | ClearingRecord
-    | SkillPackage
-    | PackageEvent
-    | RuntimeContract
-    | ExpertPartition
-    | ResidentSetRecord
-    | LedgerEntry
-    | RouterState
-    | RouteThreshold
-    | RouteRecord
-    | RouteSeal
-    | RouteSegment
-)
-KINDS: dict[str, type[Record]] = {kind.kind(): kind for kind in get_args(AnyRecord)}
-
-
-def read_record(data: bytes, where: object = "") -> Record:
-    """Read one record of any known kind from canonical bytes.
-
-    Raises:
-        RecordRefused: if the bytes are not exactly one known record in canonical form.
-    """
-    record: Record = _read_record(data, AnyRecord, where)
-    return record
-
 
 __all__ = [
     "KINDS",

@@ -39,7 +39,7 @@ SHA = "a" * 64
 INCLUSION = b"c2sp.org/tlog-proof@v1\n"
 HIDDEN, FFN, ROWS = 4, 4, 8
 # One text for every pattern that a field of a record has.
-TEXTS = ("text", SHA, "2030-01-31", "2030-01-31T00:00:00.000000Z", "2030-01-31T00:00:00Z", "1", "10 -3")
+TEXTS = ("text", SHA, "2030-01-31", "2030-01-31T00:00:00.000000Z", "2030-01-31T00:00:00Z", "1", "10 -3", "1.0.0")
 
 
 @cache

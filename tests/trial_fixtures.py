@@ -12,25 +12,21 @@ import pytest
 from lab_fixtures import CLUSTER, PERSON, Place, shipped_items, write_suite
 from release_fixtures import change_policy, winner
 from studbook.lab import Lab
+from studbook.lab.packages import Wanted
 from studbook.lab.runs import Clock
+from studbook.lab.segments import install_router
 from studbook.lab.traffic import Reply, Traffic
 from studbook.records import (
-    AdmissionRecord,
-    Blob,
     CanaryLimits,
     CanaryPlan,
     CanaryStep,
-    Compatibility,
     Detection,
-    Envelope,
     Header,
-    Measure,
-    PackageEvidence,
-    RuntimeContract,
-    RuntimeSmoke,
-    SkillPackage,
+    RouteRule,
 )
 from studbook.release import ALONE, simulate_detection
+from studbook.runtime.routing.state import learn_state
+from studbook.runtime.routing.thresholds import margin_threshold
 
 STAGES = [
     {"stage": "shadow", "approvals": 0, "hold_hours": 0},
@@ -134,52 +130,21 @@ def until(traffic: Traffic, done: Callable[[], bool], most: int = 20_000) -> int
 
 
 def package_of(lab: Lab, artifact: str, name: str, version: str) -> str:
-    """Commit a package of a model that was admitted here, with what a host would measure left at nothing; its revision."""
-    desk = lab.desk
-    admission = next(d for d, a in desk.all(AdmissionRecord) if a.artifact == artifact)
-    smoke = next(d for d, s in desk.all(RuntimeSmoke) if s.artifact == artifact)
-    nothing = Measure(value=0.0, unit="bytes", basis="estimated", method="none")
-    package = SkillPackage(
-        header=desk.header,
-        id=name,
-        package_version=version,
-        artifact=Blob(sha256=artifact, size=desk.workspace.blob_size(artifact)),
-        base=None,
-        tokenizer=desk.model(artifact).tokenizer_sha256,
-        stack=(),
-        clusters=(CLUSTER,),
-        requires=(),
-        input={"type": "string"},
-        output={"type": "string"},
-        permissions=(),
-        licence="CC0-1.0",
-        envelope=Envelope(
-            file_bytes=nothing, decoded_bytes=nothing, kv_bytes_per_position=nothing, scratch_bytes=nothing
-        ),
-        evidence=PackageEvidence(basis="admission", record=admission, smoke=smoke, scorecards=()),
-        unsupported=(),
-        trade_offs=(),
-        fallback=None,
-        rollback=None,
-        compatibility=Compatibility(slm=1, engine="0" * 64, abi=1),
-    )
-    return desk.workspace.commit(package)
+    """Package a model that was admitted here; its revision."""
+    lab.packages.contract(PERSON)
+    return lab.packages.make(name, artifact, Wanted(version=version, clusters=(CLUSTER,)))[0]
 
 
-def thresholds_of(lab: Lab, version: int) -> str:
-    """Commit a record of this host that a deployment may name, one for each version; its digest."""
-    contract = RuntimeContract(
-        header=lab.desk.header,
-        contract_version=version,
-        permissions=(),
-        licences=(),
-        maximum_packages=1,
-        maximum_bytes=1,
-        maximum_decoded_bytes=1,
-        agreed_by=PERSON,
-        reason="",
-    )
-    return lab.desk.workspace.commit(contract, owner=PERSON)
+def router_of(lab: Lab) -> str:
+    """Enter the state of a router by rules; its digest."""
+    rule = RouteRule(text=CLUSTER, place="word", cluster=CLUSTER)
+    return install_router(lab.desk, learn_state(HEADER, {}, [rule])[0]).known.digest
+
+
+def thresholds_of(lab: Lab, router: str, version: int) -> str:
+    """Enter a margin that was measured with a router, one for each version; its digest."""
+    margins = [version / 8, version / 4]
+    return lab.desk.workspace.commit(margin_threshold(HEADER, margins, [True, True], 0.9, encoder=router))
 
 
 def into_canary(lab: Lab, **settings: Any) -> CanaryPlan:
@@ -199,6 +164,8 @@ def trial_lab(lived_lab: Place, tmp_path_factory: pytest.TempPathFactory) -> Pla
         suite = write_suite(folder / "canary", items, name=f"canary-{CLUSTER}", role="canary", cluster=CLUSTER)
         lab.suites.freeze([suite], PERSON)
         change_policy(lab, folder, stages=STAGES)
+        # Only what a routed operator made can be packaged.
+        lab.policies.route(winner(lab), PERSON)
         outcome = lab.round(CLUSTER)
         assert outcome.released is not None, (outcome.held, outcome.record.no_op.reasons)
         assert lab.ready().ready

@@ -22,7 +22,7 @@ from studbook.records import (
     RollbackRecord,
     digest,
 )
-from trial_fixtures import QUICK, Models, Ticking, into_canary, package_of, served, thresholds_of, until
+from trial_fixtures import QUICK, Models, Ticking, into_canary, package_of, router_of, served, thresholds_of, until
 from walk.test_kills import Driver, check_after_death, check_after_recovery, records_of
 
 
@@ -141,10 +141,10 @@ def test_a_champion_is_taken_back_twice_with_everything_that_worked_together_wit
     with tried.open() as lab:
         child, before = winner(lab), lab.desk.channels()["champion"]
         package = package_of(lab, child, "rot-expert", "1.0.0")
-        router = thresholds_of(lab, 1)
+        router = router_of(lab)
         seen = []
-        for version in (2, 3):
-            thresholds = thresholds_of(lab, version)
+        for version in (1, 2):
+            thresholds = thresholds_of(lab, router, version)
             for channel in ("canary", "shadow"):
                 if not empty(lab, channel):
                     lab.rollback(channel, "once more from the start", "nothing")
@@ -168,9 +168,9 @@ def test_a_rollback_puts_back_each_deployment_that_was_there(tried: Place) -> No
     with tried.open() as lab:
         child = winner(lab)
         lab.rollback("shadow", "from the start", "nothing")
-        states = []
+        router, states = router_of(lab), []
         for version in (1, 2):
-            lab.release(child, "shadow", thresholds=thresholds_of(lab, version))
+            lab.release(child, "shadow", router=router, thresholds=thresholds_of(lab, router, version))
             states.append(lab.desk.channels()["shadow"])
             if version == 1:
                 lab.rollback("shadow", "and again", "nothing")
@@ -192,7 +192,7 @@ def test_a_way_back_whose_package_was_revoked_is_refused_and_the_next_one_named(
     with place.open() as lab:
         base = lab.desk.name_of(lab.desk.champion())
         lab.promote(PERSON)
-        thresholds = thresholds_of(lab, 1)
+        thresholds = thresholds_of(lab, router_of(lab), 1)
         crowned = lab.desk.channels()["champion"]
         move = lab.desk.workspace.get(crowned.record or "", ChampionPromotion)
         # Two more moves by hand, as the lab would write them: with the thresholds, and again without.

@@ -11,6 +11,7 @@ from rich.table import Table
 from studbook.cli import pages
 from studbook.cli.pages import Page
 from studbook.cli.session import Session
+from studbook.lab.advice import Advice
 from studbook.lab.routes import Listed, Told
 from studbook.records import RouteRecord
 
@@ -59,6 +60,23 @@ def verify(session: Session) -> None:
     with session.open(writer=False) as lab:
         found = lab.routes.verify()
     session.give(found, _told_page(found))
+
+
+@routes.command()
+@click.option("--window", default=500, show_default=True, type=click.IntRange(1, 1 << 20), help="Requests of a window.")
+@click.option("--budget", type=click.IntRange(1), help="MiB of weights that may be active [as many as now].")
+@click.pass_obj
+def advise(session: Session, window: int, budget: int | None) -> None:
+    """Say which packages should be activated, put out, merged or split after the newest requests; changes nothing."""
+    with session.open(writer=False) as lab:
+        found = lab.routes.advise(window, None if budget is None else budget << 20)
+    session.give(found, _advice_page(found))
+
+
+def _advice_page(found: Advice) -> Page:
+    unknown = f", {found.unknown} of them of no known cluster" if found.unknown else ""
+    words = (" ".join(filter(None, (c.act, c.package, c.other, c.cluster))) + f" ({c.reason})" for c in found.changes)
+    return pages.lines(f"{found.windows} windows with {found.requests} requests{unknown}", *words)
 
 
 def _list_page(found: Sequence[Listed]) -> Page:

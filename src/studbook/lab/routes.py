@@ -7,6 +7,7 @@ from functools import cache, partial
 from msgspec import Struct
 
 from studbook.errors import OutOfOrder, UsageError
+from studbook.lab.advice import Advice, advise
 from studbook.lab.desk import Desk
 from studbook.lab.segments import all_segments, open_router
 from studbook.records import RouteRecord
@@ -119,6 +120,10 @@ class Routes:
             arranged=depths.count("arranged"),
             unsealed=sum(len(s.records) - s.sealed for s in chosen),
         )
+
+    def advise(self, window: int = 500, budget: int | None = None) -> Advice:
+        """What the structural controller would change after the newest requests; see `studbook.lab.advice.advise`."""
+        return advise(self._desk, window, budget)
 
     def verify(self) -> Told:
         """Check chain, seals and order of all segments, and derive every choice again.

@@ -138,11 +138,12 @@ def window_of(
 ) -> Window:
     """Sum up a stretch of the route log.
 
-    A request counts for the cluster its prompt is likest to, whoever answered it. Of the modules that answer for a
+    A request counts for the cluster its prompt is likest to, whoever answered it; where the log does not hold the prompt,
+    for that of the rule that decided, or the only one of the module that was selected. Of the modules that answer for a
     cluster it counts for the one that was selected, else for the cheapest active one, else for the cheapest.
 
     Args:
-        records: The stretch; records without a prompt count among all requests, and for nobody.
+        records: The stretch; records nobody can say the cluster of count among all requests, and for nobody.
         router: The state they were decided with.
         modules: Every installed module, and whether it is active.
         probes: Id and cluster -> probes right, probes given.
@@ -150,7 +151,7 @@ def window_of(
     """
     sent: Counter[tuple[str, str]] = Counter()
     for record in records:
-        cluster = router.cluster(record.prompt) if record.prompt is not None else None
+        cluster = _asked_for(record, router, modules)
         fit = [(m, active) for m, active in modules if cluster is not None and cluster in m.clusters]
         if fit and cluster is not None:
             best, _ = min(fit, key=lambda f: (f[0].revision != record.selected, not f[1], f[0].cost, f[0].id))
@@ -162,6 +163,15 @@ def window_of(
 
     uses = tuple(ModuleUse(m.id, m.cost, a, tuple(use(m.id, c) for c in m.clusters)) for m, a in modules)
     return Window(len(records), uses, tuple(changed))
+
+
+def _asked_for(record: RouteRecord, router: Router, modules: Sequence[tuple[Candidate, bool]]) -> str | None:
+    if record.prompt is not None:
+        return router.cluster(record.prompt)
+    if record.rule is not None:
+        return router.known.state.rules[record.rule].cluster
+    answered = next((m.clusters for m, _ in modules if m.revision == record.selected), ())
+    return answered[0] if len(answered) == 1 and record.how == "ngrams" else None
 
 
 def control(windows: Sequence[Window], rule: ControllerRule) -> tuple[Change, ...]:

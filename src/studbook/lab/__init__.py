@@ -26,7 +26,6 @@ from studbook.lab import (
     evolving,
     founding,
     halting,
-    history,
     judging,
     mating,
     moving,
@@ -34,7 +33,6 @@ from studbook.lab import (
     publish,
     pull,
     readiness,
-    reading,
     rounds,
     search,
     serving,
@@ -42,15 +40,12 @@ from studbook.lab import (
     storage,
 )
 from studbook.lab.adapters import Adapters
-from studbook.lab.audit import Verification, verify
-from studbook.lab.audit_artifact import ArtifactAudit, audit_artifact
-from studbook.lab.budget import Account, accounts
 from studbook.lab.desk import Desk, default_keys
 from studbook.lab.evaluators import Evaluators
 from studbook.lab.experiments import Experiments
 from studbook.lab.export import export
-from studbook.lab.history import Logged
 from studbook.lab.keys import Keys
+from studbook.lab.looks import Looks
 from studbook.lab.moves import Moves
 from studbook.lab.package_host import finish_packages
 from studbook.lab.packages import Packages
@@ -62,7 +57,6 @@ from studbook.lab.producers import Producer
 from studbook.lab.progress import Progress
 from studbook.lab.proposals import Proposals
 from studbook.lab.redteam import red_team
-from studbook.lab.review import Pack, review_pack
 from studbook.lab.routes import Routes
 from studbook.lab.serving import Servers
 from studbook.lab.stages import approve_stage
@@ -70,7 +64,6 @@ from studbook.lab.suites import Suites
 from studbook.population import PoolMethod
 from studbook.records import (
     CompatibilityReport,
-    LedgerEntry,
     ParentApproval,
     Policy,
     ReadinessRecord,
@@ -83,7 +76,7 @@ from studbook.seal import Passphrase
 __all__ = ["Lab"]
 
 
-class Lab(Moves):
+class Lab(Moves, Looks):
     """An opened lab.
 
     Args:
@@ -286,10 +279,6 @@ class Lab(Moves):
         """Breed a candidate again from its receipt and compare digests."""
         return breeding.reproduce(self.desk, name, folder=folder, threads=threads, chunk=chunk, restore=restore)
 
-    def verify(self) -> Verification:
-        """Check every file and every record; changes nothing."""
-        return verify(self.desk)
-
     def ready(self) -> ReadinessRecord:
         """Run the five exit criteria and record the result."""
         return readiness.readiness(self.desk)
@@ -297,50 +286,6 @@ class Lab(Moves):
     def redteam(self) -> RedTeamReport:
         """Run every candidate that cheats against the evaluator, and record whether each was rejected for its reason."""
         return red_team(self.desk)[1]
-
-    def show(self, name: str) -> list[tuple[LedgerEntry, Record]]:
-        """One record, or every record about one model."""
-        return reading.show(self.desk, name)
-
-    def lineage(self, name: str) -> reading.Ancestor:
-        """The ancestry of a model."""
-        return reading.lineage(self.desk, name)
-
-    def list(self, what: str | None = None) -> list[dict[str, Any]]:
-        """What the lab holds."""
-        return reading.listing(self.desk, what)
-
-    def diff(self, first: str, second: str) -> dict[str, Any]:
-        """Two models side by side."""
-        return reading.difference(self.desk, first, second)
-
-    def log(self, kinds: Sequence[str] = (), zone: str = "", about: str = "", since: str = "") -> tuple[Logged, ...]:
-        """What entered the ledger, oldest first; all of it, or what speaks about a model."""
-        return history.log(self.desk, kinds, zone, about, since)
-
-    def at(self, time: str, proof: Path | None = None, channel: str = "champion") -> history.Moment:
-        """What the channels pointed at when; with the proof that the entry which says so is in the ledger."""
-        return history.at(self.desk, time, proof, channel)
-
-    def descendants(self, name: str = "", *, revoked: bool = False) -> tuple[history.Descendant, ...]:
-        """Everything made from a model or from data, at any depth; or from anything that was revoked."""
-        return history.descendants(self.desk, name, only_revoked=revoked)
-
-    def audit(self, name: str) -> ArtifactAudit:
-        """What one artifact is, what made and judged it, what could change that, and what must be kept."""
-        return audit_artifact(self.desk, name)
-
-    def review_pack(self, name: str, folder: Path | None = None) -> Pack:
-        """Write one folder that a person reads before signing a promotion; needs no key and signs nothing."""
-        return review_pack(self.desk, name, folder)
-
-    def budget(self) -> tuple[Account, ...]:
-        """What the lab has of everything it can run out of, and what is reserved; computed from the ledger."""
-        return accounts(self.desk)
-
-    def du(self) -> tuple[storage.Usage, ...]:
-        """What the lab takes on disk, by zone and kind."""
-        return storage.usage(self.desk)
 
     def gc(self, *, dry_run: bool = False) -> storage.Cleared:
         """Free what nothing needs and a receipt makes again, with a record of it."""

@@ -67,7 +67,6 @@ from studbook.records import (
     ParentApproval,
     Policy,
     ReadinessRecord,
-    Record,
     RedTeamReport,
     SourceManifest,
 )

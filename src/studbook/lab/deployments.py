@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from studbook.errors import DigestDiffers, OutOfOrder, UsageError
 from studbook.lab.desk import Desk
-from studbook.records import KINDS, Deployment, SkillPackage, Zone
+from studbook.records import Deployment, RouterState, RouteThreshold, SkillPackage
 
-__all__ = ["cache_key", "check_deployment", "deployment_of"]
+__all__ = ["cache_key", "check_deployment", "deployment_of", "model_key"]
+
+_ADVICE = "Learn a router and name the two digests it tells: studbook routes learn"
 
 
 def deployment_of(desk: Desk, artifact: str, router: str | None = None, thresholds: str | None = None) -> Deployment:
@@ -44,6 +46,11 @@ def cache_key(artifact: str, stack: Sequence[str]) -> str:
     return hashlib.sha256(b"studbook/cache/1\0" + b"".join(map(bytes.fromhex, (artifact, *stack)))).hexdigest()
 
 
+def model_key(artifact: str, stack: Sequence[str]) -> str:
+    """What a server keys a model by: the digest of its file, or the `cache_key` of file and stack where one is on it."""
+    return cache_key(artifact, stack) if stack else artifact
+
+
 def check_deployment(desk: Desk, artifact: str, deployment: Deployment) -> None:
     """Hold a deployment against the records it names.
 
@@ -53,15 +60,19 @@ def check_deployment(desk: Desk, artifact: str, deployment: Deployment) -> None:
         deployment: The deployment.
 
     Raises:
-        DigestDiffers: if package, stack and cache are not of this model and of each other; ``release.deployment``.
-        OutOfOrder: if a record it names is not a host's, or was revoked; ``order.deployment``.
+        DigestDiffers: if package, stack and cache are not of this model and of each other, or the thresholds were not
+            measured with the router; ``release.deployment``.
+        OutOfOrder: if a record it names is not of its kind, or was revoked; ``order.deployment``.
     """
     where = "deployment"
-    for digest in deployment.records:
-        entry = desk.workspace.entry(digest)
-        if entry is None or KINDS[entry.record_kind].zone != Zone.HOST or digest in desk.taken_back():
-            text = f"record {digest[:16]}... is not a host's, or was revoked"
-            raise OutOfOrder(text, where=where, advice="Name records of this host.", reason="order.deployment")
+    named = (deployment.package, deployment.router, deployment.thresholds)
+    for digest, kind in zip(named, (SkillPackage, RouterState, RouteThreshold), strict=True):
+        entry = desk.workspace.entry(digest) if digest else None
+        if digest and (entry is None or entry.record_kind != kind.kind() or digest in desk.taken_back()):
+            text = f"record {digest[:16]}... is no {kind.kind()}, or was revoked"
+            raise OutOfOrder(text, where=where, advice=_ADVICE, reason="order.deployment")
+    if deployment.thresholds is not None:
+        _check_fits(desk.workspace.get(deployment.thresholds, RouteThreshold), deployment.router)
     if deployment.package is None:
         fits = not deployment.stack and deployment.cache is None
     else:
@@ -73,6 +84,13 @@ def check_deployment(desk: Desk, artifact: str, deployment: Deployment) -> None:
         raise DigestDiffers(
             "package, stack and cache are not of one model", where=where, advice=advice, reason="release.deployment"
         )
+
+
+def _check_fits(threshold: RouteThreshold, router: str | None) -> None:
+    """Thresholds are the margin that was measured with the router beside them."""
+    if (threshold.purpose, threshold.encoder) != ("margin", router):
+        text = "the thresholds are no margin that was measured with its router"
+        raise DigestDiffers(text, where="deployment", advice=_ADVICE, reason="release.deployment")
 
 
 def _record(desk: Desk, name: str | None, option: str) -> str | None:

@@ -49,6 +49,8 @@ class Outcome(NamedTuple):
         digest: SHA-256 of the tokens; empty where it failed.
         right: Whether it wrote what was expected; None where nobody knows.
         failure: Reason code of its failure; empty where there was none.
+        said: SHA-256 of the text; empty where it failed.
+        prompt_tokens: Tokens it read; 0 where it failed.
     """
 
     revision: str
@@ -57,6 +59,8 @@ class Outcome(NamedTuple):
     digest: str = ""
     right: bool | None = None
     failure: str = ""
+    said: str = ""
+    prompt_tokens: int = 0
 
 
 class Dispatcher(Protocol):

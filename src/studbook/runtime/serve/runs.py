@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -45,6 +46,7 @@ class Run:
 
         self.work = Work(revision, wanted, pool.limits, deliver, parts=parts, aside=aside is not None)
         self.outcome = Outcome(revision, 0.0, failure="serve.cancelled")
+        self._said = hashlib.sha256()
 
     async def events(self) -> AsyncGenerator[Text | Finished, None]:
         """Parts of the text, and then how it ended; whoever leaves before that cancels the run.
@@ -76,6 +78,8 @@ class Run:
 
     def _look(self, event: Event) -> None:
         seconds = time.monotonic() - self._began
+        if isinstance(event, Text | Finished):
+            self._said.update(event.text.encode())
         if isinstance(event, Failed):
             error = event.error
             failure = error.reason if isinstance(error, StudbookError) else type(error).__name__
@@ -83,4 +87,12 @@ class Run:
         elif isinstance(event, Finished):
             expected = self._aside.expected if self._aside else None
             right = None if expected is None else event.reason == "stop" and event.text == expected
-            self.outcome = Outcome(self.work.revision, seconds, event.tokens, event.digest, right)
+            self.outcome = Outcome(
+                self.work.revision,
+                seconds,
+                event.tokens,
+                event.digest,
+                right,
+                said=self._said.hexdigest(),
+                prompt_tokens=event.prompt_tokens,
+            )

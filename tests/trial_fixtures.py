@@ -11,10 +11,12 @@ import pytest
 
 from lab_fixtures import CLUSTER, PERSON, Place, shipped_items, write_suite
 from release_fixtures import change_policy, winner
+from routing_fixtures import EXAMPLES
 from studbook.lab import Lab
 from studbook.lab.packages import Wanted
 from studbook.lab.runs import Clock
 from studbook.lab.segments import install_router
+from studbook.lab.specialists import OWN
 from studbook.lab.traffic import Reply, Traffic
 from studbook.records import (
     CanaryLimits,
@@ -22,7 +24,6 @@ from studbook.records import (
     CanaryStep,
     Detection,
     Header,
-    RouteRule,
 )
 from studbook.release import ALONE, simulate_detection
 from studbook.runtime.routing.state import learn_state
@@ -136,15 +137,14 @@ def package_of(lab: Lab, artifact: str, name: str, version: str) -> str:
 
 
 def router_of(lab: Lab) -> str:
-    """Enter the state of a router by rules; its digest."""
-    rule = RouteRule(text=CLUSTER, place="word", cluster=CLUSTER)
-    return install_router(lab.desk, learn_state(HEADER, {}, [rule])[0]).known.digest
+    """Enter a router that learnt from a few prompts; the digest of its state, the same each time."""
+    return install_router(lab.desk, *learn_state(lab.desk.header, EXAMPLES, fallback=OWN)).known.digest
 
 
-def thresholds_of(lab: Lab, router: str, version: int) -> str:
-    """Enter a margin that was measured with a router, one for each version; its digest."""
-    margins = [version / 8, version / 4]
-    return lab.desk.workspace.commit(margin_threshold(HEADER, margins, [True, True], 0.9, encoder=router))
+def thresholds_of(lab: Lab, version: int) -> str:
+    """Enter a margin of `router_of`, one for each version; its digest."""
+    margin = margin_threshold(lab.desk.header, [version / 100], [True], 0.9, encoder=router_of(lab))
+    return lab.desk.workspace.commit(margin)
 
 
 def into_canary(lab: Lab, **settings: Any) -> CanaryPlan:

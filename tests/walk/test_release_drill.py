@@ -144,7 +144,7 @@ def test_a_champion_is_taken_back_twice_with_everything_that_worked_together_wit
         router = router_of(lab)
         seen = []
         for version in (1, 2):
-            thresholds = thresholds_of(lab, router, version)
+            thresholds = thresholds_of(lab, version)
             for channel in ("canary", "shadow"):
                 if not empty(lab, channel):
                     lab.rollback(channel, "once more from the start", "nothing")
@@ -168,9 +168,9 @@ def test_a_rollback_puts_back_each_deployment_that_was_there(tried: Place) -> No
     with tried.open() as lab:
         child = winner(lab)
         lab.rollback("shadow", "from the start", "nothing")
-        router, states = router_of(lab), []
+        states = []
         for version in (1, 2):
-            lab.release(child, "shadow", router=router, thresholds=thresholds_of(lab, router, version))
+            lab.release(child, "shadow", router=router_of(lab), thresholds=thresholds_of(lab, version))
             states.append(lab.desk.channels()["shadow"])
             if version == 1:
                 lab.rollback("shadow", "and again", "nothing")
@@ -185,6 +185,16 @@ def test_a_rollback_puts_back_each_deployment_that_was_there(tried: Place) -> No
         assert len(lab.desk.move_faults()) == 1
 
 
+def test_a_forged_move_with_a_margin_of_another_router_is_found_by_verify(tried: Place) -> None:
+    with tried.open() as lab:
+        state = lab.desk.channels()["shadow"]
+        move = lab.desk.workspace.get(state.record or "", ReleaseRecord)
+        mixed = structs.replace(move.deployment, thresholds=thresholds_of(lab, 1))
+        lab.rollback("shadow", "from the start", "nothing")
+        lab.desk.workspace.commit(structs.replace(move, deployment=mixed, rollback=lab.desk.channels()["shadow"].back))
+    assert any("release-record" in where for where in problems(tried))
+
+
 def test_a_way_back_whose_package_was_revoked_is_refused_and_the_next_one_named(
     ready_lab: Place, tmp_path: Path
 ) -> None:
@@ -192,11 +202,11 @@ def test_a_way_back_whose_package_was_revoked_is_refused_and_the_next_one_named(
     with place.open() as lab:
         base = lab.desk.name_of(lab.desk.champion())
         lab.promote(PERSON)
-        thresholds = thresholds_of(lab, router_of(lab), 1)
+        thresholds = thresholds_of(lab, 1)
         crowned = lab.desk.channels()["champion"]
         move = lab.desk.workspace.get(crowned.record or "", ChampionPromotion)
         # Two more moves by hand, as the lab would write them: with the thresholds, and again without.
-        beside = structs.replace(move.deployment, thresholds=thresholds)
+        beside = structs.replace(move.deployment, router=router_of(lab), thresholds=thresholds)
         for number, deployment in enumerate((beside, move.deployment)):
             state = lab.desk.channels()["champion"]
             lab.desk.workspace.commit(

@@ -1,8 +1,9 @@
-"""The verbs about routes: which module answered what, why, and whether it would be chosen again."""
+"""The verbs about routes: a router learnt, which module answered what, why, and whether it would be chosen again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -12,6 +13,7 @@ from studbook.cli import pages
 from studbook.cli.pages import Page
 from studbook.cli.session import Session
 from studbook.lab.advice import Advice
+from studbook.lab.route_learning import SHARE, Learned, read_rules
 from studbook.lab.routes import Listed, Told
 from studbook.records import RouteRecord
 
@@ -20,7 +22,19 @@ __all__ = ["routes"]
 
 @click.group()
 def routes() -> None:
-    """Look into the log of what answered which request."""
+    """Learn who answers which request, and look into the log of it."""
+
+
+@routes.command()
+@click.option("--rules", type=click.Path(path_type=Path), help="JSON list of rules that are asked before the n-grams.")
+@click.option("--fallback", metavar="ID", help="The package that answers where nobody leads [the channel's own model].")
+@click.option("--share", default=SHARE, show_default=True, help="Share of choices that are right from the margin on.")
+@click.pass_obj
+def learn(session: Session, rules: Path | None, fallback: str | None, share: float) -> None:
+    """Learn a router for the installed packages from the development suites, with its margin."""
+    with session.open() as lab:
+        found = lab.routes.learn(read_rules(rules) if rules else (), fallback, share)
+    session.give(found, _learned_page(found))
 
 
 @routes.command(name="list")
@@ -77,6 +91,16 @@ def _advice_page(found: Advice) -> Page:
     unknown = f", {found.unknown} of them of no known cluster" if found.unknown else ""
     words = (" ".join(filter(None, (c.act, c.package, c.other, c.cluster))) + f" ({c.reason})" for c in found.changes)
     return pages.lines(f"{found.windows} windows with {found.requests} requests{unknown}", *words)
+
+
+def _learned_page(found: Learned) -> Page:
+    named = f"--router {found.router} --thresholds {found.thresholds}"
+    measured = f"a lead of {found.margin:.4f} or more: {found.led} of {found.items} items, {found.right} of them right"
+    return pages.lines(
+        f"clusters {', '.join(found.clusters) or 'none'}, {found.rules} rules, fallback {found.fallback}",
+        *([measured] if found.thresholds else ["no margin: rules decide, or nobody does"]),
+        f"release it: studbook release NAME --to shadow {named if found.thresholds else f'--router {found.router}'}",
+    )
 
 
 def _list_page(found: Sequence[Listed]) -> Page:

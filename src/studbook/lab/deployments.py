@@ -25,7 +25,8 @@ def deployment_of(desk: Desk, artifact: str, router: str | None = None, threshol
 
     Raises:
         UsageError: if there is no such record.
-        OutOfOrder: if one is not a host's record, or was revoked; ``order.deployment``.
+        OutOfOrder: if one is not of its kind, or was revoked; ``order.deployment``.
+        DigestDiffers: if the thresholds were not measured with the router; ``release.deployment``.
     """
     found = [(d, p) for d, p in desk.unrevoked(SkillPackage) if p.artifact.sha256 == artifact]
     digest, package = found[-1] if found else (None, None)
@@ -65,11 +66,15 @@ def check_deployment(desk: Desk, artifact: str, deployment: Deployment) -> None:
         OutOfOrder: if a record it names is not of its kind, or was revoked; ``order.deployment``.
     """
     where = "deployment"
-    named = (deployment.package, deployment.router, deployment.thresholds)
-    for digest, kind in zip(named, (SkillPackage, RouterState, RouteThreshold), strict=True):
+    named = (
+        (deployment.package, SkillPackage.kind()),
+        (deployment.router, RouterState.kind()),
+        (deployment.thresholds, RouteThreshold.kind()),
+    )
+    for digest, kind in named:
         entry = desk.workspace.entry(digest) if digest else None
-        if digest and (entry is None or entry.record_kind != kind.kind() or digest in desk.taken_back()):
-            text = f"record {digest[:16]}... is no {kind.kind()}, or was revoked"
+        if digest and (entry is None or entry.record_kind != kind or digest in desk.taken_back()):
+            text = f"record {digest[:16]}... is no {kind}, or was revoked"
             raise OutOfOrder(text, where=where, advice=_ADVICE, reason="order.deployment")
     if deployment.thresholds is not None:
         _check_fits(desk.workspace.get(deployment.thresholds, RouteThreshold), deployment.router)

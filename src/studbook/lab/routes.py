@@ -1,7 +1,8 @@
-"""Looking into the route log: its segments, one route, and every choice derived again."""
+"""Routers learnt, and the route log looked into: its segments, one route, and every choice derived again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 
 from msgspec import Struct
@@ -9,8 +10,9 @@ from msgspec import Struct
 from studbook.errors import OutOfOrder, UsageError
 from studbook.lab.advice import Advice, advise
 from studbook.lab.desk import Desk
+from studbook.lab.route_learning import SHARE, Learned, learn
 from studbook.lab.segments import all_segments, open_router
-from studbook.records import RouteRecord
+from studbook.records import RouteRecord, RouteRule
 from studbook.runtime.routelog import Segment
 from studbook.runtime.routing.router import Router
 from studbook.runtime.routing.tell import replay
@@ -67,6 +69,19 @@ class Routes:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+
+    def learn(self, rules: Sequence[RouteRule] = (), fallback: str | None = None, share: float = SHARE) -> Learned:
+        """Learn a router for the installed packages from the development suites, and enter it.
+
+        Args:
+            rules: Asked before the n-grams.
+            fallback: Id of the package that answers when nobody leads; None for the model of the channel.
+            share: Share of the choices that have to be right from the margin on.
+
+        Raises:
+            UsageError: if there is nothing to choose between, or a name is none.
+        """
+        return learn(self._desk, rules, fallback, share)
 
     def list(self) -> tuple[Listed, ...]:
         """Every segment, oldest first."""

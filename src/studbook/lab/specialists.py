@@ -13,8 +13,10 @@ from studbook.records import ExpertPartition, SkillPackage
 from studbook.runtime.packages import version_key
 from studbook.runtime.routing.router import Candidate
 
-__all__ = ["TASK", "Specialists", "specialists"]
+__all__ = ["OWN", "TASK", "Specialists", "specialists"]
 
+OWN = "channel/model"
+"""Under this id the channel's own model stands ready as the fallback; no package can have it."""
 TASK = ("answer", "stream")
 """What a request on the request path allows a package, and needs of it."""
 

@@ -15,20 +15,17 @@ from studbook.lab.deployments import model_key
 from studbook.lab.desk import Desk
 from studbook.lab.package_host import contents
 from studbook.lab.segments import open_router
-from studbook.lab.specialists import TASK, Specialists, specialists
+from studbook.lab.specialists import OWN, TASK, Specialists, specialists
 from studbook.models.slm import parse_slm
 from studbook.models.tokenizers import Tokenizer
-from studbook.records import Deployment, RouteCost, RouteRecord, RouteStep, SkillPackage, replace
+from studbook.records import Deployment, RouteCost, RouteRecord, RouteStep, replace
 from studbook.runtime.routelog import RouteLog
 from studbook.runtime.routing.router import Candidate, Router, RouteRequest
 from studbook.runtime.routing.rules import REACH
 from studbook.runtime.routing.tell import route_record
 from studbook.runtime.serve import Asked, Model, Outcome
 
-__all__ = ["OWN", "Chosen", "Way"]
-
-OWN = "channel/model"
-"""Under this id the channel's own model stands ready as the fallback; no package can have it."""
+__all__ = ["Chosen", "Way"]
 
 
 class Chosen(NamedTuple):
@@ -75,8 +72,7 @@ class Way:
             self._tokenizer: Tokenizer = model.tokenizer
             self._load(desk, specialists(desk, fallback))
             if fallback == OWN:
-                cost = _cost(desk, deployment) or model.shape.decoded_bytes
-                self._candidates += (Candidate(OWN, self._me, (), cost),)
+                self._candidates += (Candidate(OWN, self._me, (), model.shape.decoded_bytes),)
         self._ready: tuple[Candidate, ...] = self._candidates
         self._costs = {c.revision: c.cost for c in self._candidates}
 
@@ -181,9 +177,3 @@ def _own(desk: Desk, artifact: str, deployment: Deployment) -> Model:
     created = int(datetime.fromisoformat(entry.time).timestamp()) if entry else 0
     key = model_key(artifact, deployment.stack)
     return Model(key, desk.name_of(artifact), desk.workspace.blob(artifact), created)
-
-
-def _cost(desk: Desk, deployment: Deployment) -> int:
-    if deployment.package is None:
-        return 0
-    return int(desk.workspace.get(deployment.package, SkillPackage).envelope.decoded_bytes.value)

@@ -141,8 +141,8 @@ class RouteCandidate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One module that might have answered.
 
     Attributes:
-        id: Id of its package.
-        revision: Digest of the package record.
+        id: Id of its package, or ``channel/model`` for the channel's own model.
+        revision: Digest of the package record; of the model where it is no package.
         clusters: The skills it may answer.
         cost: Estimated decoded bytes that have to be active for it.
         score: What the router gave it; null where it was never scored.
@@ -177,7 +177,7 @@ class RouteStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model's part in an answer.
 
     Attributes:
-        revision: Digest of its package record.
+        revision: Digest of its package record; of the model where it is no package.
         answer: SHA-256 of the text it gave; null where it gave none.
         mean_logprob: Mean log-probability of its tokens; null where it wrote none.
         confidence: Share right at that value by the threshold's curve; null without one.
@@ -211,7 +211,7 @@ class RouteRecord(Record, frozen=True, kw_only=True, tag="route-record/1"):
         candidates: Every module that was looked at, in order of its id.
         how: What decided.
         rule: Index of the rule that held; null where none did.
-        selected: Digest of the package record that was chosen; null where the request was refused.
+        selected: Revision of the candidate that was chosen; null where the request was refused.
         margin: Lead of the best score over the second; null where nothing was scored, or one candidate alone.
         ties: Ids that shared the best score; empty where one led alone.
         reason: Why it ended there, such as ``route.margin``.

@@ -19,7 +19,7 @@ from studbook.records import (
     digest,
     replace,
 )
-from studbook.release import admit, check_carried, to_shadow
+from studbook.release import ALONE, admit, check_carried, enter
 from studbook.viability.contenders import judged_by
 
 PAIR = Wanted(version="1.0.0", clusters=("odd", "rot"))
@@ -92,7 +92,7 @@ def test_a_forged_move_of_it_to_shadow_is_refused_by_verify(specialist_lab: Plac
     place = specialist_lab.copy(tmp_path)
     with place.open() as lab:
         name, admission = list(lab.desk.all(AdmissionRecord))[-1]
-        move = to_shadow(lab.desk.header, admission, name, lab.desk.channels()["shadow"])
+        move = enter(lab.desk.header, "shadow", admission, name, ALONE, lab.desk.channels()["shadow"])
         lab.desk.workspace.commit(move)
     assert any("release-record" in where for where in problems(place))
 

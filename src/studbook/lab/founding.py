@@ -150,6 +150,7 @@ ROLES = (
             "expert-partition/1",
             "resident-set/1",
             "router-state/1",
+            "sentence-model/1",
             "route-threshold/1",
             "route-record/1",
             "route-seal/1",

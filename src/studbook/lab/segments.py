@@ -14,6 +14,7 @@ from studbook.files import read_file
 from studbook.lab.desk import Desk
 from studbook.records import Blob, Header, RouterState, RouteSeal, RouteSegment, RouteThreshold
 from studbook.runtime.routelog import RouteLog, Segment, Tail, segment_files, segments, verify_segment
+from studbook.runtime.routing.embeddings import Embedder
 from studbook.runtime.routing.router import Router
 from studbook.runtime.routing.state import open_state
 from studbook.workspace import Accession
@@ -24,23 +25,28 @@ _MOST_BYTES = 1 << 30
 
 
 def install_router(
-    desk: Desk, state: RouterState, centroids: bytes = b"", threshold: RouteThreshold | None = None
+    desk: Desk,
+    state: RouterState,
+    centroids: bytes = b"",
+    threshold: RouteThreshold | None = None,
+    encoder: Embedder | None = None,
 ) -> Router:
-    """Enter a router's state, its centroids and its margin; the router they make.
+    """Enter a router's state, its centroids, its margin and its sentence encoder's record; the router they make.
 
     Raises:
         StudbookError: any of its kinds, if they do not fit each other; nothing is entered then.
     """
-    router = Router(open_state(state, centroids), threshold)
-    records: list[Accession] = [Accession(state, {state.centroids.sha256: centroids} if state.centroids else {})]
+    router = Router(open_state(state, centroids), threshold, encoder)
+    records = [Accession(encoder.model)] if encoder else []
+    records.append(Accession(state, {state.centroids.sha256: centroids} if state.centroids else {}))
     if threshold is not None:
         records.append(Accession(threshold))
     desk.workspace.commit_all(records)
     return router
 
 
-def open_router(desk: Desk, state: str, threshold: str | None = None) -> Router:
-    """The router of a state and a margin that were entered, by their digests.
+def open_router(desk: Desk, state: str, threshold: str | None = None, encoder: Embedder | None = None) -> Router:
+    """The router of a state and a margin that were entered, by their digests, and of the sentence encoder if it is open.
 
     Raises:
         StudbookError: any of its kinds, if one of them is not here, or not as it was.
@@ -48,7 +54,7 @@ def open_router(desk: Desk, state: str, threshold: str | None = None) -> Router:
     found = desk.workspace.get(state, RouterState)
     data = desk.workspace.blob(found.centroids.sha256) if found.centroids else b""
     margin = desk.workspace.get(threshold, RouteThreshold) if threshold else None
-    return Router(open_state(found, data), margin)
+    return Router(open_state(found, data), margin, encoder)
 
 
 def open_log(desk: Desk) -> RouteLog:

@@ -145,6 +145,7 @@ from studbook.records.routes import (
     RouteSegment,
     RouteStep,
     RouteThreshold,
+    SentenceModel,
 )
 from studbook.records.smokes import LogitDigest, RuntimeSmoke
 from studbook.records.sources import (
@@ -300,6 +301,7 @@ __all__ = [
     "SealedOpening",
     "SearchReceipt",
     "SelectorRegistry",
+    "SentenceModel",
     "SkillPackage",
     "SourceManifest",
     "StageApproval",

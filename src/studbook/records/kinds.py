@@ -99,6 +99,7 @@ AnyRecord = (
     | resident.ResidentSetRecord
     | pedigree.LedgerEntry
     | routes.RouterState
+    | routes.SentenceModel
     | routes.RouteThreshold
     | routes.RouteRecord
     | routes.RouteSeal

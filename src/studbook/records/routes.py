@@ -20,6 +20,7 @@ __all__ = [
     "RouteStep",
     "RouteThreshold",
     "RouterState",
+    "SentenceModel",
 ]
 
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -29,7 +30,7 @@ Prompt = Annotated[
     str,
     Meta(max_length=65536, pattern=r"\A[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*\Z"),
 ]
-How = Literal["rule", "ngrams", "fallback", "refused", "cascade", "pipeline", "committee", "stack"]
+How = Literal["rule", "ngrams", "sentences", "fallback", "refused", "cascade", "pipeline", "committee", "stack"]
 Outcome = Literal["routed", "answered", "failed"]
 
 
@@ -63,13 +64,36 @@ class RouteEncoder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     reach: Annotated[int, Meta(ge=16, le=4096)]
 
 
+class SentenceModel(Record, frozen=True, kw_only=True, tag="sentence-model/1"):
+    """How a prompt becomes the vector of a sentence encoder: the files of a BERT model, and how they are asked.
+
+    Attributes:
+        config: The model's ``config.json``.
+        tokenizer: Its ``tokenizer.json``.
+        weights: Its ``model.safetensors``.
+        dimension: Length of the vector.
+        pooling: How the vectors of the tokens become one: their mean, of length 1 (Reimers & Gurevych 2019, 1908.10084).
+        longest: Most tokens that are read, the first and last one that the tokenizer adds included.
+        reach: Most characters that are looked at, from the beginning.
+    """
+
+    zone: ClassVar[Zone] = Zone.HOST
+    config: Blob
+    tokenizer: Blob
+    weights: Blob
+    dimension: Annotated[int, Meta(ge=1, le=4096)]
+    pooling: Literal["mean"]
+    longest: Annotated[int, Meta(ge=3, le=8192)]
+    reach: Annotated[int, Meta(ge=16, le=65536)]
+
+
 class RouterState(Record, frozen=True, kw_only=True, tag="router-state/1"):
     """All that a router knows; with a request, the candidates and a threshold it determines the choice.
 
     Attributes:
         rules: Asked in order; the first that holds decides.
-        encoder: How prompts become vectors; null where only rules decide.
-        centroids: One row of little-endian i16 a cluster, ``buckets`` long; null without an encoder.
+        encoder: How prompts become vectors: by n-grams, or the digest of a SentenceModel; null where only rules decide.
+        centroids: One row of little-endian i16 a cluster, as long as the vectors; null without an encoder.
         clusters: The cluster of every row.
         fitted_on: SHA-256 of the labelled examples the centroids were learnt from; null without an encoder.
         fallback: Id of the package that answers when nobody else does; null refuses instead.
@@ -77,7 +101,7 @@ class RouterState(Record, frozen=True, kw_only=True, tag="router-state/1"):
 
     zone: ClassVar[Zone] = Zone.HOST
     rules: tuple[RouteRule, ...]
-    encoder: RouteEncoder | None
+    encoder: RouteEncoder | Digest | None
     centroids: Blob | None
     clusters: tuple[Name, ...]
     fitted_on: Digest | None
@@ -86,6 +110,10 @@ class RouterState(Record, frozen=True, kw_only=True, tag="router-state/1"):
     def subjects(self) -> tuple[str, ...]:
         """The file of centroids."""
         return (self.centroids.sha256,) if self.centroids else ()
+
+    def references(self) -> tuple[str, ...]:
+        """The sentence encoder's record."""
+        return (self.encoder,) if isinstance(self.encoder, str) else ()
 
 
 class CurvePoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

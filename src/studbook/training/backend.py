@@ -17,16 +17,19 @@ except ImportError:
 __all__ = ["require_torch", "torch"]
 
 
-def require_torch() -> Any:
+def require_torch(what: str = "training") -> Any:
     """Torch with one thread and deterministic kernels, for this process and for good.
+
+    Args:
+        what: Who asks for it.
 
     Raises:
         UsageError: if torch is not installed; ``usage.extra``.
     """
     if torch is None:
         raise UsageError(
-            "training needs torch, which is not installed",
-            where="training",
+            f"{what} needs torch, which is not installed",
+            where=what,
             advice="Install the extra: pip install 'studbook[train]'",
             reason="usage.extra",
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from studbook.errors import UsageError
 from studbook.records import RouteEncoder
 
-__all__ = ["counts", "learn", "scores", "squares"]
+__all__ = ["counts", "learn", "scaled", "scores", "squares"]
 
 I64 = NDArray[np.int64]
 I16 = NDArray[np.int16]
@@ -88,14 +88,26 @@ def learn(texts: Sequence[Sequence[str]], encoder: RouteEncoder) -> I16:
             shared += row
         shared /= len(texts)
         means = (means - shared) / (shared + _SMOOTH)
-    tops = np.abs(means).max(axis=1, keepdims=True)
+    return scaled(means)
+
+
+def scaled(weights: NDArray[np.float64]) -> I16:
+    """Rows in whole numbers, the largest weight of each 32767.
+
+    Args:
+        weights: float64 (clusters, n).
+
+    Raises:
+        UsageError: if a row is all zero; ``route.examples``.
+    """
+    tops = np.abs(weights).max(axis=1, keepdims=True)
     if not tops.all():
         text, advice = (
             "a cluster's examples say nothing that the others' do not",
             "Give examples that tell clusters apart.",
         )
         raise UsageError(text, reason="route.examples", advice=advice)
-    rows: I16 = np.rint(means * (_TOP / tops)).astype(np.int16)
+    rows: I16 = np.rint(weights * (_TOP / tops)).astype(np.int16)
     return rows
 
 

@@ -2,7 +2,8 @@
 
 1. Eligibility comes before ranking: what may not answer, or would not fit, is never scored.
 2. Rules, in order: the first that holds and has an eligible candidate for its cluster decides.
-3. Otherwise n-grams score every candidate by the likest of its clusters. Ties go to the cheaper one, then to the id.
+3. Otherwise n-grams or a sentence encoder, whichever the state names, score every candidate by the likest of its
+   clusters. Ties go to the cheaper one, then to the id.
 4. The best is taken if it leads by the threshold's margin. Whoever holds a conversation keeps it down to the lower end of
    the threshold and loses it only to a lead of the upper end.
 5. Without such a lead the fallback answers, if it may; otherwise the request is refused.
@@ -14,8 +15,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from studbook.errors import DigestDiffers, UsageError
+from studbook.errors import DigestDiffers, OutOfOrder, UsageError
 from studbook.records import RouteCandidate, RouteThreshold, digest
+from studbook.runtime.routing.embeddings import Embedder, cosines
 from studbook.runtime.routing.ngrams import scores
 from studbook.runtime.routing.rules import first_rule
 from studbook.runtime.routing.state import Known
@@ -88,7 +90,7 @@ class Decision(NamedTuple):
     """
 
     candidates: tuple[RouteCandidate, ...]
-    how: Literal["rule", "ngrams", "fallback", "refused"]
+    how: Literal["rule", "ngrams", "sentences", "fallback", "refused"]
     rule: int | None
     selected: str | None
     margin: float | None
@@ -104,24 +106,37 @@ class Router:
     Args:
         known: The state, opened.
         threshold: Its margin; None takes the best whatever its lead.
+        encoder: The sentence encoder that the state names, open. Without it such a router decides by rules, and replays
+            from recorded scores; it refuses to score a prompt.
 
     Raises:
-        DigestDiffers: if the margin was measured with another state; ``route.threshold``.
+        DigestDiffers: if the margin was measured with another state (``route.threshold``), or the state names another
+            encoder, or none (``route.encoder``).
     """
 
-    def __init__(self, known: Known, threshold: RouteThreshold | None = None) -> None:
+    def __init__(self, known: Known, threshold: RouteThreshold | None = None, encoder: Embedder | None = None) -> None:
         if threshold is not None and (threshold.purpose, threshold.encoder) != ("margin", known.digest):
             text = "was measured with another router state, or is no margin"
             advice = "Calibrate the margin again with the state in force."
             raise DigestDiffers(text, where="route threshold", reason="route.threshold", advice=advice)
-        self.known, self.threshold = known, threshold
+        if encoder is not None and not _fits(known, encoder):
+            text = "is not the sentence encoder that the router's state names"
+            advice = "Open the encoder that the state names, or learn the state again with this one."
+            raise DigestDiffers(text, where="encoder", reason="route.encoder", advice=advice)
+        self.known, self.threshold, self.encoder = known, threshold, encoder
         self.threshold_digest = digest(threshold) if threshold else None
+
+    @property
+    def reads(self) -> bool:
+        """Whether it can score a prompt: its state names no sentence encoder, or the encoder is open."""
+        return self.encoder is not None or not isinstance(self.known.state.encoder, str)
 
     def route(self, request: RouteRequest, modules: Sequence[Candidate]) -> Decision:
         """Choose one module, or none.
 
         Raises:
             UsageError: if there are too many modules, or two share an id; ``route.candidates``.
+            OutOfOrder: if no rule decides and the sentence encoder is not open; ``route.encoder``.
         """
         rule = first_rule(self.known.state.rules, request.prompt)
         return decide(self, request, modules, None, rule)
@@ -132,20 +147,33 @@ class Router:
         rule = first_rule(known.state.rules, prompt)
         if rule is not None:
             return known.state.rules[rule].cluster
-        if known.centroids is None or known.state.encoder is None:
-            return None
-        found = scores(prompt, known.state.encoder, known.centroids, known.norms)
-        return known.state.clusters[found.index(max(found))]
+        found = self._cosines(prompt)
+        return known.state.clusters[found.index(max(found))] if found else None
 
     def scores(self, prompt: str, fit: Sequence[Candidate]) -> dict[str, float]:
         """Id -> score of everyone that answers for a cluster the router knows; the fallback competes with nobody."""
-        known = self.known
-        if known.centroids is None or known.state.encoder is None:
-            return {}
-        found = scores(prompt, known.state.encoder, known.centroids, known.norms)
-        each = dict(zip(known.state.clusters, found, strict=True))
-        pairs = ((m.id, [each[c] for c in m.clusters if c in each]) for m in fit if m.id != known.state.fallback)
+        state = self.known.state
+        each = dict(zip(state.clusters, self._cosines(prompt), strict=True))
+        pairs = ((m.id, [each[c] for c in m.clusters if c in each]) for m in fit if m.id != state.fallback)
         return {name: max(values) for name, values in pairs if values}
+
+    def _cosines(self, prompt: str) -> list[float]:
+        """Cosine to the centroid of every cluster; none where only rules decide."""
+        known, named = self.known, self.known.state.encoder
+        if known.centroids is None or named is None:
+            return []
+        if not isinstance(named, str):
+            return scores(prompt, named, known.centroids, known.norms)
+        if self.encoder is None:
+            text = f"scores prompts with the sentence encoder {named[:16]}..., which is not open"
+            advice = "Open the encoder's folder, with the extras train and hf installed."
+            raise OutOfOrder(text, where="router", reason="route.encoder", advice=advice)
+        return cosines(self.encoder.embed(prompt), known.centroids, known.norms)
+
+
+def _fits(known: Known, encoder: Embedder) -> bool:
+    rows = known.centroids
+    return rows is not None and (known.state.encoder, rows.shape[1]) == (digest(encoder.model), encoder.model.dimension)
 
 
 def decide(
@@ -188,7 +216,8 @@ def decide(
     chosen_by_lead, reason = _led(router.threshold, request.held, ranked, found, lead)
     if chosen_by_lead is None:
         return _without(told, fallback, reason, rule, lead, ties)
-    return _decision(told, "ngrams", chosen_by_lead, fallback, reason, rule=rule, margin=lead, ties=ties)
+    how: Literal["ngrams", "sentences"] = "sentences" if isinstance(state.encoder, str) else "ngrams"
+    return _decision(told, how, chosen_by_lead, fallback, reason, rule=rule, margin=lead, ties=ties)
 
 
 def _led(
@@ -266,7 +295,7 @@ def _without(
 
 def _decision(
     told: tuple[RouteCandidate, ...],
-    how: Literal["rule", "ngrams", "fallback", "refused"],
+    how: Literal["rule", "ngrams", "sentences", "fallback", "refused"],
     chosen: Candidate | None,
     fallback: Candidate | None,
     reason: str,

@@ -10,6 +10,7 @@ import numpy as np
 
 from studbook.errors import BytesLie, DigestDiffers, UsageError
 from studbook.records import Blob, Header, RouteEncoder, RouterState, RouteRule, canonical, digest
+from studbook.runtime.routing.embeddings import Embedder, learn_vectors
 from studbook.runtime.routing.ngrams import I16, learn, squares
 from studbook.runtime.routing.rules import check_rules
 
@@ -17,6 +18,7 @@ __all__ = ["ENCODER", "Known", "examples_sha256", "learn_state", "open_state"]
 
 ENCODER = RouteEncoder(low=2, high=3, buckets=4096, reach=512)
 """The encoder unless another one is named."""
+_NONE: I16 = np.zeros((0, 0), dtype=np.int16)
 
 
 class Known(NamedTuple):
@@ -25,7 +27,7 @@ class Known(NamedTuple):
     Attributes:
         state: The record.
         digest: Its digest.
-        centroids: i16 (clusters, buckets); None where only rules decide.
+        centroids: i16 (clusters, length of a vector); None where only rules decide.
         norms: Squared length of every centroid.
     """
 
@@ -45,7 +47,7 @@ def learn_state(
     examples: Mapping[str, Sequence[str]],
     rules: Sequence[RouteRule] = (),
     fallback: str | None = None,
-    encoder: RouteEncoder = ENCODER,
+    encoder: RouteEncoder | Embedder = ENCODER,
 ) -> tuple[RouterState, bytes]:
     """A router's state, and the bytes of its centroids.
 
@@ -54,22 +56,23 @@ def learn_state(
         examples: Cluster -> prompts that ask for it, of development items only; none for rules alone.
         rules: Asked before the centroids.
         fallback: Id of the package that answers when nobody else does.
-        encoder: How prompts are read.
+        encoder: How prompts are read: n-grams, or a sentence encoder that is open.
 
     Raises:
         UsageError: if a cluster has no example, clusters cannot be told apart, or the rules are out of bounds.
+        StudbookError: any of its kinds, if the sentence encoder cannot answer.
     """
     check_rules(rules)
-    _check_encoder(encoder)
     clusters = tuple(sorted(examples))
     if empty := [cluster for cluster in clusters if not examples[cluster]]:
         text = f"cluster {empty[0]} has no example"
         raise UsageError(text, reason="route.examples", advice="Give every cluster at least one prompt.")
-    data = learn([examples[c] for c in clusters], encoder).astype("<i2").tobytes() if clusters else b""
+    named, rows = _learnt([examples[c] for c in clusters], encoder)
+    data = rows.astype("<i2").tobytes() if clusters else b""
     state = RouterState(
         header=header,
         rules=tuple(rules),
-        encoder=encoder if clusters else None,
+        encoder=named if clusters else None,
         centroids=Blob(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) if clusters else None,
         clusters=clusters,
         fitted_on=examples_sha256(examples) if clusters else None,
@@ -91,23 +94,33 @@ def open_state(state: RouterState, data: bytes = b"") -> Known:
         if data or state.clusters or state.encoder or state.centroids:
             raise _no_centroids("names clusters, an encoder or centroids, and not all of them")
         return Known(state, digest(state), None, ())
-    _check_encoder(state.encoder)
     if hashlib.sha256(data).hexdigest() != state.centroids.sha256:
         raise DigestDiffers("are not the centroids that the router's state names", where="centroids")
-    shape = len(state.clusters), state.encoder.buckets
-    if len(data) != 2 * shape[0] * shape[1] or not data:
-        raise _no_centroids(f"{len(data)} bytes are not {shape[0]} rows of {shape[1]}")
-    rows = np.frombuffer(data, dtype="<i2").reshape(shape).astype(np.int16)
+    count = len(state.clusters)
+    # How long a sentence encoder's vectors are, its own record says: a router that opens it holds the rows against it.
+    length = len(data) // (2 * max(count, 1)) if isinstance(state.encoder, str) else _checked(state.encoder).buckets
+    if len(data) != 2 * count * length or not data:
+        raise _no_centroids(f"{len(data)} bytes are not {count} rows of {length}")
+    rows = np.frombuffer(data, dtype="<i2").reshape(count, length).astype(np.int16)
     norms = squares(rows)
     if not all(norms):
         raise _no_centroids("a row is all zero")
     return Known(state, digest(state), rows, norms)
 
 
-def _check_encoder(encoder: RouteEncoder) -> None:
+def _learnt(examples: Sequence[Sequence[str]], encoder: RouteEncoder | Embedder) -> tuple[RouteEncoder | str, I16]:
+    """What the state names as its encoder, and the centroids."""
+    if isinstance(encoder, RouteEncoder):
+        return _checked(encoder), learn(examples, encoder) if examples else _NONE
+    vectors = [[encoder.embed(text) for text in texts] for texts in examples]
+    return digest(encoder.model), learn_vectors(vectors) if vectors else _NONE
+
+
+def _checked(encoder: RouteEncoder) -> RouteEncoder:
     if encoder.low > encoder.high or encoder.buckets & (encoder.buckets - 1):
         text = "the shortest n-gram is longer than the longest, or the buckets are no power of two"
         raise UsageError(text, where="encoder", reason="route.encoder", advice="Take 2 to 3 bytes and 4096 buckets.")
+    return encoder
 
 
 def _no_centroids(text: str) -> BytesLie:

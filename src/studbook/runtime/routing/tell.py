@@ -9,6 +9,7 @@ from studbook.errors import DigestDiffers, OutOfOrder
 from studbook.records import Header, RouteCandidate, RouteRecord, replace
 from studbook.records.routes import How
 from studbook.runtime.routing.router import Candidate, Decision, Router, RouteRequest, decide, request_sha256
+from studbook.runtime.routing.rules import first_rule
 from studbook.runtime.routing.running import Run, answer_sha256
 
 __all__ = ["ZERO", "Replayed", "arranged", "finished", "replay", "route_record"]
@@ -116,11 +117,12 @@ def replay(record: RouteRecord, router: Router, prompt: str | None = None) -> Re
     """Derive a choice again from its record and the router's state.
 
     Where the prompt is at hand, in the record or given, scores and rule are computed from it and must be those that were
-    recorded, bit for bit; the choice always is.
+    recorded, bit for bit; the choice always is. A router whose sentence encoder is not open computes the rule alone.
 
     Args:
         record: The record of one specialist's choice.
-        router: The state and threshold it names.
+        router: The state and threshold it names. Scores of a sentence encoder come out alike on the machine that wrote
+            them; another one may differ in a few, which is then said.
         prompt: The prompt, where the record does not hold it.
 
     Raises:
@@ -128,7 +130,7 @@ def replay(record: RouteRecord, router: Router, prompt: str | None = None) -> Re
             choice, its scores or its reason come out otherwise (``route.replay``).
         OutOfOrder: if several models answered: their choice follows from what they said; ``route.replay-kind``.
     """
-    if record.how not in ("rule", "ngrams", "fallback", "refused"):
+    if record.how not in ("rule", "ngrams", "sentences", "fallback", "refused"):
         text = f"a {record.how} is decided by what its models say, which a record of the choice does not hold"
         raise OutOfOrder(
             text, reason="route.replay-kind", advice="Run the request again, greedily, on the same revisions."
@@ -145,11 +147,14 @@ def replay(record: RouteRecord, router: Router, prompt: str | None = None) -> Re
         raise DigestDiffers(text, where=f"route {record.sequence}", reason="route.replay", advice=advice)
     fit = [_candidate(c) for c in record.candidates]
     request = RouteRequest(text_asked or "", held=record.held)
-    if text_asked is not None:
+    if text_asked is not None and router.reads:
         found, depth = router.route(request, fit), "prompt"
     else:
         scored = {c.id: c.score for c in record.candidates if c.score is not None}
-        found, depth = decide(router, request, fit, scored, record.rule), "scores"
+        rule = record.rule if text_asked is None else first_rule(router.known.state.rules, text_asked)
+        found, depth = decide(router, request, fit, scored, rule), "scores"
+    if depth == "prompt" and router.encoder is not None:
+        _same_scores(record, found)
     _same(record, found)
     return Replayed(depth, found.selected)
 
@@ -157,6 +162,19 @@ def replay(record: RouteRecord, router: Router, prompt: str | None = None) -> Re
 def _candidate(told: RouteCandidate) -> Candidate:
     """A candidate as it stood: what was excluded stays so, for the reason that was given."""
     return Candidate(told.id, told.revision, told.clusters, told.cost, told.excluded is None, told.excluded or "")
+
+
+def _same_scores(record: RouteRecord, found: Decision) -> None:
+    """Scores of a sentence encoder, the one thing here that another machine may compute otherwise, are told by name."""
+    pairs = zip(record.candidates, found.candidates, strict=True)
+    if others := [f"{told.id} {new.score!r} and not {told.score!r}" for told, new in pairs if told.score != new.score]:
+        raise DigestDiffers(
+            f"scores come out otherwise: {', '.join(others)}",
+            where=f"route {record.sequence}",
+            reason="route.replay",
+            advice=f"It was decided on {record.header.environment}. Replay it there, or from the recorded scores, without "
+            "the encoder; if it is the same machine, the record was changed.",
+        )
 
 
 def _same(record: RouteRecord, found: Decision) -> None:

@@ -50,6 +50,12 @@ class House:
     def arrange(self) -> Arrangement:
         return Arrangement(self.models, self.dispatcher or Champion(self.models[0].revision))
 
+    def look(self) -> bool:
+        return False
+
+    def lost(self, revision: str, error: Exception) -> None:
+        self.models = tuple(model for model in self.models if model.revision != revision)
+
     def commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         return {"note": lambda arguments: self.told.append(arguments) or len(self.told)}
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from lab_fixtures import Place, problems
 from release_fixtures import winner
+from studbook.lab import Lab
 from studbook.lab.dispatching import TrialDispatcher
 from studbook.records import CanarySegment, Halt
-from studbook.runtime.serve.dispatch import Outcome
+from studbook.runtime.serve.dispatch import Aside, Outcome
 from studbook.runtime.serve.requests import Asked, Wanted
 from trial_fixtures import QUICK, into_canary
+
+
+def seen_numbers(lab: Lab) -> list[int]:
+    return [seen.number for _, part in lab.desk.all(CanarySegment) for seen in part.observations]
 
 
 def test_a_canary_gets_its_share_and_the_server_learns_nothing_else(tried: Place) -> None:
@@ -33,25 +38,57 @@ def test_a_canary_gets_its_share_and_the_server_learns_nothing_else(tried: Place
     assert problems(tried) == []
 
 
-def test_a_number_that_comes_again_because_the_queue_was_full_blocks_nothing(tried: Place) -> None:
+def test_what_no_model_is_to_blame_for_says_nothing_and_blocks_nothing(tried: Place) -> None:
     with tried.open() as lab:
         into_canary(lab, probes=0.0)
-        dispatcher, asked = TrialDispatcher(lab.desk, lab.canaries), Asked(0, Wanted("hello"))
-        dispatcher.dispatch(asked)
-        plan = dispatcher.dispatch(asked)
-        dispatcher.observe(asked, Outcome(plan.answering, 0.01, 4, "d"), ())
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries)
+        nobodys = ("serve.cancelled", "serve.dropped", "serve.stopping", "serve.gone", "serve.context", "")
+        asked = [Asked(number, Wanted("hello")) for number in range(len(nobodys))]
+        plans = [dispatcher.dispatch(each) for each in asked]
+        for each, plan, failure in zip(asked, plans, nobodys, strict=True):
+            dispatcher.observe(each, Outcome(plan.answering, 0.01, 4, "d", failure=failure), ())
         lab.canaries.flush()
-        assert [s.number for _, part in lab.desk.all(CanarySegment) for s in part.observations] == [1]
+        assert seen_numbers(lab) == [len(nobodys) - 1]
 
 
-def test_a_client_that_goes_away_says_nothing_about_a_model(tried: Place) -> None:
+def test_an_answer_that_is_no_number_rolls_back_at_once(tried: Place) -> None:
     with tried.open() as lab:
+        child, champion = winner(lab), lab.desk.champion()
         into_canary(lab, probes=0.0)
-        dispatcher, asked = TrialDispatcher(lab.desk, lab.canaries), Asked(0, Wanted("hello"))
-        plan = dispatcher.dispatch(asked)
-        dispatcher.observe(asked, Outcome(plan.answering, 0.01, failure="serve.cancelled"), ())
-        lab.canaries.flush()
-        assert not list(lab.desk.all(CanarySegment))
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries)
+        plans = [dispatcher.dispatch(Asked(number, Wanted("hello"))) for number in range(40)]
+        number = next(n for n, plan in enumerate(plans) if plan.answering == child)
+        assert {plan.instead for plan in plans} == {"", champion}
+        broken = Outcome(child, 0.01, failure="serve.broken")
+        dispatcher.observe(Asked(number, Wanted("hello")), broken, ())
+        assert next(h for _, h in lab.desk.all(Halt)).code == "canary.invariant"
+        assert dispatcher.stale()
+        assert TrialDispatcher(lab.desk, lab.canaries).models() == (champion,)
+
+
+def test_a_trial_that_began_after_a_dispatcher_was_made_gets_nothing_of_it(tried: Place) -> None:
+    with tried.open() as lab:
+        before = TrialDispatcher(lab.desk, lab.canaries)
+        into_canary(lab, probes=1.0)
+        assert before.stale()
+        assert all(before.dispatch(Asked(n, Wanted("hello"))).answering == before.champion for n in range(40))
+        after = TrialDispatcher(lab.desk, lab.canaries)
+        after.lost(winner(lab), ValueError("does not load"))
+        halt = next(h for _, h in lab.desk.all(Halt))
+        assert (halt.act, halt.code) == ("pause", "canary.analysis")
+        assert "does not load" in halt.reason
+        assert after.dispatch(Asked(0, Wanted("hello"))).asides == ()
+
+
+def test_what_the_model_in_canary_said_is_not_mirrored(tried: Place) -> None:
+    with tried.open() as lab:
+        child = winner(lab)
+        lab.plan("shadow", {"patience": 60, "limits": QUICK["limits"], "probes": 0.0})
+        into_canary(lab, probes=0.0)
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries)
+        plans = [dispatcher.dispatch(Asked(n, Wanted("hello"))) for n in range(60)]
+        asides = {plan.answering: plan.asides for plan in plans}
+        assert asides == {child: (), dispatcher.champion: (Aside(child),)}
 
 
 def test_a_failing_model_in_shadow_is_mirrored_found_out_and_never_answers(tried: Place) -> None:

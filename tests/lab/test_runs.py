@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -117,6 +119,65 @@ def test_a_verdict_that_a_crash_cut_short_is_carried_out_by_the_next_writer(
         assert [(h.act, h.code) for _, h in again.desk.all(Halt)] == [("abort", "canary.invariant")]
         assert again.desk.channels()["canary"].artifact is None
     assert problems(tried) == []
+
+
+def test_a_late_answer_is_not_taken_for_a_newer_request_with_the_same_number(lab: Lab) -> None:
+    run = lab.canaries.run("canary", Ticking())
+    old = run.take()
+    assert old is not None
+    lab.pause("a look")
+    assert run.take() is None
+    lab.resume(PERSON)
+    new = run.take()
+    assert new is not None
+    assert (new.number, new.kind) == (old.number, old.kind)
+    answer(run, old, Answered(right=False, broken=False, milliseconds=1, tokens=1))
+    run.drop(old)
+    run.flush()
+    assert numbers(lab) == []
+    answer(run, new)
+    run.flush()
+    (part,) = (part for _, part in lab.desk.all(CanarySegment))
+    assert [seen.candidate or seen.champion for seen in part.observations] == [RIGHT]
+
+
+def test_an_act_elsewhere_in_the_lab_takes_no_open_request_away(lab: Lab) -> None:
+    run = lab.canaries.run("canary", Ticking())
+    early, late = run.take(), run.take()
+    assert early is not None
+    assert late is not None
+    answer(run, early)
+    with lab.canaries.settled():
+        pass
+    answer(run, late)
+    run.flush()
+    assert numbers(lab) == [0, 1]
+
+
+def test_what_was_seen_is_written_after_a_second(lab: Lab) -> None:
+    clock = Ticking(1)
+    run = lab.canaries.run("canary", clock)
+    answer(run, run.take())  # type: ignore[arg-type]
+    run.look()
+    assert numbers(lab) == []
+    clock.now += 1000
+    run.look()
+    assert numbers(lab) == [0]
+
+
+def test_requests_are_numbered_while_the_ledger_is_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = lab.canaries.run("canary", Ticking())
+    answer(run, run.take())  # type: ignore[arg-type]
+    plain, taken = lab.desk.workspace.commit, []
+
+    def commit(*how: Any, **more: Any) -> str:
+        with ThreadPoolExecutor(1) as other:
+            taken.append(other.submit(run.take).result(timeout=60))
+        return plain(*how, **more)
+
+    monkeypatch.setattr(lab.desk.workspace, "commit", commit)
+    run.flush()
+    assert [ticket.number for ticket in taken] == [1]
 
 
 def test_many_threads_take_and_answer_at_once(lab: Lab) -> None:

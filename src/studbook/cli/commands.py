@@ -260,7 +260,7 @@ def search(session: Session, /, cluster: str, resume: bool, **wanted: Any) -> No
 def release(session: Session, /, name: str, stage: str, person: str | None, reason: str, **beside: str | None) -> None:
     """Move a winner to shadow or canary or, as a person, to champion."""
     only_with("person", "with --to champion; the stages before need nobody's key", stage == "champion")
-    with session.open() as lab:
+    with session.acting() as lab:
         record = lab.release(name, stage, person, reason, **beside)
         moved = pages.signed(record) if isinstance(record, Signed) else pages.moved(stage, record, lab.desk.name_of)
         session.give(record, moved)
@@ -275,7 +275,7 @@ def release(session: Session, /, name: str, stage: str, person: str | None, reas
 @click.pass_obj
 def rollback(session: Session, channel: str, to: str | None, reason: str) -> None:
     """Undo the last move of a channel, or go further back the way it came; needs no person's key."""
-    with session.open() as lab:
+    with session.acting() as lab:
         record = lab.rollback(channel, reason, to)
         session.give(record, pages.moved(channel, record, lab.desk.name_of))
 

@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,11 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from studbook.cli.progress import Shown
-from studbook.errors import NotAuthorised, RecordRefused, UsageError
+from studbook.errors import Busy, NotAuthorised, RecordRefused, UsageError
 from studbook.files import read_file
 from studbook.lab import Lab
+from studbook.lab.moves import Moves
+from studbook.lab.remote import Remote
 from studbook.records import read_plain_json
 from studbook.seal import read_passphrase
 
@@ -51,6 +54,25 @@ class Session:
         """Open the lab."""
         how: dict[str, Any] = {"progress": self.progress, "passphrase": self.passphrase, "witness": self.witness}
         return Lab(self.path, self.keys, writer=writer, still=still, **how)
+
+    @contextmanager
+    def acting(self) -> Iterator[Moves]:
+        """The lab for what moves its channels: opened for writing, or by way of the server that holds it."""
+        try:
+            lab = self.open()
+        except Busy as busy:
+            with self.remote() as remote:
+                if not remote.there():
+                    # Somebody else writes.
+                    raise busy from None
+                yield remote
+        else:
+            with lab:
+                yield lab
+
+    def remote(self) -> Remote:
+        """The lab by way of the server that holds it, if one does."""
+        return Remote(lambda: self.open(writer=False).desk)
 
     def passphrase(self, path: Path) -> bytes:
         """The passphrase of a key file: from the file that was named for it, or typed by whoever sits there."""

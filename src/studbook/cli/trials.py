@@ -31,7 +31,7 @@ _LIMIT = 1 << 20
 @click.pass_obj
 def plan(session: Session, channel: Literal["shadow", "canary"], file: Path | None) -> None:
     """Register the plan of a trial of what stands in shadow, before it begins."""
-    with session.open() as lab:
+    with session.acting() as lab:
         made = lab.plan(channel, _settings(file) if file else None)
     found = made.detection
     told = (
@@ -44,7 +44,7 @@ def plan(session: Session, channel: Literal["shadow", "canary"], file: Path | No
 @click.pass_obj
 def trials(session: Session) -> None:
     """Show where the trials in shadow and canary stand."""
-    with session.open(writer=False) as lab:
+    with session.remote() as lab:
         found = lab.trials()
     session.give(found, _page(found))
 
@@ -55,7 +55,7 @@ def trials(session: Session) -> None:
 @click.pass_obj
 def promote(session: Session, person: str, reason: str) -> None:
     """Make what stands in canary, or in shadow where the policy has no canary, the champion."""
-    with session.open() as lab:
+    with session.acting() as lab:
         record = lab.promote(person, reason)
         moved = (
             pages.signed(record) if isinstance(record, Signed) else pages.moved("champion", record, lab.desk.name_of)
@@ -69,7 +69,7 @@ def promote(session: Session, person: str, reason: str) -> None:
 @click.pass_obj
 def pause(session: Session, person: str, reason: str) -> None:
     """Pause the trial that runs; needs no person's key."""
-    with session.open() as lab:
+    with session.acting() as lab:
         _told(session, lab.pause(reason, person))
 
 
@@ -79,7 +79,7 @@ def pause(session: Session, person: str, reason: str) -> None:
 @click.pass_obj
 def resume(session: Session, person: str, reason: str) -> None:
     """Let go on what was paused or stopped."""
-    with session.open() as lab:
+    with session.acting() as lab:
         made = lab.resume(person, reason)
     session.give(made, pages.signed(made) if isinstance(made, Signed) else pages.line("resumed"))
 
@@ -90,7 +90,7 @@ def resume(session: Session, person: str, reason: str) -> None:
 @click.pass_obj
 def abort(session: Session, person: str, reason: str) -> None:
     """End the trial that there is and take its candidate out of the channel; needs no person's key."""
-    with session.open() as lab:
+    with session.acting() as lab:
         _told(session, lab.abort(reason, person))
 
 
@@ -100,7 +100,7 @@ def abort(session: Session, person: str, reason: str) -> None:
 @click.pass_obj
 def stop(session: Session, person: str, reason: str) -> None:
     """Stop everything: empty shadow and canary, and answer no request until a person resumes."""
-    with session.open() as lab:
+    with session.acting() as lab:
         _told(session, lab.stop(reason, person))
 
 

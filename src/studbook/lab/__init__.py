@@ -330,8 +330,8 @@ class Lab(Moves, Looks):
         return pull.pull(request, progress)
 
     def serve(self, wanted: serving.Serving, ready: Callable[[str], None]) -> None:
-        """Answer requests with the champion until told to stop; `ready` is told the address."""
-        serving.serve(self.desk, wanted, ready)
+        """Answer requests with the champion, and the trials beside it, until told to stop; `ready` is told the address."""
+        serving.serve(self, wanted, ready)
 
     @classmethod
     def doctor(cls, folder: Path = Path(), progress: Progress | None = None) -> doctor.Examination:

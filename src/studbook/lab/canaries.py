@@ -121,6 +121,11 @@ class Canaries:
         with self.settled():
             return halting.resume(self._desk, person, reason)
 
+    def look(self) -> None:
+        """Have every running trial look at its clock, and write what waited long enough."""
+        for run in self._runs.values():
+            run.look()
+
     def flush(self) -> None:
         """Write what running trials saw and did not write yet."""
         for run in self._runs.values():

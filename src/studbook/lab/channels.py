@@ -12,7 +12,7 @@ from studbook.lab.deployments import deployment_of
 from studbook.lab.desk import Desk
 from studbook.lab.entering import check_entering, check_first
 from studbook.lab.gates import CLAIM, champion_template_for, entry_template
-from studbook.lab.pending import Signed, approve_pending, sign
+from studbook.lab.pending import Signed, accept, approve_pending, sign
 from studbook.lab.situations import require_released_hold
 from studbook.lab.stages import decision_for
 from studbook.lab.storage import finish_withdrawals
@@ -23,8 +23,10 @@ from studbook.records import (
     AdmissionRecord,
     ChampionPromotion,
     Deployment,
+    PromotionTemplate,
     Record,
     ReleaseRecord,
+    Resumption,
     Revocation,
     Tombstone,
     ViabilityDecision,
@@ -42,10 +44,13 @@ from studbook.seal import Signer
 from studbook.workspace import Accession
 
 __all__ = [
+    "accept_signed",
     "admit_specialist",
     "alias_content",
     "approve_waiting",
     "finish_aliases",
+    "promotion",
+    "propose",
     "release",
     "release_to_shadow",
     "require_promoter",
@@ -199,12 +204,26 @@ def approve_waiting(desk: Desk, name: str, person: str) -> Signed:
             into force meanwhile. Then nothing is written.
     """
     found = approve_pending(desk, name, person, check_entering)
-    if found.committed and isinstance(found.record, ChampionPromotion):
-        sync_aliases(desk)
-    elif found.committed and isinstance(found.record, Revocation):
+    if found.committed and isinstance(found.record, Revocation):
         finish_aliases(desk)
     elif found.committed and isinstance(found.record, Tombstone):
         finish_withdrawals(desk)
+    return _moved(desk, found)
+
+
+def accept_signed(desk: Desk, envelope: bytes) -> Signed:
+    """Take in a promotion or resumption that a person signed elsewhere.
+
+    Raises:
+        StudbookError: as `studbook.lab.pending.accept`; and if a gate of a promotion does not hold. Then nothing is
+            written.
+    """
+    return _moved(desk, accept(desk, envelope, (ChampionPromotion, Resumption), check_entering))
+
+
+def _moved(desk: Desk, found: Signed) -> Signed:
+    if found.committed and isinstance(found.record, ChampionPromotion):
+        sync_aliases(desk)
     return found
 
 
@@ -239,17 +258,43 @@ def _install_first(desk: Desk, artifact: str, person: str, reason: str, deployme
 
 
 def _promote(desk: Desk, artifact: str, person: str, reason: str) -> Record | Signed:
-    channels = desk.channels()
-    if channels["champion"].artifact == artifact:
+    # Refused without the person's key before anything is written.
+    template = propose(desk, artifact, require_promoter(desk, person))
+    record = promotion(desk, template, person, reason)
+    desk.workspace.commit(template)
+    return _signed(desk, record, person)
+
+
+def propose(desk: Desk, name: str, promoter: Signer) -> PromotionTemplate:
+    """Every gate of a promotion to champion by a person; nothing is written.
+
+    Args:
+        desk: The lab.
+        name: The candidate.
+        promoter: The person, and the key they will sign with.
+
+    Raises:
+        OutOfOrder: if it does not stand before champion, or everything is stopped.
+    """
+    stage_rule(desk.policy[1], "champion")
+    require_going(desk)
+    artifact = desk.find_model(name)
+    require_unrevoked(desk, artifact)
+    if desk.channels()["champion"].artifact == artifact:
         raise OutOfOrder(f"{desk.name_of(artifact)} is the champion already", reason="order.champion")
     decision_for(desk, artifact)
     require_released_hold(desk, clock.now())
-    # Refused without the person's key before anything is written.
-    template = champion_template_for(desk, desk.header, artifact, require_promoter(desk, person), clock.now())
-    before = stage_before(desk.policy[1], "champion")
-    promotion = promote(desk.header, template, person, reason, channels[before].deployment, channels["champion"])
-    desk.workspace.commit(template)
-    return _signed(desk, promotion, person)
+    return champion_template_for(desk, desk.header, artifact, promoter, clock.now())
+
+
+def promotion(desk: Desk, template: PromotionTemplate, person: str, reason: str) -> ChampionPromotion:
+    """What a person signs to promote what a template speaks of.
+
+    Raises:
+        OutOfOrder: naming the gate that is not passed.
+    """
+    channels, before = desk.channels(), stage_before(desk.policy[1], "champion")
+    return promote(desk.header, template, person, reason, channels[before].deployment, channels["champion"])
 
 
 def require_promoter(desk: Desk, person: str) -> Signer:

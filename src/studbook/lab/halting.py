@@ -15,7 +15,7 @@ from studbook.lab.words import plain_name, plain_text
 from studbook.records import Halt, Resumption
 from studbook.release import CONVICTED
 
-__all__ = ["abort", "finish_halts", "halt", "pause", "resume", "stop"]
+__all__ = ["abort", "finish_halts", "halt", "pause", "resume", "resumption", "stop"]
 
 _CHANNELS: tuple[Literal["canary", "shadow"], ...] = ("canary", "shadow")
 
@@ -85,6 +85,16 @@ def resume(desk: Desk, person: str, reason: str = "") -> Resumption | Signed:
         OutOfOrder: if nothing is halted, or what is halted does not go on; ``canary.resume``.
         NotAuthorised: if the person's key is not at hand.
     """
+    signed = sign(desk, record := resumption(desk, person, reason), person)
+    return record if signed.committed else signed
+
+
+def resumption(desk: Desk, person: str, reason: str = "") -> Resumption:
+    """What a person signs to let go on what is stopped, or else the trial that is paused.
+
+    Raises:
+        OutOfOrder: if nothing is halted, or what is halted does not go on; ``canary.resume``.
+    """
     halts = [open_stop(desk), *(found.halt for c in _CHANNELS if (found := trial(desk, c)))]
     open_halt = next((h for h in halts if h is not None), None)
     if open_halt is None:
@@ -96,8 +106,7 @@ def resume(desk: Desk, person: str, reason: str = "") -> Resumption | Signed:
         reason=plain_text(reason, "--reason"),
     )
     check_resumption(desk, record)
-    signed = sign(desk, record, person)
-    return record if signed.committed else signed
+    return record
 
 
 def finish_halts(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from studbook.errors import DigestDiffers, NotAuthorised, StudbookError, UsageError, printable
+from studbook.errors import DigestDiffers, NotAuthorised, RecordRefused, StudbookError, UsageError, printable
 from studbook.files import make_folder, read_file, replace_file
 from studbook.lab import clock
 from studbook.lab.desk import Desk
@@ -27,6 +27,7 @@ from studbook.seal.envelope import check_signatures, open_envelope
 __all__ = [
     "Check",
     "Signed",
+    "accept",
     "approve_pending",
     "read_waiting",
     "require_key",
@@ -84,6 +85,28 @@ def sign(desk: Desk, record: Record, person: str | None) -> Signed:
         StudbookError: any of its kinds, if the lab refuses the record.
     """
     return _settle(desk, record, seal(record, *signers_here(desk, record, person)))
+
+
+def accept(desk: Desk, envelope: bytes, kinds: tuple[type[Record], ...], check: Check) -> Signed:
+    """Take in a record that was signed elsewhere, by the same checks as what is signed here.
+
+    Args:
+        desk: The lab.
+        envelope: The record with its signatures.
+        kinds: What it may be.
+        check: Refuses a record with enough signatures that the lab does not carry.
+
+    Raises:
+        NotAuthorised: if no further signature could make it count.
+        RecordRefused: if it is of another kind; ``pending.kind``.
+        StudbookError: any of its kinds, if the lab refuses it.
+    """
+    where = "the signed record"
+    record = peek(envelope, where)
+    if not isinstance(record, kinds):
+        known = " or ".join(kind.kind() for kind in kinds)
+        raise RecordRefused(f"is no {known}", where=where, advice="Sign it in the lab itself.", reason="pending.kind")
+    return _settle(desk, record, envelope, check)
 
 
 def approve_pending(desk: Desk, name: str, person: str, check: Check | None = None) -> Signed:

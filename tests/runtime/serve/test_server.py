@@ -284,7 +284,7 @@ def test_the_champion_of_a_lab_is_served_without_any_persons_key_until_a_signal(
             assert lab.servers.status()["revision"] == lab.desk.champion()
             assert lab.verify().ok
             with pytest.raises(UsageError):
-                lab.servers._ask("promote")
+                lab.servers.ask("promote")
         status, found, _ = server.call("/v1/completions", ASKED)
         assert (status, found["model"]) == (200, "champion")
         there = server.connect()

@@ -77,13 +77,13 @@ def _model(service: Service, request: Request) -> Response:
 
 def _metrics(service: Service, request: Request) -> Response:
     waiting, running = service.load
-    gauges = {"waiting": waiting, "running": running, "up": not service.stopping}
+    gauges = {"waiting": waiting, "running": running, "up": not (service.stopping or service.closed)}
     return PlainTextResponse(service.metrics.page(gauges), media_type="text/plain; version=0.0.4")
 
 
 def _health(service: Service, request: Request) -> Response:
-    if service.stopping:
-        return JSONResponse({"status": "stopping"}, 503)
+    if service.stopping or service.closed:
+        return JSONResponse({"status": "stopping" if service.stopping else "stopped"}, 503)
     return JSONResponse({"status": "ok"})
 
 
@@ -136,26 +136,25 @@ class _Completing:
         asked = self._read(await _body(request, self._service))
         self._service.check_model(asked.model)
         answer = self._service.answer(asked.wanted, parts=asked.stream)
-        form = openai.Form(asked, answer.revision)
-        work = asyncio.ensure_future(
-            self._stream(form, asked, answer, sending) if asked.stream else self._whole(form, answer, sending)
-        )
+        way = self._stream if asked.stream else self._whole
+        work = asyncio.ensure_future(way(asked, answer, sending))
         await _while_there(request.receive, work, sending)
         return 200
 
-    async def _whole(self, form: openai.Form, answer: Answer, sending: _Sending) -> None:
-        async with aclosing(answer.events) as events:
+    async def _whole(self, asked: openai.Request, answer: Answer, sending: _Sending) -> None:
+        async with aclosing(answer.events()) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     self._count(event)
-                    await sending.whole(form.whole(event))
+                    await sending.whole(openai.Form(asked, answer.revision).whole(event))
 
-    async def _stream(self, form: openai.Form, asked: openai.Request, answer: Answer, sending: _Sending) -> None:
+    async def _stream(self, asked: openai.Request, answer: Answer, sending: _Sending) -> None:
         began, parts = time.monotonic(), 0
-        async with aclosing(answer.events) as events:
+        async with aclosing(answer.events()) as events:
             async for event in events:
                 if not parts:
                     self._service.metrics.time("first_seconds", time.monotonic() - began)
+                    form = openai.Form(asked, answer.revision)
                     await sending.stream()
                 parts += 1
                 if not isinstance(event, Finished):

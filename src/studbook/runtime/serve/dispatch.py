@@ -33,10 +33,12 @@ class Plan(NamedTuple):
     Attributes:
         answering: Revision of the model that answers.
         asides: What runs beside it, after the answer.
+        instead: Revision of the model that answers where the first one fails before it wrote anything; empty for none.
     """
 
     answering: str
     asides: tuple[Aside, ...] = ()
+    instead: str = ""
 
 
 class Outcome(NamedTuple):
@@ -64,13 +66,16 @@ class Outcome(NamedTuple):
 
 
 class Dispatcher(Protocol):
-    """Decides for every request; called in the server's own thread, so it must be quick and must not wait."""
+    """Decides for every request."""
 
     def dispatch(self, asked: Asked) -> Plan:
-        """Who answers, and what runs beside."""
+        """Who answers, and what runs beside; called in the server's own thread, so it must be quick and must not wait."""
 
     def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
-        """How it went: called once for every request that was dispatched, when all of it has ended."""
+        """How it went: called once for every request that was dispatched, when all of it has ended, in the house's thread.
+
+        The answer is that of the model that was asked first, also where another one had to answer instead.
+        """
 
 
 class Champion:

@@ -29,6 +29,7 @@ _STATUS: Mapping[str, tuple[int, str]] = {
     "serve.full": (429, "rate_limit_error"),
     "serve.cancelled": (CLOSED, "invalid_request_error"),
     "serve.stopping": (503, "server_error"),
+    "serve.stopped": (503, "server_error"),
     "serve.gone": (503, "server_error"),
     "engine.memory": (503, "server_error"),
     "serve.timeout": (504, "server_error"),

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -34,6 +35,8 @@ __all__ = ["Address", "House", "serve"]
 _UNREAD_BYTES = 64 << 10
 # Beyond the grace, until what was ended has been told.
 _LAST_SECONDS = 5
+_LOOK_SECONDS = 1.0
+_LOG = logging.getLogger("studbook.serve")
 
 
 class Address(NamedTuple):
@@ -52,7 +55,13 @@ class House(Protocol):
     """Whose models are served; everything here is called in one thread that belongs to it, never in two at a time."""
 
     def arrange(self) -> Arrangement:
-        """What shall be served now; asked for at the beginning and after every command."""
+        """What shall be served now; asked for at the beginning, after every command and when `look` says so."""
+
+    def look(self) -> bool:
+        """Do what is due by the clock; called about once a second. Whether something else shall be served now."""
+
+    def lost(self, revision: str, error: Exception) -> None:
+        """A model does not load, and `arrange` shall not name it; never the first one."""
 
     def commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
         """What the control socket can ask for beside ``status``, ``reload`` and ``stop``; what comes back is JSON."""
@@ -93,6 +102,7 @@ class _Server:
         self._house, self._limits, self._access, self._folder = house, limits, access, folder
         self._thread = ThreadPoolExecutor(1, "studbook-lab")
         self._stop = asyncio.Event()
+        self._arranging = asyncio.Lock()
         self._since = time.time()
 
     async def run(self, address: Address, ready: Callable[[str], None]) -> None:
@@ -100,14 +110,16 @@ class _Server:
         listening = _listen(address)
         host, port = listening.getsockname()[:2]
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        service = self._service = Service(self._limits)
+        service = self._service = Service(self._limits, self._in_house)
         try:
             await self._reload()
             control = Control(self._folder, await self._handlers())
             await control.start()
+            looking = asyncio.create_task(self._look())
             try:
                 await self._listen(service, listening, ready)
             finally:
+                looking.cancel()
                 await control.stop()
         finally:
             listening.close()
@@ -155,7 +167,7 @@ class _Server:
 
     def _followed(self, command: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Awaitable[Any]]:
         async def handler(arguments: Mapping[str, Any]) -> Any:
-            found = await self._in_house(lambda: command(arguments))
+            found = await self._in_house(partial(command, arguments))
             try:
                 await self._reload()
             except StudbookError as error:
@@ -177,6 +189,7 @@ class _Server:
             "waiting": waiting,
             "running": running,
             "stopping": self._service.stopping,
+            "closed": self._service.closed,
         }
 
     async def _reloaded(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +201,21 @@ class _Server:
         return {**await self._status(arguments), "stopping": True}
 
     async def _reload(self) -> None:
-        await self._service.arrange(await self._in_house(self._house.arrange))
+        """Serve what shall be served, without the models that do not load."""
+        async with self._arranging:
+            while refused := await self._service.arrange(await self._in_house(self._house.arrange)):
+                for revision, error in refused.items():
+                    await self._in_house(partial(self._house.lost, revision, error))
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                if await self._in_house(self._house.look):
+                    await self._reload()
+            except Exception:
+                # What was served is served on; the next look may go better.
+                _LOG.exception("what is due could not be done")
 
     async def _in_house(self, act: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, act)

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from msgspec import structs
 
 from lab_fixtures import Place, problems, rewrite, shipped_items
 from package_fixtures import sha
-from studbook.errors import DigestDiffers
+from studbook.errors import DigestDiffers, OutOfOrder
 from studbook.lab import Lab
-from studbook.lab.deployments import cache_key, model_key
 from studbook.lab.package_host import folder_of
 from studbook.lab.segments import keep_segments, open_log, routes_folder
 from studbook.lab.specialists import OWN
@@ -179,6 +179,7 @@ def test_a_line_that_was_changed_is_found(host: Place, lab: Lab) -> None:
     assert problems(host) != []
 
 
-def test_models_with_something_on_them_have_a_key_of_their_own() -> None:
-    assert model_key(sha("a"), ()) == sha("a")
-    assert model_key(sha("a"), (sha("b"),)) == cache_key(sha("a"), (sha("b"),)) != model_key(sha("a"), (sha("c"),))
+def test_what_is_deployed_with_adapters_on_it_is_not_served_without_them(lab: Lab) -> None:
+    with pytest.raises(OutOfOrder) as caught:
+        way(lab, structs.replace(ALONE, stack=(sha("adapter"),)))
+    assert caught.value.reason == "serve.stack"

@@ -9,7 +9,7 @@ from studbook.errors import DigestDiffers, OutOfOrder, UsageError
 from studbook.lab.desk import Desk
 from studbook.records import Deployment, RouterState, RouteThreshold, SkillPackage
 
-__all__ = ["cache_key", "check_deployment", "deployment_of", "model_key"]
+__all__ = ["cache_key", "check_deployment", "deployment_of"]
 
 _ADVICE = "Learn a router and name the two digests it tells: studbook routes learn"
 
@@ -45,11 +45,6 @@ def deployment_of(desk: Desk, artifact: str, router: str | None = None, threshol
 def cache_key(artifact: str, stack: Sequence[str]) -> str:
     """SHA-256 of 'studbook/cache/1' NUL and the raw digests of the model and its stack, in order: whose caches fit whom."""
     return hashlib.sha256(b"studbook/cache/1\0" + b"".join(map(bytes.fromhex, (artifact, *stack)))).hexdigest()
-
-
-def model_key(artifact: str, stack: Sequence[str]) -> str:
-    """What a server keys a model by: the digest of its file, or the `cache_key` of file and stack where one is on it."""
-    return cache_key(artifact, stack) if stack else artifact
 
 
 def check_deployment(desk: Desk, artifact: str, deployment: Deployment) -> None:

@@ -1,7 +1,7 @@
 """Within one channel: which installed package answers a request, or the channel's own model where no router leads.
 
-A way is made of a deployment and looks at the lab once, when it is made: `choose` only computes. Models are keyed by
-`studbook.lab.deployments.model_key`, so packages of one file with nothing on it are one model.
+A way is made of a deployment and looks at the lab once, when it is made: `choose` only computes. Models are keyed by their
+file, so packages of one file are one model; nothing that has adapters on it is served.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from studbook.errors import StudbookError, TokenizerRefused
-from studbook.lab.deployments import model_key
+from studbook.errors import OutOfOrder, StudbookError, TokenizerRefused
 from studbook.lab.desk import Desk
 from studbook.lab.package_host import contents
 from studbook.lab.segments import open_router
@@ -51,6 +50,7 @@ class Way:
         keep_prompts: Whether the log keeps what was asked.
 
     Raises:
+        OutOfOrder: if it is deployed with adapters on it; ``serve.stack``.
         StudbookError: any of its kinds, if the model or the router is not here, or not as it was.
     """
 
@@ -129,7 +129,7 @@ class Way:
                 except StudbookError as error:
                     found.append(candidate._replace(eligible=False, why=error.reason))
                     continue
-                key = model_key(held.package.artifact.sha256, held.package.stack)
+                key = held.package.artifact.sha256
                 name = f"{held.package.id} {held.package.package_version}"
                 self._models.setdefault(key, Model(key, name, data, self._own.created))
                 self._keys[held.revision] = key
@@ -171,9 +171,15 @@ def _finished(record: RouteRecord, ran: str, outcome: Outcome, active: int) -> R
 
 
 def _own(desk: Desk, artifact: str, deployment: Deployment) -> Model:
+    name = desk.name_of(artifact)
+    if deployment.stack:
+        text, advice = (
+            "is deployed with adapters on it, and files are served as they are",
+            "Package it without them and release that: studbook package make",
+        )
+        raise OutOfOrder(text, where=name, advice=advice, reason="serve.stack")
     states = desk.channels().values()
     moved = next((s.record for s in states if (s.artifact, s.deployment) == (artifact, deployment)), None)
     entry = desk.workspace.entry(moved) if moved else None
     created = int(datetime.fromisoformat(entry.time).timestamp()) if entry else 0
-    key = model_key(artifact, deployment.stack)
-    return Model(key, desk.name_of(artifact), desk.workspace.blob(artifact), created)
+    return Model(artifact, name, desk.workspace.blob(artifact), created)

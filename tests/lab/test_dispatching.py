@@ -6,6 +6,7 @@ from lab_fixtures import Place, problems
 from release_fixtures import winner
 from studbook.lab import Lab
 from studbook.lab.dispatching import TrialDispatcher
+from studbook.lab.ways import Ways
 from studbook.records import CanarySegment, Halt
 from studbook.runtime.serve.dispatch import Aside, Outcome
 from studbook.runtime.serve.requests import Asked, Wanted
@@ -20,8 +21,8 @@ def test_a_canary_gets_its_share_and_the_server_learns_nothing_else(tried: Place
     with tried.open() as lab:
         child, champion = winner(lab), lab.desk.champion()
         into_canary(lab, probes=1.0)
-        dispatcher = TrialDispatcher(lab.desk, lab.canaries)
-        assert dispatcher.models() == (champion, child)
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
+        assert [m.revision for m in dispatcher.models()] == [champion, child]
         answering = []
         for number in range(100):
             asked = Asked(number, Wanted(f"request {number}"))
@@ -41,7 +42,7 @@ def test_a_canary_gets_its_share_and_the_server_learns_nothing_else(tried: Place
 def test_what_no_model_is_to_blame_for_says_nothing_and_blocks_nothing(tried: Place) -> None:
     with tried.open() as lab:
         into_canary(lab, probes=0.0)
-        dispatcher = TrialDispatcher(lab.desk, lab.canaries)
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
         nobodys = ("serve.cancelled", "serve.dropped", "serve.stopping", "serve.gone", "serve.context", "")
         asked = [Asked(number, Wanted("hello")) for number in range(len(nobodys))]
         plans = [dispatcher.dispatch(each) for each in asked]
@@ -55,7 +56,7 @@ def test_an_answer_that_is_no_number_rolls_back_at_once(tried: Place) -> None:
     with tried.open() as lab:
         child, champion = winner(lab), lab.desk.champion()
         into_canary(lab, probes=0.0)
-        dispatcher = TrialDispatcher(lab.desk, lab.canaries)
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
         plans = [dispatcher.dispatch(Asked(number, Wanted("hello"))) for number in range(40)]
         number = next(n for n, plan in enumerate(plans) if plan.answering == child)
         assert {plan.instead for plan in plans} == {"", champion}
@@ -63,16 +64,17 @@ def test_an_answer_that_is_no_number_rolls_back_at_once(tried: Place) -> None:
         dispatcher.observe(Asked(number, Wanted("hello")), broken, ())
         assert next(h for _, h in lab.desk.all(Halt)).code == "canary.invariant"
         assert dispatcher.stale()
-        assert TrialDispatcher(lab.desk, lab.canaries).models() == (champion,)
+        after = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
+        assert [m.revision for m in after.models()] == [champion]
 
 
 def test_a_trial_that_began_after_a_dispatcher_was_made_gets_nothing_of_it(tried: Place) -> None:
     with tried.open() as lab:
-        before = TrialDispatcher(lab.desk, lab.canaries)
+        before = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
         into_canary(lab, probes=1.0)
         assert before.stale()
         assert all(before.dispatch(Asked(n, Wanted("hello"))).answering == before.champion for n in range(40))
-        after = TrialDispatcher(lab.desk, lab.canaries)
+        after = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
         after.lost(winner(lab), ValueError("does not load"))
         halt = next(h for _, h in lab.desk.all(Halt))
         assert (halt.act, halt.code) == ("pause", "canary.analysis")
@@ -85,7 +87,7 @@ def test_what_the_model_in_canary_said_is_not_mirrored(tried: Place) -> None:
         child = winner(lab)
         lab.plan("shadow", {"patience": 60, "limits": QUICK["limits"], "probes": 0.0})
         into_canary(lab, probes=0.0)
-        dispatcher = TrialDispatcher(lab.desk, lab.canaries)
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
         plans = [dispatcher.dispatch(Asked(n, Wanted("hello"))) for n in range(60)]
         asides = {plan.answering: plan.asides for plan in plans}
         assert asides == {child: (), dispatcher.champion: (Aside(child),)}
@@ -95,7 +97,7 @@ def test_a_failing_model_in_shadow_is_mirrored_found_out_and_never_answers(tried
     with tried.open() as lab:
         child = winner(lab)
         lab.plan("shadow", {"patience": 60, "limits": QUICK["limits"], "probes": 0.0})
-        dispatcher, number = TrialDispatcher(lab.desk, lab.canaries), 0
+        dispatcher, number = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk)), 0
         while lab.desk.channels()["shadow"].artifact == child:
             asked = Asked(number, Wanted("hello"))
             plan = dispatcher.dispatch(asked)

@@ -30,9 +30,17 @@ _LIMITS = Limits()
     "--waiting", default=_LIMITS.waiting, show_default=True, type=click.IntRange(1, 4096), help="Longest queue."
 )
 @click.option("--grace", default=_LIMITS.grace_seconds, show_default=True, help="Seconds for answers after a stop.")
+@click.option("--keep-prompts", is_flag=True, help="Keep in the route log what was asked, and not its digest alone.")
 @click.pass_obj
 def serve(
-    session: Session, host: str, port: int, api_keys: Path | None, workers: int | None, waiting: int, grace: float
+    session: Session,
+    host: str,
+    port: int,
+    api_keys: Path | None,
+    workers: int | None,
+    waiting: int,
+    grace: float,
+    keep_prompts: bool,
 ) -> None:
     """Answer OpenAI's HTTP interface with the champion until told to stop; see docs/serving.md."""
     if not 0 <= grace <= 600:
@@ -40,7 +48,7 @@ def serve(
     processors = min(8, len(os.sched_getaffinity(0)))
     limits = Limits(workers=workers or processors, waiting=waiting, grace_seconds=grace)
     with session.open() as lab:
-        lab.serve(Serving(Address(host, port), api_keys, limits), _told(session))
+        lab.serve(Serving(Address(host, port), api_keys, limits, keep_prompts), _told(session))
 
 
 @click.group()

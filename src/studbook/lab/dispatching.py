@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -9,9 +10,10 @@ from studbook.errors import StudbookError
 from studbook.lab.canaries import Canaries
 from studbook.lab.desk import Desk
 from studbook.lab.runs import Run, Ticket
+from studbook.lab.ways import Chosen, Ways
 from studbook.records import Answered
 from studbook.runtime.serve.dispatch import Aside, Outcome, Plan
-from studbook.runtime.serve.requests import Asked, Wanted
+from studbook.runtime.serve.requests import Asked, Model, Wanted
 
 __all__ = ["TrialDispatcher"]
 
@@ -40,8 +42,16 @@ class _Part(NamedTuple):
     first: int
 
 
+class _Taken(NamedTuple):
+    """One request that was dispatched: the channel that answers, whom it chose, and the trials it belongs to."""
+
+    channel: str
+    chosen: Chosen
+    parts: list[_Part]
+
+
 class TrialDispatcher:
-    """Lets the trials in canary and shadow decide; the champion answers where none does.
+    """Lets the trials in canary and shadow decide which channel answers, and its deployment which model; see `Way`.
 
     What it decides by is looked up when it is made: `dispatch` reads memory, and `stale` says when another one is due.
     `observe` writes the ledger, so it belongs to the one thread that does.
@@ -49,25 +59,44 @@ class TrialDispatcher:
     Args:
         desk: The lab.
         canaries: Its trials.
+        ways: Makes the way within each channel.
 
     Attributes:
         champion: Digest of the champion.
+        own: Digests of the models that stand in the channels themselves.
     """
 
-    def __init__(self, desk: Desk, canaries: Canaries) -> None:
+    def __init__(self, desk: Desk, canaries: Canaries, ways: Ways) -> None:
         self.champion = desk.champion()
+        self._ways = {"champion": ways.way(self.champion, desk.channels()["champion"].deployment)}
         self._runs: dict[_OnTrial, Run] = {"canary": canaries.run("canary")}
         # Where the lab is not ready nothing is mirrored.
         with suppress(StudbookError):
             self._runs["shadow"] = canaries.run("shadow")
         self._trials = [_Trial(channel, run, run.going) for channel, run in self._runs.items() if run.going]
-        self._revisions: dict[str, str] = {"champion": self.champion}
-        self._revisions |= {found.channel: _candidate(found.run) for found in self._trials}
-        self._held: dict[int, list[_Part]] = {}
+        for found in self._trials:
+            assert found.run.trial is not None
+            plan = found.run.trial.plan
+            try:
+                self._ways[found.channel] = ways.way(plan.candidate, plan.deployment)
+            except StudbookError as error:
+                found.run.fail(error)
+        self._trials = [found for found in self._trials if found.channel in self._ways]
+        self.own = {way.own for way in self._ways.values()}
+        self._held: dict[int, _Taken] = {}
 
-    def models(self) -> tuple[str, ...]:
-        """Digests of every model that may be asked, the champion first."""
-        return tuple(dict.fromkeys(self._revisions.values()))
+    def models(self) -> tuple[Model, ...]:
+        """Every model that may be asked, each once, the champion first."""
+        found: dict[str, Model] = {}
+        for way in self._ways.values():
+            for model in way.models():
+                found.setdefault(model.revision, model)
+        return tuple(found.values())
+
+    def hold(self, revisions: Collection[str]) -> None:
+        """Say which of the models are in memory; the others are chosen by nobody."""
+        for way in self._ways.values():
+            way.hold(revisions)
 
     def stale(self) -> bool:
         """Whether a trial began, went on, halted or ended since this was made."""
@@ -77,37 +106,41 @@ class TrialDispatcher:
     def lost(self, revision: str, error: Exception) -> None:
         """Pause the trials of a candidate that cannot be asked; writes the ledger."""
         for found in self._trials:
-            if self._revisions[found.channel] == revision:
+            if self._ways[found.channel].own == revision:
                 found.run.fail(error)
 
     def dispatch(self, asked: Asked) -> Plan:
         """The champion or the model in canary; beside the champion the model in shadow, and probes to both."""
-        champion = answering = self._answering("champion", asked)
-        instead = ""
+        champion = chosen = self._choose("champion", asked)
+        answering, instead = "champion", ""
         parts: list[_Part] = []
         asides: list[Aside] = []
         for channel, run, plan in self._trials:
             # What the model in canary says is compared with nothing in shadow.
-            ticket = run.take(plan) if answering == champion else None
+            ticket = run.take(plan) if answering == "champion" else None
             if ticket is None:
                 continue
             parts.append(_Part(run, ticket, len(asides)))
             if ticket.kind == "canary":
-                answering, instead = self._answering(channel, asked), champion
+                answering, chosen, instead = channel, self._choose(channel, asked), champion.revision
             elif ticket.kind == "mirror":
-                asides.append(Aside(self._answering(channel, asked)))
+                asides.append(Aside(self._choose(channel, asked).revision))
             asides += self._probes(channel, asked, ticket)
-        self._held[asked.number] = parts
-        return Plan(answering, tuple(asides), instead)
+        self._held[asked.number] = _Taken(answering, chosen, parts)
+        return Plan(chosen.revision, tuple(asides), instead)
 
     def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
-        """Tell every trial that the request belongs to; writes the ledger."""
-        for part in self._held.pop(asked.number, ()):
-            _tell(part.run, part.ticket, answer, asides[part.first :])
+        """Tell every trial that the request belongs to, and enter which way it went; writes the ledger and the route log."""
+        taken = self._held.pop(asked.number)
+        try:
+            for part in taken.parts:
+                _tell(part.run, part.ticket, answer, asides[part.first :])
+        finally:
+            self._ways[taken.channel].ended(taken.chosen, answer)
 
-    def _answering(self, channel: str, asked: Asked) -> str:
+    def _choose(self, channel: str, asked: Asked) -> Chosen:
         """The model that answers a request within the deployment of a channel."""
-        return self._revisions[channel]
+        return self._ways[channel].choose(asked)
 
     def _probes(self, channel: _OnTrial, asked: Asked, ticket: Ticket) -> list[Aside]:
         """The probe that follows a request, to the candidate and then to the champion."""
@@ -116,13 +149,8 @@ class TrialDispatcher:
         # A few tokens more than the right answer has bytes: who goes on is wrong.
         wanted = Wanted(item.prompt, most=len(item.expected.encode()) + 2)
         probe = Asked(asked.number, wanted)
-        both = (self._answering(channel, probe), self._answering("champion", probe))
-        return [Aside(revision, wanted, item.expected) for revision in both]
-
-
-def _candidate(run: Run) -> str:
-    assert run.trial is not None
-    return run.trial.plan.candidate
+        both = (self._choose(channel, probe), self._choose("champion", probe))
+        return [Aside(chosen.revision, wanted, item.expected) for chosen in both]
 
 
 def _tell(run: Run, ticket: Ticket, answer: Outcome, beside: tuple[Outcome, ...]) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studbook.errors import OutOfOrder, StudbookError, UsageError
-from studbook.lab.approvals import require_unrevoked
+from studbook.errors import OutOfOrder
 from studbook.lab.commands import Commands
 from studbook.lab.desk import Desk
 from studbook.lab.dispatching import TrialDispatcher
 from studbook.lab.moves import Moves
 from studbook.lab.trials import open_stop
-from studbook.runtime.serve import Access, Address, Arrangement, Limits, Model, ask, new_key
+from studbook.lab.ways import Ways
+from studbook.runtime.serve import Access, Address, Arrangement, Limits, ask, new_key
 from studbook.runtime.serve import serve as run
 
 __all__ = ["Servers", "Serving", "control_folder", "serve"]
@@ -28,17 +27,20 @@ class Serving(NamedTuple):
         address: Where to listen.
         keys: The file of clients' keys; None for none, which is for this machine alone.
         limits: What the server takes on itself and what it grants.
+        keep_prompts: Whether the route log keeps what was asked.
     """
 
     address: Address = Address()
     keys: Path | None = None
     limits: Limits = Limits()
+    keep_prompts: bool = False
 
 
 def serve(moves: Moves, wanted: Serving, ready: Callable[[str], None]) -> None:
     """Serve the champion and what is on trial until told to stop; follows the channels when a command moves them.
 
-    No person's key is needed, and none is read. What running trials saw is written before this returns.
+    No person's key is needed, and none is read. What running trials saw is written before this returns, and the route log
+    is sealed and kept.
 
     Args:
         moves: The verbs of a lab that was opened for writing: until the server stops, nobody else writes.
@@ -51,12 +53,14 @@ def serve(moves: Moves, wanted: Serving, ready: Callable[[str], None]) -> None:
         NotAuthorised: if clients need keys, and there are none.
     """
     access = Access(wanted.address.host, wanted.keys)
-    host = _Host(moves)
-    host.arrange()
+    ways = Ways(moves.desk, keep_prompts=wanted.keep_prompts)
+    host = _Host(moves, ways)
     try:
+        host.arrange()
         run(host, wanted.address, wanted.limits, access, control_folder(moves.desk), ready)
     finally:
         moves.canaries.flush()
+        ways.close()
 
 
 def control_folder(desk: Desk) -> Path:
@@ -69,32 +73,28 @@ def control_folder(desk: Desk) -> Path:
 class _Host:
     """The lab as the server sees it; the server calls it in one thread, so nobody else writes the ledger meanwhile."""
 
-    def __init__(self, moves: Moves) -> None:
-        self._desk, self._moves = moves.desk, moves
-        self._held: dict[str, Model] = {}
+    def __init__(self, moves: Moves, ways: Ways) -> None:
+        self._desk, self._moves, self._ways = moves.desk, moves, ways
+        self._lost: set[str] = set()
         self._closed = ""
 
     def arrange(self) -> Arrangement:
-        """The champion, and beside it every model on trial; what cannot be served is on trial no longer."""
-        self._dispatcher = dispatcher = TrialDispatcher(self._desk, self._moves.canaries)
+        """The champion, what is on trial, and the packages that their routers choose among; without what does not load."""
+        self._dispatcher = dispatcher = TrialDispatcher(self._desk, self._moves.canaries, self._ways)
         self._close()
-        champion, *candidates = dispatcher.models()
-        models = [self._model(champion, self._since())]
-        for candidate in candidates:
-            try:
-                models.append(self._model(candidate, 0))
-            except StudbookError as error:
-                dispatcher.lost(candidate, error)
-        self._held = {model.revision: model for model in models}
-        return Arrangement(tuple(models), dispatcher, lambda: self._closed)
+        models = tuple(m for m in dispatcher.models() if m.revision not in self._lost - dispatcher.own)
+        dispatcher.hold({model.revision for model in models})
+        return Arrangement(models, dispatcher, lambda: self._closed)
 
     def look(self) -> bool:
         """Look at the clocks of the trials; whether one of them began or ended since."""
+        self._ways.look()
         self._moves.canaries.look()
         return self._dispatcher.stale()
 
     def lost(self, revision: str, error: Exception) -> None:
-        """Pause the trial of a model that does not load."""
+        """Pause the trial of a model that does not load; a package stays out until the server is started again."""
+        self._lost.add(revision)
         self._dispatcher.lost(revision, error)
 
     def commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:
@@ -110,22 +110,6 @@ class _Host:
     def _close(self) -> None:
         found = open_stop(self._desk)
         self._closed = "everything was stopped by a person" if found else ""
-
-    def _model(self, artifact: str, since: int) -> Model:
-        desk = self._desk
-        require_unrevoked(desk, artifact)
-        held = self._held.get(artifact)
-        data = held.data if held else desk.workspace.blob(artifact)
-        if data[:4] != b"SLM1":
-            advice = f"Serve it with what knows its format: studbook export {artifact[:12]} FOLDER"
-            message = "is no SLM1 model, and only those are served"
-            raise UsageError(message, where=desk.name_of(artifact), advice=advice, reason="serve.format")
-        return Model(artifact, desk.name_of(artifact), data, since)
-
-    def _since(self) -> int:
-        record = self._desk.channels()["champion"].record
-        entry = self._desk.workspace.entry(record) if record else None
-        return int(datetime.fromisoformat(entry.time).timestamp()) if entry else 0
 
 
 class Servers:

@@ -10,10 +10,11 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from studbook.errors import OutOfOrder, StudbookError, TokenizerRefused
+from studbook.errors import OutOfOrder, StudbookError, TokenizerRefused, UsageError
+from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.package_host import contents
-from studbook.lab.segments import open_router
+from studbook.lab.segments import keep_segments, open_log, open_router
 from studbook.lab.specialists import OWN, TASK, Specialists, specialists
 from studbook.models.slm import parse_slm
 from studbook.models.tokenizers import Tokenizer
@@ -24,7 +25,7 @@ from studbook.runtime.routing.rules import REACH
 from studbook.runtime.routing.tell import route_record
 from studbook.runtime.serve import Asked, Model, Outcome
 
-__all__ = ["Chosen", "Way"]
+__all__ = ["Chosen", "Way", "Ways"]
 
 
 class Chosen(NamedTuple):
@@ -49,8 +50,12 @@ class Way:
         log: Where decisions are entered; None enters none.
         keep_prompts: Whether the log keeps what was asked.
 
+    Attributes:
+        own: Revision of the channel's own model.
+
     Raises:
-        OutOfOrder: if it is deployed with adapters on it; ``serve.stack``.
+        OutOfOrder: if it was revoked, or is deployed with adapters on it; ``serve.stack``.
+        UsageError: if it is no SLM1 model; ``serve.format``.
         StudbookError: any of its kinds, if the model or the router is not here, or not as it was.
     """
 
@@ -58,10 +63,10 @@ class Way:
         self, desk: Desk, artifact: str, deployment: Deployment, log: RouteLog | None, *, keep_prompts: bool = False
     ) -> None:
         self._log, self._header, self._keep = log, desk.header, keep_prompts
-        self._own = _own(desk, artifact, deployment)
+        self._own, self.own = _own(desk, artifact, deployment), artifact
         self._me = deployment.package or artifact
-        self._models = {self._own.revision: self._own}
-        self._keys = {self._me: self._own.revision}
+        self._models = {self.own: self._own}
+        self._keys = {self._me: self.own}
         self._router: Router | None = None
         self._partition: str | None = None
         self._candidates: tuple[Candidate, ...] = ()
@@ -100,13 +105,13 @@ class Way:
         """
         router = self._router
         if router is None:
-            return Chosen(self._own.revision, None)
+            return Chosen(self.own, None)
         request = RouteRequest(self._text(asked.wanted.prompt), permissions=TASK)
         decision = router.route(request, self._ready)
         record = route_record(
             self._header, router, request, decision, keep_prompt=self._keep, partition=self._partition
         )
-        return Chosen(self._keys[decision.selected] if decision.selected else self._own.revision, record)
+        return Chosen(self._keys[decision.selected] if decision.selected else self.own, record)
 
     def ended(self, chosen: Chosen, outcome: Outcome) -> None:
         """Enter what was chosen and what became of it; it is on disk before this returns.
@@ -114,7 +119,8 @@ class Way:
         Raises:
             StudbookError: if the log is closed, or the disk refuses the line.
         """
-        if chosen.record is None or self._log is None:
+        if chosen.record is None or self._log is None or outcome.failure == "serve.dropped":
+            # What was never queued went no way.
             return
         ran = chosen.record.selected or self._me
         self._log.append(_finished(chosen.record, ran, outcome, self._costs.get(ran, 0)))
@@ -151,6 +157,36 @@ class Way:
             return b"?"
 
 
+class Ways:
+    """Every way of a server, and the one log they share; it is opened when the first router is.
+
+    Args:
+        desk: The lab, opened for writing.
+        keep_prompts: Whether the log keeps what was asked.
+    """
+
+    def __init__(self, desk: Desk, *, keep_prompts: bool = False) -> None:
+        self._desk, self._keep = desk, keep_prompts
+        self._log: RouteLog | None = None
+
+    def way(self, artifact: str, deployment: Deployment) -> Way:
+        """The way within a channel; see `Way`."""
+        if deployment.router is not None and self._log is None:
+            self._log = open_log(self._desk)
+        return Way(self._desk, artifact, deployment, self._log, keep_prompts=self._keep)
+
+    def look(self) -> None:
+        """Seal what is due; to be called about once a second."""
+        if self._log is not None:
+            self._log.tick()
+
+    def close(self) -> None:
+        """Seal the log and enter it into the ledger."""
+        if self._log is not None:
+            self._log.close()
+            keep_segments(self._desk)
+
+
 def _finished(record: RouteRecord, ran: str, outcome: Outcome, active: int) -> RouteRecord:
     answer, failure = outcome.said or None, outcome.failure or None
     step = RouteStep(
@@ -171,15 +207,17 @@ def _finished(record: RouteRecord, ran: str, outcome: Outcome, active: int) -> R
 
 
 def _own(desk: Desk, artifact: str, deployment: Deployment) -> Model:
-    name = desk.name_of(artifact)
+    require_unrevoked(desk, artifact)
+    name, data = desk.name_of(artifact), desk.workspace.blob(artifact)
+    if data[:4] != b"SLM1":
+        advice = f"Serve it with what knows its format: studbook export {artifact[:12]} FOLDER"
+        message = "is no SLM1 model, and only those are served"
+        raise UsageError(message, where=name, advice=advice, reason="serve.format")
     if deployment.stack:
-        text, advice = (
-            "is deployed with adapters on it, and files are served as they are",
-            "Package it without them and release that: studbook package make",
-        )
+        text = "is deployed with adapters on it, and files are served as they are"
+        advice = "Package it without them and release that: studbook package make"
         raise OutOfOrder(text, where=name, advice=advice, reason="serve.stack")
     states = desk.channels().values()
     moved = next((s.record for s in states if (s.artifact, s.deployment) == (artifact, deployment)), None)
     entry = desk.workspace.entry(moved) if moved else None
-    created = int(datetime.fromisoformat(entry.time).timestamp()) if entry else 0
-    return Model(artifact, name, desk.workspace.blob(artifact), created)
+    return Model(artifact, name, data, int(datetime.fromisoformat(entry.time).timestamp()) if entry else 0)

@@ -1,4 +1,4 @@
-"""Ctrl-C while the program is still being loaded."""
+"""Ctrl-C while the program is still being loaded, and a request to end while it waits for nothing but the next look."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["INTERRUPTED", "leaving_at_once"]
+__all__ = ["INTERRUPTED", "TERMINATED", "ending_on_request", "leaving_at_once"]
 
 INTERRUPTED = 130
 """Exit code of a command that was interrupted: 128 and the number of SIGINT, as shells count."""
+
+TERMINATED = 143
+"""The same of one that SIGTERM ended before it was done."""
 
 
 @contextmanager
@@ -31,6 +34,24 @@ def leaving_at_once() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def ending_on_request(code: int) -> Iterator[None]:
+    """While this lasts, SIGTERM ends the command like an error, so that what was begun is taken back first.
+
+    Args:
+        code: Its exit code then.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(code)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

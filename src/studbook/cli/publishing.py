@@ -1,15 +1,20 @@
-"""The verbs between a lab and those who have none: offering the channels, and taking what they offer."""
+"""The verbs between a lab and those who have none: offering the channels, taking what they offer, running what they hold."""
 
 from __future__ import annotations
 
+from itertools import chain, repeat
 from pathlib import Path
 
 import click
 
 from studbook.cli import pages
+from studbook.cli.interrupt import TERMINATED, ending_on_request
 from studbook.cli.pages import Page
-from studbook.cli.session import Session
+from studbook.cli.session import Session, only_with
+from studbook.errors import StudbookError
 from studbook.lab import Lab
+from studbook.lab.deploying import KEEP, Deployed, Wanted, follow
+from studbook.lab.hooks import Hook
 from studbook.lab.publish import DAYS, Published
 from studbook.lab.pull import Pulled, Request
 
@@ -40,9 +45,40 @@ def pull(session: Session, channel: str, dest: Path, root: Path, source: str, al
     session.give(found, _pulled_page(found))
 
 
+@click.command()
+@click.argument("channel", type=click.Choice(["shadow", "canary", "champion"]))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--hook", type=click.Path(path_type=Path), help="A program that is shown a release, and may say no.")
+@click.option("--hook-seconds", default=300.0, show_default=True, help="How long it may take.")
+@click.option("--keep", default=KEEP, show_default=True, type=click.IntRange(1, 1000), help="Releases that stay.")
+@click.option("--follow", "every", type=click.FloatRange(0.1, 86400), help="Look again every so many seconds.")
+@click.pass_obj
+def deploy(
+    session: Session, channel: str, folder: Path, hook: Path | None, hook_seconds: float, keep: int, every: float | None
+) -> None:
+    """Bring a FOLDER to what a CHANNEL points at, for a program that serves its format; see docs/deploying.md."""
+    only_with("hook_seconds", "with --hook", hook is not None)
+    wanted = Wanted(Hook(hook, hook_seconds) if hook else None, keep)
+
+    def look(how: Wanted) -> Deployed:
+        with session.open(writer=False) as lab:
+            return lab.deploy(channel, folder, how)
+
+    def shown(found: Deployed) -> None:
+        session.give(found, _deployed_page(found))
+
+    with ending_on_request(TERMINATED if every is None else 0):
+        if every is None:
+            shown(look(wanted))
+        else:
+            # What is in force was read whole when it was put there, and once more by the first look.
+            hows = chain([wanted], repeat(wanted._replace(glance=True)))
+            follow(lambda: look(next(hows)), every, shown, lambda error: _told(session, error))
+
+
 def add_to(group: click.Group) -> None:
     """Hang these verbs into the program."""
-    for verb in (publish, pull):
+    for verb in (publish, pull, deploy):
         group.add_command(verb)
 
 
@@ -68,3 +104,18 @@ def _pulled_page(found: Pulled) -> Page:
         f"sha256 {found.artifact}, {found.size} bytes, by {found.moved_by}",
         f"snapshot {found.version} of {found.entries} entries, until {found.expires}; root {found.root_version}",
     )
+
+
+def _deployed_page(found: Deployed) -> Page:
+    words = "deployed" if found.outcome == "deployed" else "nothing new"
+    return pages.lines(
+        *(f"hook: {line}" for line in found.said),
+        f"{words}: {found.channel} -> {found.folder}/current -> releases/{found.release}",
+        f"{found.name}, sha256 {found.artifact}",
+        *(f"removed: releases/{name}" for name in found.removed),
+    )
+
+
+def _told(session: Session, error: StudbookError) -> None:
+    session.progress.say(f"studbook: {error}")
+    session.progress.say(f"  what to do: {error.advice}")

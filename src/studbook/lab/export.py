@@ -14,7 +14,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.papers import RECORDS, Papers, free_name, write_papers
 from studbook.records import AdapterSource, LineageTemplate, OperatorReceipt, canonical
 
-__all__ = ["export"]
+__all__ = ["export", "model_files", "provenance"]
 
 
 def export(desk: Desk, name: str, folder: Path, papers: Papers | None = None) -> dict[str, str]:
@@ -38,10 +38,10 @@ def export(desk: Desk, name: str, folder: Path, papers: Papers | None = None) ->
     artifact, wanted = desk.find_model(name), papers or Papers()
     if folder.exists() and any(folder.iterdir()):
         raise UsageError("is not empty", where=folder, advice="Name an empty or new folder.")
-    files = _files(desk, artifact)
+    files = model_files(desk, artifact)
     # Whatever refuses a document does so before the first byte is written.
     key = load_key(wanted.oms) if wanted.oms else None
-    documents = {free_name(RECORDS, files): _provenance(desk, artifact)} | write_papers(desk, artifact, files, wanted)
+    documents = {free_name(RECORDS, files): provenance(desk, artifact)} | write_papers(desk, artifact, files, wanted)
     written: dict[str, str] = {}
     try:
         _copy(desk, desk.name_of(artifact), files, folder, written)
@@ -78,8 +78,13 @@ def _write(target: Path, data: bytes, written: dict[str, str], relative: str) ->
     written[relative] = hashlib.sha256(data).hexdigest()
 
 
-def _files(desk: Desk, artifact: str) -> Mapping[str, Path]:
-    """What an artifact consists of: relative path -> where it lies."""
+def model_files(desk: Desk, artifact: str) -> Mapping[str, Path]:
+    """What an artifact consists of: relative path -> where it lies in the store, under its SHA-256.
+
+    Raises:
+        DigestDiffers: if the bytes of an SLM1 model or an adapter package are gone.
+        OutOfOrder: if those of a checkpoint are.
+    """
     if is_checkpoint(desk, artifact):
         return stored(desk, artifact)
     stem, kind, blob = desk.name_of(artifact).replace("/", "-"), "slm", artifact
@@ -93,7 +98,7 @@ def _files(desk: Desk, artifact: str) -> Mapping[str, Path]:
     return {f"{stem}.{kind}": path}
 
 
-def _provenance(desk: Desk, artifact: str) -> bytes:
+def provenance(desk: Desk, artifact: str) -> bytes:
     """The records of an artifact's making, as one JSON object."""
     for _, manifest in desk.candidates():
         if manifest.artifact.sha256 == artifact:

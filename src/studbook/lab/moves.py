@@ -1,11 +1,12 @@
-"""The verbs that move channels and try what stands in them, one method each; `Lab` has them with all others."""
+"""The verbs that move channels, try what stands in them and bring it outside, one method each; `Lab` has them all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-from studbook.lab import channels, rollbacks
+from studbook.lab import channels, deploying, rollbacks
 from studbook.lab.canaries import Canaries, TrialState
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed
@@ -41,6 +42,10 @@ class Moves:
         """Undo the last move of a channel, or go back to an earlier state of it; needs no person's key."""
         with self.canaries.settled():
             return rollbacks.rollback(self.desk, channel, reason, to)
+
+    def deploy(self, channel: str, folder: Path, wanted: deploying.Wanted | None = None) -> deploying.Deployed:
+        """Bring a folder outside the lab to what a channel points at, for what serves its format; enters nothing."""
+        return deploying.deploy(self.desk, channel, folder, wanted or deploying.Wanted())
 
     def plan(self, channel: Literal["shadow", "canary"], settings: Mapping[str, Any] | None = None) -> CanaryPlan:
         """Register the plan of a trial of what stands in shadow, before it begins."""

@@ -210,7 +210,7 @@ def _own(desk: Desk, artifact: str, deployment: Deployment) -> Model:
     require_unrevoked(desk, artifact)
     name, data = desk.name_of(artifact), desk.workspace.blob(artifact)
     if data[:4] != b"SLM1":
-        advice = f"Serve it with what knows its format: studbook export {artifact[:12]} FOLDER"
+        advice = "Deploy it for what knows its format: studbook deploy champion FOLDER --hook PROGRAM"
         message = "is no SLM1 model, and only those are served"
         raise UsageError(message, where=name, advice=advice, reason="serve.format")
     if deployment.stack:

@@ -14,16 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from lab_fixtures import PERSON, Place, problems, rewrite, run_cli
+from bundle_fixtures import STACK
+from lab_fixtures import CLUSTER, PERSON, Place, problems, rewrite, run_cli
 from release_fixtures import change_policy, refused
 from studbook import files
 from studbook.errors import Busy, OutOfOrder, OverBudget, StudbookError
 from studbook.files import lock_folder
 from studbook.lab import Lab
 from studbook.lab.deploying import Deployed, Wanted, deploy, follow
+from studbook.lab.deployments import deployment_of
 from studbook.lab.hooks import Hook
-from studbook.records import Revocation, RevokedSubject
+from studbook.lab.packages import Wanted as Stacked
+from studbook.records import ChampionPromotion, Revocation, RevokedSubject
 
 
 class Killed(BaseException): ...
@@ -132,6 +136,30 @@ def test_it_reads_only_and_leaves_the_lab_as_it_was(place: Place, tmp_path: Path
         lab.deploy("champion", tmp_path / "out")
     assert tree(place.path) == before
     assert problems(place) == []
+
+
+def test_adapter_packages_lie_beside_the_model_in_their_order(lab: Lab, tmp_path: Path) -> None:
+    state = lab.desk.channels()["champion"]
+    assert state.artifact is not None and state.record is not None
+    lab.packages.contract(PERSON)
+    lab.packages.make("stacked", state.artifact, Stacked(version="1.0.0", clusters=(CLUSTER,), adapters=STACK))
+    # The move as the lab would write it.
+    beside = deployment_of(lab.desk, state.artifact)
+    move = lab.desk.workspace.get(state.record, ChampionPromotion)
+    again = structs.replace(move, deployment=beside, rollback=state.back)
+    lab.desk.workspace.commit(again, owner=PERSON)
+    assert lab.desk.channels()["champion"].deployment.stack == beside.stack
+    found = lab.deploy("champion", tmp_path / "out")
+    laid = sorted((tmp_path / "out" / "current" / "adapters").iterdir())
+    assert [path.name for path in laid] == ["1-dense.adp1", "2-sparse.asp1", "3-factors.alr1"]
+    assert tuple(sha256(path.read_bytes()).hexdigest() for path in laid) == beside.stack
+    assert label(tmp_path / "out")["deployment"]["cache"] == beside.cache
+    with refused("deploy.stack"):
+        lab.deploy("champion", tmp_path / "out", Wanted(gguf=True))
+    # The same model without them is another release.
+    lab.rollback("champion", "back")
+    assert lab.deploy("champion", tmp_path / "out").release != found.release
+    check_whole(tmp_path / "out")
 
 
 def test_only_the_newest_releases_stay_and_the_one_in_force(lab: Lab, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -51,14 +52,16 @@ def pull(session: Session, channel: str, dest: Path, root: Path, source: str, al
 @click.option("--hook", type=click.Path(path_type=Path), help="A program that is shown a release, and may say no.")
 @click.option("--hook-seconds", default=300.0, show_default=True, help="How long it may take.")
 @click.option("--keep", default=KEEP, show_default=True, type=click.IntRange(1, 1000), help="Releases that stay.")
+@click.option("--gguf", is_flag=True, help="Also the model as GGUF for llama.cpp, model.gguf (extra gguf).")
 @click.option("--follow", "every", type=click.FloatRange(0.1, 86400), help="Look again every so many seconds.")
 @click.pass_obj
 def deploy(
-    session: Session, channel: str, folder: Path, hook: Path | None, hook_seconds: float, keep: int, every: float | None
-) -> None:
+    session: Session, /, channel: str, folder: Path, every: float | None, hook: Path | None, hook_seconds: float,
+    **how: Any,
+) -> None:  # fmt: skip
     """Bring a FOLDER to what a CHANNEL points at, for a program that serves its format; see docs/deploying.md."""
     only_with("hook_seconds", "with --hook", hook is not None)
-    wanted = Wanted(Hook(hook, hook_seconds) if hook else None, keep)
+    wanted = Wanted(Hook(hook, hook_seconds) if hook else None, **how)
 
     def look(how: Wanted) -> Deployed:
         with session.open(writer=False) as lab:

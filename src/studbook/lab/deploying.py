@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from studbook.errors import DigestDiffers, OutOfOrder, OutsideAllowlist, ParentsDoNotFit, StudbookError, UsageError
 from studbook.lab.deployment_folder import LABEL, DeploymentFolder, Head, Label, Placed, opened
 from studbook.lab.desk import Desk
 from studbook.lab.export import model_files, provenance
 from studbook.lab.hooks import Hook, check_hook, run_hook
-from studbook.lab.papers import RECORDS, free_name
+from studbook.lab.papers import RECORDS, Papers, free_name, write_papers
 from studbook.lab.rollbacks import hindrance
 from studbook.lab.routing import kept_inside
 from studbook.lab.sources import licence_of
@@ -38,11 +39,13 @@ class Wanted(NamedTuple):
     Attributes:
         hook: The program that is shown a release before it is put in force; None for none.
         keep: How many releases stay in the folder, at least 1.
+        gguf: Write the model as GGUF too.
         glance: Believe the release in force whole without reading it.
     """
 
     hook: Hook | None = None
     keep: int = KEEP
+    gguf: bool = False
     glance: bool = False
 
 
@@ -98,13 +101,13 @@ def deploy(desk: Desk, channel: str, folder: Path, wanted: Wanted) -> Deployed:
     if wanted.keep < 1:
         raise UsageError("at least the release in force stays", where="--keep", advice="Give 1 or more.")
     state = _standing(desk, channel)
-    label, files = _release(desk, channel, state)
+    label = _label(desk, channel, state, wanted)
     said: tuple[str, ...] = ()
     with opened(folder, desk.workspace.path) as place:
         _check_same(desk, label, place)
         name, before = label.release, place.current()
         if name != before or not wanted.glance:
-            _lay(desk, place, label, files, fresh=name != before)
+            _lay(desk, place, label, fresh=name != before)
         if name != before:
             if wanted.hook is not None:
                 said = _shown(place, name, wanted.hook)
@@ -187,28 +190,37 @@ def _check_licences(desk: Desk, artifacts: tuple[str, ...]) -> None:
     inherited_licence(desk.policy[1], licences)
 
 
-def _release(desk: Desk, channel: str, state: ChannelState) -> tuple[Label, dict[str, Path | bytes]]:
-    """What a release of a state is, and where its files come from."""
+def _label(desk: Desk, channel: str, state: ChannelState, wanted: Wanted) -> Label:
+    """What the release of a state is; its files are not gathered yet."""
     assert state.artifact is not None
     assert state.record is not None
-    files: dict[str, Path | bytes] = {**model_files(desk, state.artifact), **_stack(desk, state.deployment.stack)}
-    if LABEL.casefold() in {path.casefold() for path in files}:
-        advice = "Register it again without that file."
-        raise UsageError(f"has a file {LABEL} of its own", where=desk.name_of(state.artifact), advice=advice)
-    files[free_name(RECORDS, files)] = provenance(desk, state.artifact)
+    if wanted.gguf and state.deployment.stack:
+        text = "has adapter packages on its model, and GGUF of the model alone would be another one"
+        raise UsageError(text, where=channel, advice="Leave --gguf out.", reason="deploy.stack")
     ledger, position = desk.workspace.ledger, len(desk.entries())
-    label = Label(
+    return Label(
         lab=desk.workspace.root.lab,
         channel=channel,
         model=state.artifact,
         name=desk.name_of(state.artifact),
         licence=licence_of(desk, state.artifact),
         deployment=state.deployment,
+        gguf=wanted.gguf,
         record=state.record,
         ledger=Head(entries=position, root=ledger.tree.root(position).hex()),
-        files=tuple(_placed(path, files[path]) for path in sorted(files)),
+        files=(),
     )
-    return label, files
+
+
+def _files(desk: Desk, label: Label) -> dict[str, Path | bytes]:
+    """What lies in a release: path -> its bytes, or a file of the store."""
+    model = model_files(desk, label.model)
+    if LABEL.casefold() in {path.casefold() for path in model}:
+        advice = "Register it again without that file."
+        raise UsageError(f"has a file {LABEL} of its own", where=label.name, advice=advice, reason="usage.name")
+    files: dict[str, Path | bytes] = {**model, **_stack(desk, label.deployment.stack)}
+    documents = write_papers(desk, label.model, model, Papers(gguf=label.gguf))
+    return files | {free_name(RECORDS, files): provenance(desk, label.model)} | documents
 
 
 def _placed(path: str, content: Path | bytes) -> Placed:
@@ -224,7 +236,7 @@ def _stack(desk: Desk, stack: tuple[str, ...]) -> dict[str, Path | bytes]:
         for _, m in desk.all(SourceManifest)
         if isinstance(m.source, AdapterSource)
     }
-    named = [(f"{n}-{desk.name_of(d).replace('/', '-')}.{kinds[d]}", d) for n, d in enumerate(stack, 1)]
+    named = [(f"{n}-{desk.name_of(d).replace('/', '-')}.{kinds.get(d, 'adp')}", d) for n, d in enumerate(stack, 1)]
     return {f"adapters/{name}": desk.workspace.blob_path(digest) for name, digest in named}
 
 
@@ -241,7 +253,7 @@ def _check_same(desk: Desk, label: Label, place: DeploymentFolder) -> None:
             raise DigestDiffers(text, where=place.path, advice=advice, reason="deploy.fork")
 
 
-def _lay(desk: Desk, place: DeploymentFolder, label: Label, files: dict[str, Path | bytes], *, fresh: bool) -> None:
+def _lay(desk: Desk, place: DeploymentFolder, label: Label, *, fresh: bool) -> None:
     """See to it that a release lies there whole."""
     if place.whole(label.release):
         return
@@ -249,7 +261,9 @@ def _lay(desk: Desk, place: DeploymentFolder, label: Label, files: dict[str, Pat
         advice = f"Find out who changed it. To have it written anew, remove {place.path / 'current'} and deploy again."
         text = "is in force, and is not what was deployed"
         raise DigestDiffers(text, where=place.folder(label.release), advice=advice, reason="deploy.changed")
-    place.write(label, files, desk.progress)
+    files = _files(desk, label)
+    placed = tuple(_placed(path, files[path]) for path in sorted(files))
+    place.write(replace(label, files=placed), files, desk.progress)
 
 
 def _shown(place: DeploymentFolder, name: str, hook: Hook) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ class Label(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
         name: What people call it.
         licence: Its SPDX identifier; null where none is on record.
         deployment: What works together with it.
+        gguf: Whether the model lies there as GGUF too.
         record: Digest of the move that the channel stood at when this was written.
         ledger: Where the ledger stood then.
         files: Every file but this one, sorted by path.
@@ -92,14 +93,15 @@ class Label(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
     name: str
     licence: str | None
     deployment: Deployment
+    gguf: bool
     record: Digest
     ledger: Head
     files: tuple[Placed, ...]
 
     @property
     def release(self) -> str:
-        """What it is called: 16 digits of the SHA-256 of 'studbook/deployment/1' NUL, channel, model and deployment."""
-        told = canonical({"channel": self.channel, "deployment": self.deployment, "model": self.model})
+        """16 digits of the SHA-256 of 'studbook/deployment/1' NUL and canonical JSON: channel, deployment, gguf, model."""
+        told = canonical({n: getattr(self, n) for n in ("channel", "deployment", "gguf", "model")})
         return hashlib.sha256(b"studbook/deployment/1\0" + told).hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ The peer's interpreter has xllamacpp; this one and Studbook's have the extra ``g
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -27,7 +28,10 @@ from typing import Any
 from bench_engine import build
 from clocks import spent
 
-from studbook.records import canonical
+from studbook.records import Header, canonical
+from studbook.runtime.arenas import Arena, Budgets
+from studbook.runtime.handles import Artifact, Artifacts
+from studbook.runtime.resident import ResidentSet
 from studbook.runtime.serve import Access, Address, Arrangement, Champion, Limits, Model, ask, serve
 
 HERE = Path(__file__).resolve()
@@ -41,7 +45,12 @@ class House:
     """One model for everything."""
 
     def __init__(self, path: Path) -> None:
-        self.model = Model("ab" * 32, "bench", path.read_bytes())
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.model = Model(sha256, "bench", Artifact(sha256, path.stat().st_size, path))
+
+    def residents(self, budgets: Budgets) -> ResidentSet:
+        header = Header(source="studbook", version="0", environment="benchmark", owner="benchmark")
+        return ResidentSet(budgets, {"host": Arena("host", budgets.host.total)}, Artifacts(), header)
 
     def arrange(self) -> Arrangement:
         return Arrangement((self.model,), Champion(self.model.revision))

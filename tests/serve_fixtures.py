@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import socket
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -16,36 +18,62 @@ from typing import Any
 import pytest
 
 from studbook.lab.demo import examples_folder
-from studbook.models.slm import parse_slm
+from studbook.models.slm import read_slm
 from studbook.models.slm_writer import write_slm
+from studbook.records import Header, ResidentSetRecord
+from studbook.runtime.arenas import Arena, Budgets
+from studbook.runtime.handles import Artifact, Artifacts
+from studbook.runtime.resident import ResidentSet
 from studbook.runtime.serve import Access, Address, Arrangement, Champion, Dispatcher, Limits, Model, ask, serve
 
 PROMPT = "rev abc>"
+HEADER = Header(source="studbook", version="0", environment="test", owner="tests")
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+def kept(data: bytes) -> Artifact:
+    """Bytes as a file that lies until the tests end."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = Path(_FOLDER.name) / sha256
+    path.write_bytes(data)
+    return Artifact(sha256, len(data), path)
 
 
 def founder_model(name: str = "base") -> Model:
     """A shipped founder as a model to serve."""
     data = (examples_folder() / "founders" / name / f"{name}.slm").read_bytes()
-    return Model(f"{name:0<64}".encode().hex()[:64], name, data, 1_700_000_000)
+    return Model(f"{name:0<64}".encode().hex()[:64], name, kept(data), 1_700_000_000)
 
 
 def long_model() -> Model:
     """The base with a context of thousands and no end token, so that it writes as long as it is let."""
-    model = parse_slm(founder_model().data)
+    model = read_slm(founder_model().artifact.path)
     shape = model.shape
     values = {spec.name: model.dense(spec.name) for spec in shape.tensors()}
     values["tok_embeddings.weight"] = values["tok_embeddings.weight"].copy()
     values["tok_embeddings.weight"][257] = 0
-    return Model("ab" * 32, "long", write_slm(dataclasses.replace(shape, max_context=8192), model.tokenizer, values))
+    data = write_slm(dataclasses.replace(shape, max_context=8192), model.tokenizer, values)
+    return Model("ab" * 32, "long", kept(data))
 
 
 class House:
-    """Serves what `models` and `dispatcher` say; `told` are the arguments that its one command was given."""
+    """Serves what `models` and `dispatcher` say; `told` are the arguments that its one command was given.
+
+    Attributes:
+        records: What the resident set wrote.
+    """
 
     def __init__(self, *models: Model, dispatcher: Dispatcher | None = None) -> None:
         self.models = models or (founder_model(),)
         self.dispatcher = dispatcher
         self.told: list[Mapping[str, Any]] = []
+        self.records: list[ResidentSetRecord] = []
+        self.set: ResidentSet | None = None
+
+    def residents(self, budgets: Budgets) -> ResidentSet:
+        arena = Arena("host", budgets.host.total)
+        self.set = ResidentSet(budgets, {"host": arena}, Artifacts(), HEADER, write=self.records.append)
+        return self.set
 
     def arrange(self) -> Arrangement:
         return Arrangement(self.models, self.dispatcher or Champion(self.models[0].revision))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runtime_fixtures import SHAPES, package_of, shape_of, tensors_of, words_of
 from studbook.adapters.reader import parse_adapter
 from studbook.errors import OverBudget, UsageError
-from studbook.models.engine import Engine
+from studbook.models.engine import MOST_LINES, Engine, begin, step
 from studbook.models.sampling import Sampling
 from studbook.models.shape import SlmShape
 from studbook.models.slm import parse_slm, write_slm
@@ -20,6 +20,7 @@ from studbook.runtime.heap import Heap, block_bytes, engine_bytes_before
 from studbook.runtime.sizes import Change, Use, change_of, kv_bytes, measure, model_of
 
 DTYPES = ["f32", "q8_0", "q4_0"]
+DRAWN = Sampling(temperature=1.0, top_k=40)
 
 
 def lived(data: bytes, use: Use, packages: Sequence[bytes] = (), base: str = "", limit: int = 1 << 30) -> int:
@@ -33,7 +34,9 @@ def lived(data: bytes, use: Use, packages: Sequence[bytes] = (), base: str = "",
         engine.encode("x" * use.text_bytes)
         engine.decode_text([BOS] * use.positions)
         for session in sessions:
-            session.write_on([BOS], use.positions, Sampling(temperature=1.0, top_k=40), EOS)
+            session.write_on([BOS], use.positions, DRAWN, EOS)
+            session.reset()
+        step([begin(session, [BOS], DRAWN) for session in sessions[:MOST_LINES]])
         return engine.memory_bytes
 
 
@@ -70,6 +73,15 @@ def test_words_of_a_tokenizer_are_counted(order: str) -> None:
     shape = shape_of(vocab_size=tokenizer.vocab_size)
     data = write_slm(shape, tokenizer, tensors_of(shape), "q8_0")
     use = Use(32, 1, 500, 31)
+    assert lived(data, use) == measure(model_of(parse_slm(data)), use).total
+
+
+@pytest.mark.parametrize("sessions", [1, 16, 32, 40])
+def test_a_step_of_all_sessions_is_counted(sessions: int) -> None:
+    tokenizer = words_of(600, shuffled=False)
+    shape = shape_of(vocab_size=tokenizer.vocab_size)
+    data = write_slm(shape, tokenizer, tensors_of(shape), "q8_0")
+    use = Use(8, sessions, 0, 5)
     assert lived(data, use) == measure(model_of(parse_slm(data)), use).total
 
 

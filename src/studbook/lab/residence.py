@@ -1,19 +1,26 @@
-"""The lab's resident set: packages out of the ledger, records into it, and the known-good set again after a restart."""
+"""The lab's resident set: packages out of the ledger, records into it, and the known-good set again after a restart.
+
+In the records of a server stands, for a model that is no package, the record that put it into its channel: that says which
+model it is and by what right it was in memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 
 from studbook.errors import UsageError
 from studbook.lab.desk import Desk
+from studbook.lab.package_life import Usable
 from studbook.records import LogitDigest, ResidentSetRecord, RuntimeSmoke, SkillPackage
 from studbook.runtime.arenas import Arena, Budgets, Place
-from studbook.runtime.handles import Artifact, Artifacts, Runtime
+from studbook.runtime.handles import ENGINE, Artifact, Artifacts, Runtime
 from studbook.runtime.installing import Wish, prepare
 from studbook.runtime.resident import ResidentSet
 from studbook.runtime.residents import Installed
+from studbook.runtime.serve import Model
 
-__all__ = ["open_residents", "prepared"]
+__all__ = ["open_residents", "prepared", "served_model", "served_package"]
 
 _PLACES: tuple[Place, ...] = ("host", "device")
 
@@ -86,6 +93,37 @@ def open_residents(
         name = desk.workspace.get(revision, SkillPackage).id
         residents.install(prepared(desk, revision, (wishes or {}).get(name, Wish())))
     return residents
+
+
+def served_model(desk: Desk, artifact: str, record: str) -> Model:
+    """A model of the lab as a server takes it up: its file, and the logits of its newest smoke in this engine.
+
+    Args:
+        desk: The lab.
+        artifact: Digest of the model.
+        record: Digest of the record that lets it be served; empty where none does yet.
+
+    Raises:
+        UsageError: if it is no SLM1 model, or not held; ``serve.format``.
+    """
+    file = _file(desk, artifact)
+    with file.path.open("rb") as there:
+        magic = there.read(4)
+    if magic != b"SLM1":
+        advice = "Deploy it for what knows its format: studbook deploy champion FOLDER --hook PROGRAM"
+        message = "is no SLM1 model, and only those are served"
+        raise UsageError(message, where=desk.name_of(artifact), advice=advice, reason="serve.format")
+    smokes = [s.logits for _, s in desk.unrevoked(RuntimeSmoke) if (s.artifact, s.engine) == (artifact, ENGINE)]
+    entry = desk.workspace.entry(record) if record else None
+    created = int(datetime.fromisoformat(entry.time).timestamp()) if entry else 0
+    return Model(artifact, desk.name_of(artifact), file, created, smokes[-1] if smokes else None, record)
+
+
+def served_package(desk: Desk, held: Usable) -> Model:
+    """A package without adapters as a server takes it up where there is room; packages of one file are one model."""
+    blob, name = held.package.artifact, f"{held.package.id} {held.package.package_version}"
+    file = Artifact(blob.sha256, blob.size, held.folder / "model.slm")
+    return Model(blob.sha256, name, file, 0, _logits(desk, held.package), held.revision, spare=True)
 
 
 def _file(desk: Desk, sha256: str) -> Artifact:

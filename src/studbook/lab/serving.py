@@ -12,8 +12,11 @@ from studbook.lab.commands import Commands
 from studbook.lab.desk import Desk
 from studbook.lab.dispatching import TrialDispatcher
 from studbook.lab.moves import Moves
+from studbook.lab.residence import open_residents
 from studbook.lab.trials import open_stop
 from studbook.lab.ways import Ways
+from studbook.runtime.arenas import Budgets
+from studbook.runtime.resident import ResidentSet
 from studbook.runtime.serve import Access, Address, Arrangement, Limits, ask, new_key
 from studbook.runtime.serve import serve as run
 
@@ -75,16 +78,17 @@ class _Host:
 
     def __init__(self, moves: Moves, ways: Ways) -> None:
         self._desk, self._moves, self._ways = moves.desk, moves, ways
-        self._lost: set[str] = set()
         self._closed = ""
 
+    def residents(self, budgets: Budgets) -> ResidentSet:
+        """Where models lie; every change is a record in the ledger."""
+        return open_residents(self._desk, (), budgets)
+
     def arrange(self) -> Arrangement:
-        """The champion, what is on trial, and the packages that their routers choose among; without what does not load."""
+        """The champion, what is on trial, and the packages that their routers choose among, as far as there is room."""
         self._dispatcher = dispatcher = TrialDispatcher(self._desk, self._moves.canaries, self._ways)
         self._close()
-        models = tuple(m for m in dispatcher.models() if m.revision not in self._lost - dispatcher.own)
-        dispatcher.hold({model.revision for model in models})
-        return Arrangement(models, dispatcher, lambda: self._closed)
+        return Arrangement(dispatcher.models(), dispatcher, lambda: self._closed, dispatcher.hold)
 
     def look(self) -> bool:
         """Look at the clocks of the trials; whether one of them began or ended since."""
@@ -93,8 +97,7 @@ class _Host:
         return self._dispatcher.stale()
 
     def lost(self, revision: str, error: Exception) -> None:
-        """Pause the trial of a model that does not load; a package stays out until the server is started again."""
-        self._lost.add(revision)
+        """Pause the trial of a model that does not load."""
         self._dispatcher.lost(revision, error)
 
     def commands(self) -> Mapping[str, Callable[[Mapping[str, Any]], Any]]:

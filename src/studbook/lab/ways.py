@@ -7,16 +7,16 @@ file, so packages of one file are one model; nothing that has adapters on it is 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 from typing import NamedTuple
 
-from studbook.errors import OutOfOrder, StudbookError, TokenizerRefused, UsageError
+from studbook.errors import OutOfOrder, StudbookError, TokenizerRefused
 from studbook.lab.approvals import require_unrevoked
 from studbook.lab.desk import Desk
 from studbook.lab.package_host import contents
+from studbook.lab.residence import served_model, served_package
 from studbook.lab.segments import keep_segments, open_log, open_router
 from studbook.lab.specialists import OWN, TASK, Specialists, specialists
-from studbook.models.slm import parse_slm
+from studbook.models.slm import read_slm
 from studbook.models.tokenizers import Tokenizer
 from studbook.records import Deployment, RouteCost, RouteRecord, RouteStep, replace
 from studbook.runtime.routelog import RouteLog
@@ -73,7 +73,7 @@ class Way:
         if deployment.router is not None:
             self._router = open_router(desk, deployment.router, deployment.thresholds)
             fallback = self._router.known.state.fallback
-            model = parse_slm(self._own.data, where=self._own.name)
+            model = read_slm(self._own.artifact.path)
             self._tokenizer: Tokenizer = model.tokenizer
             self._load(desk, specialists(desk, fallback))
             if fallback == OWN:
@@ -131,14 +131,13 @@ class Way:
         for candidate in standing.candidates:
             if held := standing.usable.get(candidate.revision):
                 try:
-                    data = contents(desk, held.revision, held.folder).model
+                    contents(desk, held.revision, held.folder)
                 except StudbookError as error:
                     found.append(candidate._replace(eligible=False, why=error.reason))
                     continue
-                key = held.package.artifact.sha256
-                name = f"{held.package.id} {held.package.package_version}"
-                self._models.setdefault(key, Model(key, name, data, self._own.created))
-                self._keys[held.revision] = key
+                model = served_package(desk, held)
+                self._models.setdefault(model.revision, model)
+                self._keys[held.revision] = model.revision
             found.append(candidate)
         self._candidates, self._partition = tuple(found), standing.partition
 
@@ -208,16 +207,10 @@ def _finished(record: RouteRecord, ran: str, outcome: Outcome, active: int) -> R
 
 def _own(desk: Desk, artifact: str, deployment: Deployment) -> Model:
     require_unrevoked(desk, artifact)
-    name, data = desk.name_of(artifact), desk.workspace.blob(artifact)
-    if data[:4] != b"SLM1":
-        advice = "Deploy it for what knows its format: studbook deploy champion FOLDER --hook PROGRAM"
-        message = "is no SLM1 model, and only those are served"
-        raise UsageError(message, where=name, advice=advice, reason="serve.format")
     if deployment.stack:
         text = "is deployed with adapters on it, and files are served as they are"
         advice = "Package it without them and release that: studbook package make"
-        raise OutOfOrder(text, where=name, advice=advice, reason="serve.stack")
+        raise OutOfOrder(text, where=desk.name_of(artifact), advice=advice, reason="serve.stack")
     states = desk.channels().values()
     moved = next((s.record for s in states if (s.artifact, s.deployment) == (artifact, deployment)), None)
-    entry = desk.workspace.entry(moved) if moved else None
-    return Model(artifact, name, data, int(datetime.fromisoformat(entry.time).timestamp()) if entry else 0)
+    return served_model(desk, artifact, moved or "")

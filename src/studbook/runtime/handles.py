@@ -20,17 +20,18 @@ from numpy.typing import NDArray
 from studbook.errors import DigestDiffers, OutOfOrder, OverBudget, UsageError
 from studbook.files import read_file
 from studbook.models import engine as engines
-from studbook.models.engine import Engine
+from studbook.models.engine import MOST_LINES, Engine, Line, begin, step
 from studbook.models.sampling import GREEDY, Sampling
 from studbook.models.slm import MAX_FILE_BYTES
 from studbook.models.tokenizers import EOS
 from studbook.records import LogitDigest
 from studbook.runtime.sizes import Use
 
-__all__ = ["Artifact", "Artifacts", "Module", "Runtime", "Session"]
+__all__ = ["ENGINE", "Artifact", "Artifacts", "Module", "Runtime", "Session"]
 
 F32 = NDArray[np.float32]
 ENGINE: Final = engines.ENGINE_SHA256
+_DRAWN: Final = Sampling(temperature=1.0)
 
 
 class Runtime(NamedTuple):
@@ -123,7 +124,7 @@ class Module:
 
     Args:
         engine: The model, packages on top.
-        use: What may be asked of it; its sessions are opened here, and the largest texts passed through once.
+        use: What may be asked of it; its sessions are opened here, moved on by a step, and the largest texts passed through.
         smoke: What the engine must compute of it.
         where: What to call it in errors.
         free: What gives the engine's memory back; the engine's own way if it is None.
@@ -148,6 +149,7 @@ class Module:
         self._open: list[Session] = []
         engine.encode("x" * use.text_bytes)
         engine.decode_text([EOS] * use.positions)
+        self._step_once()
         self.staged_bytes = engine.memory_bytes
 
     @property
@@ -236,6 +238,11 @@ class Module:
         self._open.clear()
         self._free()
 
+    def _step_once(self) -> None:
+        step([begin(session, [EOS], _DRAWN) for session in self._idle[:MOST_LINES]])
+        for session in self._idle:
+            session.reset()
+
     def _require_sound(self) -> None:
         if not self.sound:
             raise OutOfOrder("the model was freed", where=self.where, advice="Activate it again.")
@@ -294,6 +301,15 @@ class Session:
         written, finite = self._kept.write_on(ids, most, sampling, stop)
         self.transcript += [*ids, *written]
         return written, finite
+
+    def begin(self, ids: Sequence[int], sampling: Sampling = GREEDY) -> Line:
+        """Begin to write on beside other sessions of the module; see `models.engine.begin`. Nothing joins the transcript.
+
+        Raises:
+            UsageError: as `feed`, or if a sampling setting is out of range.
+        """
+        self._check(len(ids))
+        return begin(self._kept, ids, sampling)
 
     def reset(self) -> None:
         """Reset the context: keys and values are forgotten, the transcript stays."""

@@ -1,7 +1,8 @@
 """How many bytes a model takes in the engine, to the byte and before any is taken.
 
 Everything a module needs for its whole life is taken while it is staged, in one order: the file and what is decoded of
-it, packages on top, the room of a logit digest, its sessions, and once the largest text it may encode or decode.
+it, packages on top, the room of a logit digest, its sessions, once the largest text it may encode or decode, and once a
+step of all its sessions side by side.
 `measure` follows that order on a `Heap`; what it says is what `Engine.memory_bytes` says afterwards. Sizes are those of
 ``models/engine/source``; a changed engine changes them, and the tests compare over many shapes.
 """
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from studbook.adapters.reader import Adapter
 from studbook.errors import UsageError
 from studbook.models.bpe import BpeTokenizer
+from studbook.models.engine import MOST_LINES
 from studbook.models.shape import SlmShape
 from studbook.models.slm import Slm
 from studbook.models.stored import Dtype
@@ -27,6 +29,7 @@ _BLOCK = 32  # tokens that go through the layers together
 _MODEL, _TOKENIZER, _TENSOR, _ADAPTER, _FUSED = 216, 28, 104, 176, 40
 _DIGEST = 32
 _CHOICES = 1024 * 24  # what the sampler sorts
+_LINE = 40  # of a step, each
 _STACK = 1 << 18  # of the engine's own code, of which a few pages are ever written
 
 
@@ -268,15 +271,17 @@ class _Work:
 
 
 def _texts(heap: Heap, model: Model, use: Use) -> int:
-    """The largest of what passes through: texts, and a session written on; returns what of it stays unwritten."""
+    """The largest of what passes through: texts, and sessions written on; returns what of it stays unwritten."""
     ids, logits = 4 * use.positions, 4 * model.shape.vocab_size
     coded = use.text_bytes, 4 * (use.text_bytes + 2), 36 * use.text_bytes
     decoded, written_on = (ids, MAX_DECODED_BYTES), (ids, 12, ids, logits, _CHOICES)
-    for sizes in (coded, decoded, written_on):
+    lines = min(use.sessions, MOST_LINES)
+    stepped = _LINE * lines, lines * logits, _CHOICES
+    for sizes in (coded, decoded, written_on, stepped):
         heap.pass_through(*sizes)
     # Without merges most of the room to merge in is left alone, and so is most of what a decoded text is lent.
     touched = sum(coded) if model.merges else 9 * use.text_bytes
-    return max(sum(coded), sum(decoded), sum(written_on)) - max(touched, sum(written_on))
+    return max(sum(coded), sum(decoded), sum(written_on), sum(stepped)) - max(touched, sum(written_on), sum(stepped))
 
 
 def _padded(count: int) -> int:

@@ -24,7 +24,7 @@ def client(shared_server: Running) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with Engine(founder_model().data) as found:
+    with Engine(founder_model().artifact.path.read_bytes()) as found:
         yield found
 
 

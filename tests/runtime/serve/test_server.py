@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lab_fixtures import PERSON, Place
-from serve_fixtures import PROMPT, House, Running, founder_model, long_model, post, running
+from serve_fixtures import PROMPT, House, Running, founder_model, kept, long_model, post, running
 from studbook.errors import NotAuthorised, OutOfOrder, SlmRefused, UsageError
 from studbook.lab.serving import Serving
 from studbook.runtime.serve import Access, Aside, Asked, Limits, Model, Outcome, Plan, Wanted, ask, new_key
@@ -108,7 +108,7 @@ def test_the_models_change_without_losing_a_request(tmp_path: Path) -> None:
         assert found["system_fingerprint"] == f"fp_{second.revision[:16]}"
         assert f"fp_{first.revision[:16]}".encode() in server.rest_of_answer(there)
         assert server.call("/v1/models")[1]["data"][0]["name"] == "base"
-        house.models = (Model("cd" * 32, "broken", second.data[:-64]),)
+        house.models = (Model("cd" * 32, "broken", kept(second.artifact.path.read_bytes()[:-64])),)
         with pytest.raises(SlmRefused):
             ask(server.folder, "reload")
         with pytest.raises(OutOfOrder, match="was done, but"):

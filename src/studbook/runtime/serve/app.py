@@ -78,6 +78,7 @@ def _model(service: Service, request: Request) -> Response:
 def _metrics(service: Service, request: Request) -> Response:
     waiting, running = service.load
     gauges = {"waiting": waiting, "running": running, "up": not (service.stopping or service.closed)}
+    gauges["resident_bytes"] = service.resident_bytes
     return PlainTextResponse(service.metrics.page(gauges), media_type="text/plain; version=0.0.4")
 
 

@@ -20,6 +20,7 @@ _GAUGES: Final = {
     "waiting": "Requests that wait for a worker.",
     "running": "Texts that are written now.",
     "up": "1 while requests are taken.",
+    "resident_bytes": "Bytes of memory that models hold.",
 }
 _SECONDS: Final = {
     "answer_seconds": "From a request to the end of its answer.",
@@ -48,14 +49,14 @@ class Metrics:
         """The page.
 
         Args:
-            gauges: ``waiting``, ``running`` and ``up``, as they are now.
+            gauges: ``waiting``, ``running``, ``up`` and ``resident_bytes``, as they are now.
         """
         lines = []
         for name, (label, words) in _COUNTERS.items():
             lines += _head(f"{name}_total", "counter", words)
             lines += [f'studbook_{name}_total{{{label}="{k}"}} {n}' for k, n in sorted(self._counts[name].items())]
         for name, words in _GAUGES.items():
-            lines += [*_head(name, "gauge", words), f"studbook_{name} {gauges[name]:g}"]
+            lines += [*_head(name, "gauge", words), f"studbook_{name} {gauges[name]:.15g}"]
         for name, words in _SECONDS.items():
             lines += [*_head(name, "histogram", words), *self._histogram(name)]
         return "\n".join(lines) + "\n"

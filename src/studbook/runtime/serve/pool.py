@@ -1,37 +1,44 @@
-"""Threads that run models: each has every served model in a memory of its own and writes many texts side by side.
+"""Threads that run models: each works with modules of the resident set that it leases, and writes many texts side by side.
 
-While the engine computes, Python's lock is free, so as many models run at once as there are workers. Works that answer come
-first; what runs beside them (mirrors and probes) takes a line only where nothing else waits.
+While the engine computes, Python's lock is free, so as many copies run at once as there are workers. A worker leases a
+module with the first work that wants it and gives it back with the last; a work for which there is no copy and no session
+stays in the queue. Works that answer come first; what runs beside them (mirrors and probes) takes a line only where nothing
+else waits.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from studbook.errors import OutOfOrder, OverBudget, StudbookError
-from studbook.models.engine import MOST_LINES, Engine, step
-from studbook.models.slm import parse_slm
+from studbook.models.engine import MOST_LINES, step
 from studbook.models.tokenizers import Tokenizer
-from studbook.runtime.serve.requests import Failed, Limits, Model
+from studbook.runtime.handles import Module
+from studbook.runtime.resident import ResidentSet
+from studbook.runtime.serve.requests import Failed, Limits
+from studbook.runtime.serve.stock import Held
 from studbook.runtime.serve.work import Work
 
 __all__ = ["Pool", "stopping"]
 
 
-class _Loaded(NamedTuple):
-    engine: Engine
+class _Seat(NamedTuple):
+    """A module that a worker has leased, until the stack is closed."""
+
+    module: Module
     tokenizer: Tokenizer
+    lease: ExitStack
 
 
 class _Order(NamedTuple):
-    """A model that every worker shall load, between two tokens."""
+    """What a worker does next: works to begin, and works that have ended before they began."""
 
-    model: Model
-    done: Callable[[Exception | None], None]
+    taken: list[Work]
+    ended: list[tuple[Work, StudbookError]]
 
 
 class Pool:
@@ -39,15 +46,15 @@ class Pool:
 
     Args:
         limits: The limits.
+        residents: Where models are leased.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, residents: ResidentSet) -> None:
+        self.limits, self._residents = limits, residents
         self._changed = threading.Condition()
         self._waiting: deque[Work] = deque()
         self._asides: deque[Work] = deque()
-        self._running: set[Work] = set()
-        self._leaving: set[str] = set()
+        self._held: Mapping[str, Held] = {}
         self._stopped = False
         self._workers = [_Worker(self) for _ in range(limits.workers)]
 
@@ -59,7 +66,7 @@ class Pool:
     @property
     def running(self) -> int:
         """Works that are written now, those beside answers included."""
-        return len(self._running)
+        return sum(len(worker.works) for worker in self._workers)
 
     def submit(self, work: Work) -> None:
         """Queue an answer.
@@ -86,66 +93,32 @@ class Pool:
             self._changed.notify_all()
             return True
 
-    def load(self, model: Model, done: Callable[[Exception | None], None]) -> None:
-        """Have every worker load a model; what is served goes on meanwhile.
-
-        Args:
-            model: The model.
-            done: Called once by every worker, with what went wrong or None.
-        """
+    def serve(self, held: Mapping[str, Held]) -> None:
+        """From now on works may ask for these models; what waits for another one is told that it is gone."""
         with self._changed:
-            self._leaving.discard(model.revision)
-            for worker in self._workers:
-                worker.orders.append(_Order(model, done))
+            self._held = held
             self._changed.notify_all()
 
-    def forget(self, revision: str) -> None:
-        """Have every worker give a model's memory back as soon as nothing that runs or waits needs it."""
+    def vacate(self, revisions: Collection[str]) -> None:
+        """Serve these no longer; returns when no worker has a lease on them, which is when what runs on them has ended."""
         with self._changed:
-            self._leaving.add(revision)
-            self._changed.notify_all()
+            self.serve({name: held for name, held in self._held.items() if name not in revisions})
+            self._changed.wait_for(lambda: not any(w.seats.keys() & {*revisions} for w in self._workers))
 
     def abandon(self, error: StudbookError) -> None:
         """End everything that waits or runs, with this error."""
         with self._changed:
-            for work in (*self._waiting, *self._asides, *self._running):
+            for work in (*self._waiting, *self._asides, *(work for w in self._workers for work in w.works)):
                 work.cancel(error)
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """End everything and every thread; returns when all memory was given back."""
+        """End everything and every thread; returns when all leases were given back."""
         with self._changed:
             self._stopped = True
         self.abandon(stopping())
         for worker in self._workers:
             worker.join()
-
-    def next_for(self, worker: _Worker, free: int) -> tuple[list[_Order], list[Work]]:
-        """What a worker does next: orders, and at most so many works; waits where it has nothing else to do."""
-        with self._changed:
-            while not (self._stopped or worker.orders or worker.works or self._waiting or self._asides):
-                worker.release(self._leaving)
-                self._changed.wait()
-            worker.release(self._leaving - {work.revision for work in (*self._waiting, *self._asides)})
-            orders, worker.orders = worker.orders, []
-            taken = [work for queue in (self._waiting, self._asides) for work in queue if work.due()]
-            for work in taken:
-                (self._asides if work.aside else self._waiting).remove(work)
-            # Nobody takes more than the one who has least.
-            others = min((len(w.works) for w in self._workers if w is not worker), default=free)
-            while free and self._waiting and len(worker.works) + len(taken) <= others:
-                taken.append(self._waiting.popleft())
-                free -= 1
-            if free and self._asides and not self._waiting:
-                taken.append(self._asides.popleft())
-            self._running.update(taken)
-            return orders, taken
-
-    def put_back(self, work: Work) -> None:
-        """A work for which there was no room yet is the next to be taken."""
-        with self._changed:
-            self._running.discard(work)
-            (self._asides if work.aside else self._waiting).appendleft(work)
 
     def cancel(self, work: Work, error: StudbookError) -> None:
         """Have a work end at its next token, or now where it waits."""
@@ -153,84 +126,136 @@ class Pool:
             work.cancel(error)
             self._changed.notify_all()
 
-    def over(self, work: Work) -> None:
-        """A work has ended."""
+    def next_for(self, worker: _Worker) -> _Order | None:
+        """What a worker does next; waits, with no lease, where there is nothing to do; None where nothing will ever be."""
         with self._changed:
-            self._running.discard(work)
+            while True:
+                if worker.leave():
+                    self._changed.notify_all()
+                order = _Order([], self._ended())
+                self._take_for(worker, order)
+                if worker.works or order.ended:
+                    return order
+                if self._stopped:
+                    return None
+                self._changed.wait()
 
-    @property
-    def emptied(self) -> bool:
-        """Whether the workers shall end, and nothing waits for them."""
-        return self._stopped and not self._waiting and not self._asides
+    def over(self, worker: _Worker, work: Work) -> None:
+        """A work of a worker has ended."""
+        with self._changed:
+            worker.works.remove(work)
+
+    def _ended(self) -> list[tuple[Work, StudbookError]]:
+        """Take works out of the queues that shall end before they began."""
+        found = []
+        for queue in (self._waiting, self._asides):
+            for work in list(queue):
+                if error := work.due() or self._gone(work):
+                    queue.remove(work)
+                    found.append((work, error))
+        return found
+
+    def _gone(self, work: Work) -> StudbookError | None:
+        if work.revision in self._held:
+            return None
+        return OutOfOrder("the model is served no longer", reason="serve.gone", advice="Ask again.")
+
+    def _take_for(self, worker: _Worker, order: _Order) -> None:
+        refused: set[str] = set()
+        for queue in (self._waiting, self._asides):
+            for work in list(queue):
+                # One at a time beside answers, and none while one waits.
+                if not worker.free or (work.aside and (self._waiting or any(taken.aside for taken in order.taken))):
+                    return
+                if work.revision in refused:
+                    continue
+                try:
+                    seated = self._seated(worker, work.revision)
+                except OutOfOrder as error:
+                    queue.remove(work)
+                    order.ended.append((work, error))
+                    continue
+                if not seated:
+                    refused.add(work.revision)
+                    continue
+                queue.remove(work)
+                worker.works.append(work)
+                order.taken.append(work)
+
+    def _seated(self, worker: _Worker, revision: str) -> bool:
+        """Whether a worker takes on a work: it has a session left for it, and nobody who has one too has less to do.
+
+        Raises:
+            OutOfOrder: if the model was stopped by a defect.
+        """
+        held = self._held[revision]
+        sitting = [w for w in self._workers if revision in w.seats]
+        able = self._workers if len(sitting) < held.installed.copies else sitting
+        if worker not in able or not worker.room(revision):
+            return False
+        if any(len(w.works) < len(worker.works) and w.room(revision) for w in able):
+            return False
+        return revision in worker.seats or worker.sit(self._residents, held)
 
 
 class _Worker(threading.Thread):
-    """One thread with its engines."""
+    """One thread with the modules that it has leased; `works` and `seats` change under the pool's lock alone."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(name="studbook-worker", daemon=True)
-        self.orders: list[_Order] = []
         self.works: list[Work] = []
+        self.seats: dict[str, _Seat] = {}
         self._pool = pool
-        self._held: dict[str, _Loaded] = {}
         self._lines = min(pool.limits.parallel, MOST_LINES)
-        # No more than fitted at once, until one of them has ended.
-        self._tight = False
         self.start()
+
+    @property
+    def free(self) -> int:
+        """How many works more it takes."""
+        return self._lines - len(self.works)
+
+    def room(self, revision: str) -> bool:
+        """Whether it has a line for another work of a model, and a session where it has the model."""
+        seat = self.seats.get(revision)
+        taken = sum(work.revision == revision for work in self.works)
+        return self.free > 0 and (seat is None or taken < seat.module.use.sessions)
+
+    def sit(self, residents: ResidentSet, held: Held) -> bool:
+        """Lease a model; False if it cannot be had now.
+
+        Raises:
+            OutOfOrder: if it was stopped by a defect.
+        """
+        lease = ExitStack()
+        try:
+            module = lease.enter_context(residents.lease(held.name))
+        except OverBudget:
+            return False
+        self.seats[held.model.revision] = _Seat(module, held.tokenizer, lease)
+        return True
+
+    def leave(self) -> bool:
+        """Give back what none of its works needs; whether there was anything."""
+        left = self.seats.keys() - {work.revision for work in self.works}
+        for revision in left:
+            self.seats.pop(revision).lease.close()
+        return bool(left)
 
     def run(self) -> None:
         """Until the pool stops: begin what is new, write a token of everything."""
-        try:
-            while self.works or not self._pool.emptied:
-                free = 0 if self._tight else self._lines - len(self.works)
-                orders, taken = self._pool.next_for(self, free)
-                for order in orders:
-                    self._obey(order)
-                for work in taken:
-                    self._begin(work)
-                self._write()
-        finally:
-            for loaded in self._held.values():
-                loaded.engine.close()
-
-    def release(self, leaving: set[str]) -> None:
-        """Give the memory of models back that nobody needs and none of its works."""
-        for revision in (leaving & self._held.keys()) - {work.revision for work in self.works}:
-            self._held.pop(revision).engine.close()
-
-    def _load(self, model: Model) -> None:
-        if model.revision not in self._held:
-            tokenizer = parse_slm(model.data, where=model.name).tokenizer
-            engine = Engine(model.data, memory_limit=self._pool.limits.memory_bytes, where=model.name)
-            self._held[model.revision] = _Loaded(engine, tokenizer)
-
-    def _obey(self, order: _Order) -> None:
-        try:
-            self._load(order.model)
-        except Exception as error:
-            order.done(error)
-        else:
-            order.done(None)
+        while order := self._pool.next_for(self):
+            for work, error in order.ended:
+                work.deliver(Failed(error))
+            for work in order.taken:
+                self._begin(work)
+            self._write()
 
     def _begin(self, work: Work) -> None:
-        self.works.append(work)
-        loaded = self._held.get(work.revision)
-        if error := work.due():
+        seat = self.seats[work.revision]
+        try:
+            work.begin(seat.module, seat.tokenizer)
+        except Exception as error:
             self._end(work, error)
-        elif loaded is None:
-            self._end(work, OutOfOrder("the model is served no longer", reason="serve.gone", advice="Ask again."))
-        else:
-            try:
-                work.begin(loaded.engine, loaded.tokenizer)
-            except OverBudget as error:
-                if len(self.works) == 1:
-                    self._end(work, error)
-                else:
-                    self._tight = True
-                    self.works.remove(work)
-                    self._pool.put_back(work)
-            except Exception as error:
-                self._end(work, error)
 
     def _write(self) -> None:
         """One token of every work."""
@@ -258,11 +283,9 @@ class _Worker(threading.Thread):
                 self._end(work, None)
 
     def _end(self, work: Work, error: Exception | None) -> None:
-        self.works.remove(work)
         with suppress(StudbookError):
             work.close()
-        self._tight = False
-        self._pool.over(work)
+        self._pool.over(self, work)
         if error is not None:
             work.deliver(Failed(error))
 

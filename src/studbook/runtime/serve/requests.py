@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from studbook.models.sampling import Sampling
+from studbook.records import LogitDigest
+from studbook.runtime.handles import Artifact
 
 __all__ = ["Asked", "Failed", "Finished", "Limits", "Model", "Reason", "Text", "Wanted"]
 
@@ -18,7 +20,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """What the server takes on itself and what it grants; bytes, seconds and counts.
 
     Attributes:
-        workers: Threads that run models; each has every served model in a memory of its own.
+        workers: Threads that run models; a model has at most as many copies.
         parallel: Most texts a worker writes side by side, 1 to 32.
         waiting: Most requests that wait for a worker; one more is refused with 429.
         asides: Most runs beside answers that wait; one more is left out.
@@ -27,7 +29,9 @@ class Limits(Struct, frozen=True, kw_only=True):
         request_bytes: Most bytes of a request's body.
         response_tokens: Most tokens of an answer.
         response_bytes: Most bytes of an answer's text.
-        memory_bytes: Most bytes of one model's memory: file, weights and caches.
+        memory_bytes: Most bytes of all models together: files, weights, caches, and what is staged beside them.
+        models: Most models in memory at a time.
+        installed: Most models that are known at a time, those included for which there was no room.
         header_seconds: Longest until a request's head is there.
         body_seconds: Longest until its body is there.
         write_seconds: Longest that a client may leave what was sent unread.
@@ -46,6 +50,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     response_tokens: int = 4096
     response_bytes: int = 64 << 10
     memory_bytes: int = 1 << 30
+    models: int = 64
+    installed: int = 1024
     header_seconds: float = 10.0
     body_seconds: float = 20.0
     write_seconds: float = 30.0
@@ -60,14 +66,20 @@ class Model(NamedTuple):
     Attributes:
         revision: Digest that names exactly this model with all that belongs to it.
         name: What people call it.
-        data: The bytes of its container.
+        artifact: The file of its container.
         created: When it came to be served, seconds since 1970.
+        smoke: Logits that were recorded of it; the engine is asked where there are none.
+        record: Digest of the record that lets it be served; its revision where there is none.
+        spare: Whether it stays out where there is no room for it, or something is wrong with it.
     """
 
     revision: str
     name: str
-    data: bytes
+    artifact: Artifact
     created: int = 0
+    smoke: LogitDigest | None = None
+    record: str = ""
+    spare: bool = False
 
 
 class Wanted(NamedTuple):

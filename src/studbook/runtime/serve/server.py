@@ -23,12 +23,15 @@ from typing import Any, NamedTuple, Protocol
 import uvicorn
 
 from studbook.errors import OutOfOrder, StudbookError, UsageError
+from studbook.runtime.arenas import Budgets
+from studbook.runtime.resident import ResidentSet
 from studbook.runtime.serve.access import Access
 from studbook.runtime.serve.app import application
 from studbook.runtime.serve.control import Control
 from studbook.runtime.serve.protocol import guarded
 from studbook.runtime.serve.requests import Limits
 from studbook.runtime.serve.service import Arrangement, Service
+from studbook.runtime.serve.stock import Stock, budgets_of
 
 __all__ = ["Address", "House", "serve"]
 
@@ -53,6 +56,9 @@ class Address(NamedTuple):
 
 class House(Protocol):
     """Whose models are served; everything here is called in one thread that belongs to it, never in two at a time."""
+
+    def residents(self, budgets: Budgets) -> ResidentSet:
+        """Where models shall lie, with nothing in it; asked for once. What it writes is written in the same thread."""
 
     def arrange(self) -> Arrangement:
         """What shall be served now; asked for at the beginning, after every command and when `look` says so."""
@@ -110,7 +116,8 @@ class _Server:
         listening = _listen(address)
         host, port = listening.getsockname()[:2]
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        service = self._service = Service(self._limits, self._in_house)
+        stock = Stock(await self._in_house(lambda: self._house.residents(budgets_of(self._limits))), self._limits)
+        service = self._service = Service(self._limits, stock, self._in_house)
         try:
             await self._reload()
             control = Control(self._folder, await self._handlers())
@@ -190,6 +197,7 @@ class _Server:
             "running": running,
             "stopping": self._service.stopping,
             "closed": self._service.closed,
+            "memory": self._service.memory,
         }
 
     async def _reloaded(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from studbook.runtime.serve.pool import Pool, stopping
 from studbook.runtime.serve.problems import problem
 from studbook.runtime.serve.requests import Asked, Finished, Limits, Model, Text, Wanted
 from studbook.runtime.serve.runs import Run
+from studbook.runtime.serve.stock import Stock
 
 __all__ = ["SERVED", "Answer", "Arrangement", "Service", "Tell"]
 
@@ -30,6 +32,9 @@ def _open() -> str:
     return ""
 
 
+def _unheard(_: Collection[str]) -> None: ...
+
+
 class Arrangement(NamedTuple):
     """What is served.
 
@@ -37,11 +42,13 @@ class Arrangement(NamedTuple):
         models: Every model that the dispatcher may name; the first is the one that clients see.
         dispatcher: Who decides.
         closed: Why no request is answered now; empty where they are. Asked in the event loop, so it must be quick.
+        hold: Told which of the models are in memory, before the dispatcher is asked; the others are not to be named.
     """
 
     models: tuple[Model, ...]
     dispatcher: Dispatcher
     closed: Callable[[], str] = _open
+    hold: Callable[[Collection[str]], None] = _unheard
 
 
 class Answer:
@@ -100,22 +107,28 @@ class Service:
 
     Args:
         limits: The limits.
-        tell: How the dispatcher is told how requests went.
+        stock: What brings models into memory.
+        tell: How what writes records is done in the house's thread: that, and telling the dispatcher how requests went.
 
     Attributes:
         limits: The limits.
         metrics: What is counted.
         stopping: Whether no more requests are taken.
+        absent: Models that were wanted and are not in memory, by revision, with why.
     """
 
-    def __init__(self, limits: Limits, tell: Tell) -> None:
+    def __init__(self, limits: Limits, stock: Stock, tell: Tell) -> None:
         self.limits = limits
         self.metrics = Metrics()
         self.stopping = False
-        self._tell = tell
-        self._pool = Pool(limits)
+        self.absent: Mapping[str, StudbookError] = {}
+        self._stock, self._tell = stock, tell
+        self._pool = Pool(limits, stock.residents)
+        # How many requests that have not ended may name a model.
+        self._named = Counter[str]()
         self._arrangement: Arrangement | None = None
         self._number = 0
+        self._arranging = asyncio.Lock()
         self._after: set[asyncio.Task[None]] = set()
 
     @property
@@ -132,6 +145,32 @@ class Service:
     def closed(self) -> str:
         """Why no request is answered now; empty where they are."""
         return self._arranged.closed()
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What is in memory, the bytes of it and of the budget, and what stays out: JSON."""
+        residents = [
+            {
+                "model": held.model.name,
+                "revision": held.model.revision,
+                "copies": held.installed.copies,
+                "sessions": held.installed.use.sessions,
+                "bytes": held.installed.total,
+            }
+            for held in self._stock.held().values()
+        ]
+        absent = {revision: str(error) for revision, error in self.absent.items()}
+        return {
+            "residents": residents,
+            "bytes": self.resident_bytes,
+            "budget": self.limits.memory_bytes,
+            "absent": absent,
+        }
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of memory that models hold."""
+        return self._stock.residents.bytes_held()["host"]
 
     def check_model(self, name: str) -> None:
         """Whether clients may ask for a model by this name.
@@ -151,27 +190,22 @@ class Service:
             served before goes on.
 
         Raises:
-            StudbookError: if the first model does not load; what was served before goes on then.
+            StudbookError: if the first model does not load, or there is no room for it; what was served before goes on then.
         """
-        held = {m.revision for m in self._arrangement.models} if self._arrangement else set()
-        fresh = [m for m in wanted.models if m.revision not in held]
-        refused: dict[str, Exception] = {}
-        try:
-            for model in fresh:
-                if (error := await self._load(model)) is None:
-                    continue
-                if model.revision == wanted.models[0].revision:
-                    raise error
-                refused[model.revision] = error
-        except BaseException:
-            self._forget({m.revision for m in fresh})
-            raise
-        if refused:
-            self._forget({m.revision for m in fresh})
-            return refused
-        self._arrangement = wanted
-        self._forget(held - {m.revision for m in wanted.models})
-        return {}
+        async with self._arranging:
+            try:
+                absent = await self._tell(partial(self._stock.bring, wanted.models))
+                refused = {
+                    m.revision: absent[m.revision] for m in wanted.models if m.revision in absent and not m.spare
+                }
+                if not refused:
+                    held = self._stock.held()
+                    wanted.hold(held.keys())
+                    self._pool.serve(held)
+                    self._arrangement, self.absent = wanted, absent
+                return refused
+            finally:
+                await self._tidy()
 
     def answer(self, wanted: Wanted, *, parts: bool) -> Answer:
         """Begin to answer; the request is queued before this returns.
@@ -200,6 +234,7 @@ class Service:
             dropped = tuple(Outcome(aside.revision, 0.0, failure="serve.dropped") for aside in plan.asides)
             self._follow(self._observe(partial(dispatcher.observe, asked, run.outcome, dropped)))
             raise
+        self._named.update(_names(plan))
         return Answer(
             asked,
             plan,
@@ -218,6 +253,7 @@ class Service:
         await asyncio.to_thread(self._pool.stop)
         while self._after:
             await asyncio.gather(*self._after)
+        await self._tell(self._stock.close)
 
     def _again(self, revision: str, wanted: Wanted, *, parts: bool) -> Run | None:
         run = Run(self._pool, revision, wanted, parts=parts)
@@ -242,6 +278,10 @@ class Service:
                 each.drop()
             self.metrics.count("asides", each.outcome.failure or "done")
         await self._observe(partial(dispatcher.observe, asked, run.outcome, tuple(each.outcome for each in runs)))
+        self._named.subtract(_names(plan))
+        if self._unneeded():
+            async with self._arranging:
+                await self._tidy()
 
     async def _observe(self, told: Callable[[], None]) -> None:
         try:
@@ -250,23 +290,32 @@ class Service:
             # The answer was given; what is told of it has its own way to be noticed.
             _LOG.exception("how a request went could not be told")
 
-    def _forget(self, revisions: set[str]) -> None:
-        for revision in revisions:
-            self._pool.forget(revision)
+    def _unneeded(self) -> list[str]:
+        """What is in memory, and neither served nor named by a request that has not ended."""
+        return [name for name in self._stock.held() if name not in self._served and self._named[name] <= 0]
 
-    async def _load(self, model: Model) -> Exception | None:
-        loop = asyncio.get_running_loop()
-        told: asyncio.Queue[Exception | None] = asyncio.Queue()
+    async def _tidy(self) -> None:
+        """Give up what nothing needs any more, and vouch for what is served once it is all there is."""
+        gone = self._unneeded()
+        if gone:
+            await asyncio.to_thread(self._pool.vacate, gone)
+        keep = self._served | self._stock.held().keys() - {*gone}
+        settled = bool(self._served) and keep <= self._served
+        try:
+            await self._tell(partial(self._stock.tidy, keep, settled=settled))
+        except StudbookError as error:
+            _LOG.error("what is served no longer stays in memory: %s", error)
 
-        def done(error: Exception | None) -> None:
-            loop.call_soon_threadsafe(told.put_nowait, error)
-
-        self._pool.load(model, done)
-        errors = [await told.get() for _ in range(self.limits.workers)]
-        return next((error for error in errors if error), None)
+    @property
+    def _served(self) -> set[str]:
+        return {model.revision for model in self._arrangement.models} if self._arrangement else set()
 
     @property
     def _arranged(self) -> Arrangement:
         if self._arrangement is None:
             raise OutOfOrder("nothing is served yet", reason="serve.stopping", advice="Ask again in a moment.")
         return self._arrangement
+
+
+def _names(plan: Plan) -> set[str]:
+    return {plan.answering, *(aside.revision for aside in plan.asides)} | ({plan.instead} if plan.instead else set())

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from studbook.errors import OverBudget, StudbookError, UsageError
-from studbook.models.engine import Engine, Line, Session, begin
+from studbook.models.engine import Line
 from studbook.models.tokenizers import EOS, Tokenizer
+from studbook.runtime.handles import Module, Session
 from studbook.runtime.serve.requests import Failed, Finished, Limits, Reason, Text, Wanted
 from studbook.runtime.serve.text import Composer
 
@@ -68,30 +69,28 @@ class Work:
             )
         return self._error
 
-    def begin(self, engine: Engine, tokenizer: Tokenizer) -> None:
+    def begin(self, module: Module, tokenizer: Tokenizer) -> None:
         """Feed the prompt.
 
         Raises:
-            OverBudget: if its session does not fit the engine's memory.
+            OverBudget: if all sessions of the module are open.
             UsageError: if the prompt does not fit the model.
             TokenizerRefused: if it is no text.
         """
-        prompt = self.wanted.prompt
-        ids = engine.encode(prompt, eos=False) if isinstance(prompt, str) else list(prompt)
+        ids = self._ids_of(self.wanted.prompt, module)
         # The last token written is never fed, so one more fits than the context has room for.
-        room = engine.shape.max_context - len(ids) + 1
+        room = module.use.positions - len(ids) + 1
         if not ids or room < 1:
-            message = f"has {len(ids)} tokens; the model's context holds 1 to {engine.shape.max_context}"
-            raise UsageError(message, where="prompt", reason="serve.context", advice="Shorten the prompt.")
-        if not all(token < engine.shape.vocab_size for token in ids):
-            message = f"holds a token that is not in the model's vocabulary of {engine.shape.vocab_size}"
+            raise _too_long(f"{len(ids)} tokens", module)
+        if not all(token < module.vocab_size for token in ids):
+            message = f"holds a token that is not in the model's vocabulary of {module.vocab_size}"
             raise UsageError(message, where="prompt", reason="serve.context", advice="Send the text instead.")
         self._most = min(room, self._limits.response_tokens, self.wanted.most or room)
         self._prompt_tokens = len(ids)
         self._text = Composer(tokenizer, self.wanted.stops, self._limits.response_bytes)
-        self._session = engine.session(len(ids) + self._most - 1)
+        self._session = module.session(len(ids) + self._most - 1)
         try:
-            self.line = begin(self._session, ids, self.wanted.sampling)
+            self.line = self._session.begin(ids, self.wanted.sampling)
         except BaseException:
             self.close()
             raise
@@ -122,8 +121,21 @@ class Work:
         self.deliver(Finished("".join(self._said), reason, self._prompt_tokens, len(self._ids), digest))
         return True
 
+    @staticmethod
+    def _ids_of(prompt: str | tuple[int, ...], module: Module) -> list[int]:
+        if not isinstance(prompt, str):
+            return list(prompt)
+        if (size := len(prompt.encode(errors="surrogatepass"))) > module.use.text_bytes:
+            raise _too_long(f"{size} bytes", module)
+        return module.encode(prompt, eos=False)
+
     def close(self) -> None:
         """Give its session back."""
         if self._session is not None:
             self._session.close()
         self._session = self.line = None
+
+
+def _too_long(size: str, module: Module) -> UsageError:
+    message = f"has {size}; the model's context holds 1 to {module.use.positions} tokens"
+    return UsageError(message, where="prompt", reason="serve.context", advice="Shorten the prompt.")

@@ -164,8 +164,8 @@ def trial_lab(lived_lab: Place, tmp_path_factory: pytest.TempPathFactory) -> Pla
         suite = write_suite(folder / "canary", items, name=f"canary-{CLUSTER}", role="canary", cluster=CLUSTER)
         lab.suites.freeze([suite], PERSON)
         change_policy(lab, folder, stages=STAGES)
-        # Only what a routed operator made can be packaged.
-        lab.policies.route(winner(lab), PERSON)
+        # Its outputs were admitted in the life before; from here on they may be packaged.
+        lab.policies.route("blend/1", PERSON)
         outcome = lab.round(CLUSTER)
         assert outcome.released is not None, (outcome.held, outcome.record.no_op.reasons)
         assert lab.ready().ready

@@ -114,7 +114,7 @@ proof: $(TEST) $(TRAINED) $(ALONE) $(DRIVER) | chromium
 	$(TRAIN)/bin/python benchmarks/studies/generations.py
 	$(TRAIN)/bin/python benchmarks/studies/orchestration.py
 	$(PY) benchmarks/studies/controller.py
-	$(PY) benchmarks/bench_routing.py --write docs/proof
+	$(TRAIN)/bin/python benchmarks/bench_routing.py --write docs/proof
 	$(TRAIN)/bin/python benchmarks/bench_search.py --write docs/proof
 	$(PY) benchmarks/bench_evaluate.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python --write docs/proof
 	$(TRAIN)/bin/python benchmarks/bench_engine.py --peer $(TRAIN)/bin/python --own $(BARE)/bin/python \

@@ -1,7 +1,7 @@
 """Prompts as vectors of a sentence encoder, rounded to whole numbers before anything is computed from them.
 
 An encoder gives a vector of length 1 in float32; its last bits depend on processor and library. Rounded to a grid of
-1/1024, two such vectors are nearly always the same whole numbers. From there on everything is exact: the same rounded
+1/256, two such vectors are nearly always the same whole numbers. From there on everything is exact: the same rounded
 vectors give the same centroids and scores everywhere. What is not promised is that two machines round a prompt alike: a
 value close to the middle of two steps may fall to either side. The same machine with the same libraries does.
 """
@@ -20,7 +20,7 @@ from studbook.runtime.routing.ngrams import I16, scaled
 
 __all__ = ["Embedder", "cosines", "learn_vectors", "rounded"]
 
-_STEPS = 1024
+_STEPS = 256
 
 
 class Embedder(Protocol):

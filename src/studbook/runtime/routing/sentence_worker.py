@@ -20,6 +20,7 @@ from typing import IO, Any
 from studbook.errors import BytesLie, StudbookError
 from studbook.models.strict_json import read_object
 from studbook.runtime.routing.embeddings import rounded
+from studbook.sandbox.libc import prctl
 from studbook.sandbox.limits import Limits, confine, surroundings
 from studbook.sandbox.lockdown import lock_down, own_network
 from studbook.sandbox.places import library_trees
@@ -32,8 +33,9 @@ try:
 except ImportError:
     safetensors = tokenizers = transformers = None
 
-__all__ = ["main"]
+__all__ = ["main", "read_network", "read_tokenizer"]
 
+_PR_SET_PDEATHSIG = 1
 # A service is bounded by its parent's patience with each text, not by processor seconds of all of them together.
 _SECONDS, _MEMORY, _FILE = 1 << 31, 16 << 30, 1 << 20
 # Field of the config -> most it may be. What is built is then held against the tensors before it takes any memory.
@@ -60,8 +62,8 @@ def main() -> None:
         measures = _shut_in(Path.cwd(), parent)
         head = json.loads(asked.readline() or b"{}")
         config, tokenizer, weights = (asked.read(size) for size in head["sizes"])
-        network = _network(config, weights)
-        words = _tokenizer(tokenizer, head["longest"], network.config)
+        network = read_network(config, weights)
+        words = read_tokenizer(tokenizer, head["longest"], network.config)
         _tell(told, {"measures": measures})
         for line in asked:
             _tell(told, {"embedding": _embed(network, words, json.loads(line)).tolist()})
@@ -74,11 +76,23 @@ def _shut_in(own: Path, parent: int) -> list[str]:
     """Every measure this system offers, the ones that allow no way back at the end."""
     around, network = surroundings(parent), own_network()
     limited = confine(Limits(seconds=_SECONDS, memory_bytes=_MEMORY, file_bytes=_FILE))
-    return sorted((*around, *network, *limited, *lock_down(own, (), library_trees())))
+    if sys.platform == "linux":
+        # That signal comes with the end of the thread that opened the encoder; standard input closes with the process.
+        prctl(_PR_SET_PDEATHSIG, 0)
+    found = {*around, *network, *limited, *lock_down(own, (), library_trees())}
+    return sorted(found - {"dies-with-lab"})
 
 
-def _network(config: bytes, weights: bytes) -> Any:
-    """The model, its bytes taken over only where names and shapes are the ones its config gives."""
+def read_network(config: bytes, weights: bytes) -> Any:
+    """The model in evaluation, float32; its bytes are taken over only where names and shapes are the config's.
+
+    Args:
+        config: Bytes of ``config.json``.
+        weights: Bytes of ``model.safetensors``; tensors that the model has no use for are not looked at.
+
+    Raises:
+        BytesLie: if they are no BERT model, out of bounds, or not finite; ``route.encoder``.
+    """
     named = _config(read_object(config, "config.json", "route.encoder"))
     with torch.device("meta"):
         network = transformers.BertModel(named, add_pooling_layer=False)
@@ -122,8 +136,17 @@ def _config(told: dict[str, Any]) -> Any:
     )
 
 
-def _tokenizer(data: bytes, longest: int, config: Any) -> Any:
-    """The tokenizer, which can ask the model for nothing it does not have."""
+def read_tokenizer(data: bytes, longest: int, config: Any) -> Any:
+    """The tokenizer, which can ask the model for nothing it does not have.
+
+    Args:
+        data: Bytes of ``tokenizer.json``; what it says of padding and truncation is not followed.
+        longest: Most tokens of a text.
+        config: The model's config.
+
+    Raises:
+        BytesLie: if it is none, or does not fit the model; ``route.encoder``.
+    """
     try:
         words = tokenizers.Tokenizer.from_str(data.decode())
         words.no_padding()

@@ -38,7 +38,7 @@ _FILES = {"config.json": 1 << 16, "tokenizer.json": 64 << 20, "model.safetensors
 _RUNS_CODE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
 # Seconds to load libraries and model, for one text, and to end.
-_LOAD, _TEXT, _END = 120.0, 30.0, 2.0
+_LOAD, _TEXT, _END = 300.0, 30.0, 2.0
 _LONGEST_LINE = 1 << 20
 _REASON = "route.encoder"
 _WORKER = "studbook.runtime.routing.sentence_worker"

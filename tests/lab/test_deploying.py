@@ -512,32 +512,52 @@ def test_a_follower_goes_after_every_move_and_ends_when_it_is_told(place: Place,
     command = [sys.executable, "-m", "studbook", "--json", "--lab", str(place.path), "--keys", str(place.keys)]
     command += ["deploy", "champion", str(out), "--follow", "0.2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     try:
-        models = []
         for act in ("nothing", "back"):
             # Nobody is kept out between two looks.
             with place.open() as lab:
                 if act == "back":
                     lab.rollback("champion", act)
-                models.append(lab.desk.champion())
-            while not (out / "current").exists() or label(out)["model"] != models[-1]:
-                assert process.poll() is None, process.stderr.read() if process.stderr else ""
-                time.sleep(0.05)
+                model = lab.desk.champion()
+            told = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+            assert (told["artifact"], told["outcome"]) == (model, "deployed")
+            assert label(out)["model"] == model
         process.send_signal(signal.SIGTERM)
         said, trouble = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 0, trouble
-    assert "Traceback" not in trouble
-    decoder, told = json.JSONDecoder(), []
-    while said.strip():
-        found, end = decoder.raw_decode(said.lstrip())
-        told.append(found["artifact"])
-        said = said.lstrip()[end:]
-    assert told == models
+    assert (process.returncode, said, "Traceback" in trouble) == (0, "", False), trouble
     check_whole(out)
     assert not (out / ".studbook" / "work").exists() or not any((out / ".studbook" / "work").iterdir())
     assert problems(place) == []
+
+
+def test_a_follower_that_is_told_to_end_takes_a_hanging_hook_with_it(place: Place, tmp_path: Path) -> None:
+    out, child = tmp_path / "out", tmp_path / "child"
+    hook = script(tmp_path, f"sleep 600 & echo $! > {child}.new; mv {child}.new {child}; wait")
+    command = [sys.executable, "-m", "studbook", "--lab", str(place.path), "--keys", str(place.keys)]
+    command += ["deploy", "champion", str(out), "--follow", "1", "--hook", str(hook)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not child.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, trouble = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, "Traceback" in trouble) == (0, False)
+    assert ended(int(child.read_text()))
+    assert not os.path.lexists(out / "current")
+
+
+@pytest.mark.parametrize("words", [("--follow", "nan"), ("--follow", "0"), ("--hook-seconds", "5"), ("--keep", "0")])
+def test_options_that_mean_nothing_are_refused(place: Place, tmp_path: Path, words: tuple[str, str]) -> None:
+    found = run_cli(place, "deploy", "champion", str(tmp_path / "out"), *words)
+    assert found.returncode == 2
+    assert words[0] in found.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_verb_says_what_it_did(place: Place, tmp_path: Path) -> None:

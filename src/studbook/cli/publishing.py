@@ -12,7 +12,7 @@ from studbook.cli import pages
 from studbook.cli.interrupt import TERMINATED, ending_on_request
 from studbook.cli.pages import Page
 from studbook.cli.session import Session, only_with
-from studbook.errors import StudbookError
+from studbook.errors import StudbookError, UsageError
 from studbook.lab import Lab
 from studbook.lab.deploying import KEEP, Deployed, Wanted, follow
 from studbook.lab.hooks import Hook
@@ -53,7 +53,7 @@ def pull(session: Session, channel: str, dest: Path, root: Path, source: str, al
 @click.option("--hook-seconds", default=300.0, show_default=True, help="How long it may take.")
 @click.option("--keep", default=KEEP, show_default=True, type=click.IntRange(1, 1000), help="Releases that stay.")
 @click.option("--gguf", is_flag=True, help="Also the model as GGUF for llama.cpp, model.gguf (extra gguf).")
-@click.option("--follow", "every", type=click.FloatRange(0.1, 86400), help="Look again every so many seconds.")
+@click.option("--follow", "every", type=float, help="Look again every so many seconds.")
 @click.pass_obj
 def deploy(
     session: Session, /, channel: str, folder: Path, every: float | None, hook: Path | None, hook_seconds: float,
@@ -61,6 +61,8 @@ def deploy(
 ) -> None:  # fmt: skip
     """Bring a FOLDER to what a CHANNEL points at, for a program that serves its format; see docs/deploying.md."""
     only_with("hook_seconds", "with --hook", hook is not None)
+    if every is not None and not 0.1 <= every <= 86400:
+        raise UsageError(f"{every:g} is not between 0.1 and 86400", where="--follow", advice="Give seconds.")
     wanted = Wanted(Hook(hook, hook_seconds) if hook else None, **how)
 
     def look(how: Wanted) -> Deployed:

@@ -17,7 +17,7 @@ from studbook.lab.desk import Desk
 from studbook.lab.halting import resumption
 from studbook.lab.moves import Moves
 from studbook.lab.pending import Signed, signers_here
-from studbook.lab.serving import Servers
+from studbook.lab.serving import tell
 from studbook.lab.words import plain_text
 from studbook.records import (
     CanaryPlan,
@@ -58,7 +58,7 @@ class Remote(Moves):
     def there(self) -> bool:
         """Whether a server holds the lab."""
         try:
-            Servers(self.desk).status()
+            tell(self.desk, "status")
         except OutOfOrder as error:
             if error.reason != "control.nobody":
                 raise
@@ -124,7 +124,7 @@ class Remote(Moves):
         return self.desk.workspace.get(made, kind)
 
     def _ask(self, command: str, arguments: Struct | None) -> Any:
-        found = Servers(self.desk).ask(command, msgspec.to_builtins(arguments) if arguments else {})
+        found = tell(self.desk, command, msgspec.to_builtins(arguments) if arguments else None)
         self.desk.close()
         self.desk = self._look()
         return found

@@ -20,7 +20,7 @@ from studbook.runtime.resident import ResidentSet
 from studbook.runtime.serve import Access, Address, Arrangement, Limits, ask, new_key
 from studbook.runtime.serve import serve as run
 
-__all__ = ["Servers", "Serving", "control_folder", "serve"]
+__all__ = ["Servers", "Serving", "control_folder", "serve", "tell"]
 
 
 class Serving(NamedTuple):
@@ -115,6 +115,19 @@ class _Host:
         self._closed = "everything was stopped by a person" if found else ""
 
 
+def tell(desk: Desk, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+    """Have the server of a lab do something; what it can do beside its own is in `studbook.lab.commands`.
+
+    Raises:
+        OutOfOrder: if no server runs; ``control.nobody``.
+        StudbookError: whatever the server refused with.
+    """
+    folder = desk.workspace.path / "cache"
+    if not folder.is_dir():
+        raise OutOfOrder("no server runs for this lab", reason="control.nobody", advice="Start one: studbook serve")
+    return ask(folder, command, arguments)
+
+
 class Servers:
     """The running server of a lab, from another terminal.
 
@@ -131,7 +144,7 @@ class Servers:
         Raises:
             OutOfOrder: if no server runs.
         """
-        found: dict[str, Any] = self.ask("status")
+        found: dict[str, Any] = tell(self._desk, "status")
         return found
 
     def reload(self) -> dict[str, Any]:
@@ -140,7 +153,7 @@ class Servers:
         Raises:
             OutOfOrder: if no server runs.
         """
-        found: dict[str, Any] = self.ask("reload")
+        found: dict[str, Any] = tell(self._desk, "reload")
         return found
 
     def stop(self) -> dict[str, Any]:
@@ -149,7 +162,7 @@ class Servers:
         Raises:
             OutOfOrder: if no server runs.
         """
-        found: dict[str, Any] = self.ask("stop")
+        found: dict[str, Any] = tell(self._desk, "stop")
         return found
 
     @staticmethod
@@ -160,15 +173,3 @@ class Servers:
             UsageError: if the name is none, or has a key.
         """
         return new_key(path, name)
-
-    def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
-        """Have the server do something; what it can do beside its own is in `studbook.lab.commands`.
-
-        Raises:
-            OutOfOrder: if no server runs; ``control.nobody``.
-            StudbookError: whatever the server refused with.
-        """
-        folder = self._desk.workspace.path / "cache"
-        if not folder.is_dir():
-            raise OutOfOrder("no server runs for this lab", reason="control.nobody", advice="Start one: studbook serve")
-        return ask(folder, command, arguments)

@@ -18,7 +18,7 @@ import pytest
 from lab_fixtures import PERSON, Place
 from serve_fixtures import PROMPT, House, Running, founder_model, kept, long_model, post, running
 from studbook.errors import NotAuthorised, OutOfOrder, SlmRefused, UsageError
-from studbook.lab.serving import Serving
+from studbook.lab.serving import Serving, tell
 from studbook.runtime.serve import Access, Aside, Asked, Limits, Model, Outcome, Plan, Wanted, ask, new_key
 
 ASKED = {"model": "champion", "prompt": PROMPT}
@@ -284,7 +284,7 @@ def test_the_champion_of_a_lab_is_served_without_any_persons_key_until_a_signal(
             assert lab.servers.status()["revision"] == lab.desk.champion()
             assert lab.verify().ok
             with pytest.raises(UsageError):
-                lab.servers.ask("promote")
+                tell(lab.desk, "no-such-command")
         status, found, _ = server.call("/v1/completions", ASKED)
         assert (status, found["model"]) == (200, "champion")
         there = server.connect()

@@ -121,7 +121,8 @@ def ask(folder: Path, command: str, arguments: Mapping[str, Any] | None = None, 
         What the command gives.
 
     Raises:
-        OutOfOrder: if no server runs; ``control.nobody``.
+        OutOfOrder: if no server runs; ``control.nobody``. If it does not answer in time, or ended before it did;
+            ``control.silent``, ``control.cut``: whether it was done, the ledger says.
         StudbookError: whatever the server refused with.
     """
     data = canonical({"command": command, "arguments": dict(arguments or {})}) + b"\n"
@@ -131,9 +132,7 @@ def ask(folder: Path, command: str, arguments: Mapping[str, Any] | None = None, 
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as there:
                 there.settimeout(seconds)
                 there.connect(_address(handle))
-                there.sendall(data)
-                with there.makefile("rb") as answers:
-                    line = answers.readline(_LINE)
+                line = _exchange(there, data)
         finally:
             os.close(handle)
     except TimeoutError as error:
@@ -143,10 +142,23 @@ def ask(folder: Path, command: str, arguments: Mapping[str, Any] | None = None, 
     except OSError as error:
         advice = "Start one: studbook serve"
         raise OutOfOrder("no server runs for this lab", where=folder, reason="control.nobody", advice=advice) from error
+    if not line:
+        advice = "Look what it did before: studbook log"
+        raise OutOfOrder("the server ended before it answered", where=folder, reason="control.cut", advice=advice)
     answer = read_plain_json(line, "the server's answer")
     if not answer["ok"]:
         raise _raised(answer["error"])
     return answer["answer"]
+
+
+def _exchange(there: socket.socket, data: bytes) -> bytes:
+    """Send a line and wait for the answer; empty where the other side ended."""
+    try:
+        there.sendall(data)
+        with there.makefile("rb") as answers:
+            return answers.readline(_LINE)
+    except ConnectionError:
+        return b""
 
 
 def _address(folder: int) -> str:

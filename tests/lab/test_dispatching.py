@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lab_fixtures import Place, problems
+from lab_fixtures import Place, problems, shipped_items
+from package_fixtures import install_specialists
 from release_fixtures import winner
 from studbook.lab import Lab
 from studbook.lab.dispatching import TrialDispatcher
@@ -37,6 +38,40 @@ def test_a_canary_gets_its_share_and_the_server_learns_nothing_else(tried: Place
         assert len(seen) == 200
         assert [s.kind == "canary" for s in seen if s.kind != "probe"] == [a == child for a in answering]
     assert problems(tried) == []
+
+
+def test_each_channel_answers_through_its_own_router_and_logs_what_clients_got(tried: Place) -> None:
+    with tried.open() as lab:
+        child, champion = winner(lab), lab.desk.champion()
+        install_specialists(lab)
+        found = lab.routes.learn()
+        lab.rollback("shadow", "to be released with a router", "nothing")
+        lab.release(child, "shadow", router=found.router, thresholds=found.thresholds)
+        assert lab.ready().ready
+        into_canary(lab, probes=0.0)
+        ways = Ways(lab.desk)
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries, ways)
+        rot = lab.packages.show("rot").package.artifact.sha256
+        models = [m.revision for m in dispatcher.models()]
+        assert models[:2] == [champion, child]
+        assert rot in models[2:]
+        prompt = shipped_items("selection", "rot")[0]["prompt"]
+        plans = []
+        for number in range(60):
+            asked = Asked(number, Wanted(prompt))
+            plans.append(plan := dispatcher.dispatch(asked))
+            dispatcher.observe(asked, Outcome(plan.answering, 0.01, 4, "d"), ())
+        # The champion stands in a channel without a router, and stands in where what the canary chose fails.
+        assert {(plan.answering, plan.instead) for plan in plans} == {(champion, ""), (rot, champion)}
+        dropped = next(n for n in range(60, 120) if dispatcher.dispatch(Asked(n, Wanted(prompt))).answering == rot)
+        dispatcher.observe(Asked(dropped, Wanted(prompt)), Outcome(rot, 0.0, failure="serve.dropped"), ())
+        ways.close()
+        told = lab.routes.verify()
+        assert told.routes == told.replayed == sum(plan.answering == rot for plan in plans)
+        # What is not in memory is chosen by nobody.
+        dispatcher.hold({champion, child})
+        later = [dispatcher.dispatch(Asked(n, Wanted(prompt))).answering for n in range(200, 260)]
+        assert set(later) == {champion, child}
 
 
 def test_what_no_model_is_to_blame_for_says_nothing_and_blocks_nothing(tried: Place) -> None:

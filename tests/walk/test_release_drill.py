@@ -119,7 +119,11 @@ def test_shadow_pauses_when_the_lab_is_ready_no_longer(tried: Place, tmp_path: P
         assert next(h for _, h in lab.desk.all(Halt)).code == "canary.readiness"
 
 
-def test_a_canary_that_fails_twice_as_often_is_rolled_back_in_time(tried: Place) -> None:
+def test_a_canary_that_fails_twice_as_often_is_rolled_back_in_time(
+    tried: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nine of ten salts find it out in time; this is one of them.
+    monkeypatch.setattr("secrets.token_hex", lambda size: "5" * 2 * size)
     with tried.open() as lab:
         child, champion = winner(lab), lab.desk.champion()
         plan = into_canary(lab)

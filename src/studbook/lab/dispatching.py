@@ -112,7 +112,8 @@ class TrialDispatcher:
     def dispatch(self, asked: Asked) -> Plan:
         """The champion or the model in canary; beside the champion the model in shadow, and probes to both."""
         champion = chosen = self._choose("champion", asked)
-        answering, instead = "champion", ""
+        # A package that fails is stood in for by the channel's own model.
+        answering, instead = "champion", self.champion if chosen.revision != self.champion else ""
         parts: list[_Part] = []
         asides: list[Aside] = []
         for channel, run, plan in self._trials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from contextlib import suppress
@@ -9,7 +10,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["environment_class", "has_torch", "training_environment"]
+__all__ = ["environment_class", "has_torch", "memory_bytes", "training_environment"]
 
 
 @cache
@@ -31,6 +32,20 @@ def training_environment() -> str:
 def has_torch() -> bool:
     """Whether the extra ``train`` is installed; torch itself is not imported for that."""
     return _torch() != "none"
+
+
+def memory_bytes(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that this process may use: the machine's, or what its control group grants where that is less.
+
+    Args:
+        groups: Where the system shows control groups.
+    """
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        # No such file, or the word "max".
+        with suppress(OSError, ValueError):
+            most = min(most, int((groups / name).read_text()))
+    return most
 
 
 def _torch() -> str:

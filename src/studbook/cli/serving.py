@@ -12,6 +12,7 @@ import click
 from studbook.cli import pages
 from studbook.cli.pages import Page
 from studbook.cli.session import Session
+from studbook.environment import memory_bytes
 from studbook.errors import UsageError
 from studbook.lab.serving import Servers, Serving
 from studbook.runtime.serve import Address, Limits
@@ -19,6 +20,7 @@ from studbook.runtime.serve import Address, Limits
 __all__ = ["add_to"]
 
 _LIMITS = Limits()
+_MIB = 1 << 20
 
 
 @click.command()
@@ -26,6 +28,7 @@ _LIMITS = Limits()
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Its port; 0 is any.")
 @click.option("--api-keys", type=click.Path(path_type=Path), help="File of clients' keys; off loopback it has to be.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Threads that run models [one a processor, 8 at most].")
+@click.option("--memory", type=click.IntRange(1, 1 << 30), help="MiB for all models together [half of what there is].")
 @click.option(
     "--waiting", default=_LIMITS.waiting, show_default=True, type=click.IntRange(1, 4096), help="Longest queue."
 )
@@ -38,6 +41,7 @@ def serve(
     port: int,
     api_keys: Path | None,
     workers: int | None,
+    memory: int | None,
     waiting: int,
     grace: float,
     keep_prompts: bool,
@@ -46,7 +50,8 @@ def serve(
     if not 0 <= grace <= 600:
         raise UsageError(f"{grace:g} is not between 0 and 600", where="--grace", advice="Give seconds.")
     processors = min(8, len(os.sched_getaffinity(0)))
-    limits = Limits(workers=workers or processors, waiting=waiting, grace_seconds=grace)
+    room = memory << 20 if memory else memory_bytes() // 2
+    limits = Limits(workers=workers or processors, memory_bytes=room, waiting=waiting, grace_seconds=grace)
     with session.open() as lab:
         lab.serve(Serving(Address(host, port), api_keys, limits, keep_prompts), _told(session))
 
@@ -113,4 +118,17 @@ def _status_page(found: Mapping[str, Any]) -> Page:
     return pages.lines(
         f"{state} {found['model']} ({found['revision'][:16]}) at {found['address']}, process {found['process']}",
         f"{found['running']} answers being written, {found['waiting']} waiting",
+        *_memory_lines(found["memory"]),
     )
+
+
+def _memory_lines(memory: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{memory['bytes'] / _MIB:,.1f} of {memory['budget'] / _MIB:,.0f} MiB held",
+        *(
+            f"  {row['model']} ({row['revision'][:16]}): {row['bytes'] / _MIB:,.1f} MiB, "
+            f"{row['copies']} x {row['sessions']} sessions"
+            for row in memory["residents"]
+        ),
+        *(f"  not in memory: {revision[:16]}: {why}" for revision, why in memory["absent"].items()),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -277,11 +278,16 @@ def test_the_champion_of_a_lab_is_served_without_any_persons_key_until_a_signal(
         if key.is_file():
             key.chmod(0o600)
             key.unlink()
-    process, url = start(new_lab, "--workers", "1")
+    process, url = start(new_lab, "--workers", "1", "--memory", "8")
     try:
         server = Running(url, new_lab.path / "cache", threading.current_thread())
         with new_lab.open(writer=False) as lab:
-            assert lab.servers.status()["revision"] == lab.desk.champion()
+            status = lab.servers.status()
+            assert status["revision"] == lab.desk.champion() == status["memory"]["residents"][0]["revision"]
+            assert 0 < status["memory"]["bytes"] <= status["memory"]["budget"] == 8 << 20
+            command = [sys.executable, "-m", "studbook", "--lab", str(new_lab.path), "server", "status"]
+            shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            assert re.search(r"of 8 MiB held\n +[\w-]+ \([0-9a-f]{16}\): [0-9.]+ MiB, 1 x \d+ sessions", shown)
             assert lab.verify().ok
             with pytest.raises(UsageError):
                 tell(lab.desk, "no-such-command")

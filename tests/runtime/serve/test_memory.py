@@ -227,6 +227,37 @@ def test_two_workers_share_one_copy_with_one_session_and_nobody_is_refused(tmp_p
     assert len(late.seen) == 40
 
 
+def test_models_come_and_go_under_load_and_nobody_is_refused(tmp_path: Path) -> None:
+    models = [founder_model(name) for name in ("base", "cap-rot", "dup-odd")]
+    house = House(models[0], models[1])
+    limits = Limits(workers=2, parallel=3, memory_bytes=8 * least(models[0]))
+    stopped = threading.Event()
+
+    def client(_: int) -> set[tuple[int, str]]:
+        found = set()
+        while not stopped.is_set():
+            status, body, _ = server.call("/v1/completions", ASKED)
+            found.add((status, body.get("system_fingerprint", str(body))))
+        return found
+
+    with running(tmp_path, house, limits) as server, ThreadPoolExecutor(6) as clients:
+        told = [clients.submit(client, number) for number in range(6)]
+        for turn in range(1, 25):
+            answering, beside = models[turn % 3], models[(turn + 1) % 3]
+            house.models, house.dispatcher = (answering, beside), Late(answering, beside)
+            assert ask(server.folder, "reload")["revision"] == answering.revision
+            found = server.call("/v1/completions", ASKED)[1]
+            assert found["system_fingerprint"] == f"fp_{answering.revision[:16]}"
+        stopped.set()
+        seen = set().union(*(each.result() for each in told))
+        while len(server.status()["memory"]["residents"]) > 2:
+            pass
+        assert server.status()["memory"]["bytes"] <= limits.memory_bytes
+    assert seen <= {(200, f"fp_{model.revision[:16]}") for model in models}
+    assert house.set is not None
+    assert house.set.leased == 0
+
+
 def model_with(context: int, words: int) -> Slm:
     tokenizer = words_of(words, shuffled=False) if words else ByteTokenizer()
     shape = shape_of(vocab_size=tokenizer.vocab_size, max_context=context)

@@ -124,7 +124,7 @@ def _page(found: tuple[TrialState, ...]) -> Page:
             state = row.halted or ("ready" if row.ready else "runs")
             numbers = (row.step, f"{row.share:g}", row.requests, row.probes, row.failures)
             table.add_row(row.channel, row.candidate, *map(str, numbers), state)
-        console.print(table)
+        console.print(table if found else "nothing is on trial")
 
     return page
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from studbook.errors import RecordRefused
-from studbook.lab.channels import accept_signed, propose
+from studbook.lab.channels import accept_signed, promotion, propose
 from studbook.lab.moves import Moves
 from studbook.lab.pending import Signed
 from studbook.records import Record, digest
@@ -164,6 +164,8 @@ class Commands:
         # Evidence of the trial is cited as far as it is written.
         self._moves.canaries.flush()
         template = propose(desk, words.name, Signer(words.key, words.person))
+        # Refused where a gate is open, before anything is written.
+        promotion(desk, template, words.person, "")
         return {"record": desk.workspace.commit(template)}
 
     def _enter(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

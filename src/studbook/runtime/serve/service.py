@@ -195,17 +195,20 @@ class Service:
         async with self._arranging:
             try:
                 absent = await self._tell(partial(self._stock.bring, wanted.models))
-                refused = {
-                    m.revision: absent[m.revision] for m in wanted.models if m.revision in absent and not m.spare
-                }
-                if not refused:
-                    held = self._stock.held()
-                    wanted.hold(held.keys())
-                    self._pool.serve(held)
-                    self._arrangement, self.absent = wanted, absent
-                return refused
-            finally:
+            except BaseException:
                 await self._tidy()
+                raise
+            if refused := {
+                m.revision: absent[m.revision] for m in wanted.models if m.revision in absent and not m.spare
+            }:
+                # What came into memory is wanted again at once, without what was refused.
+                return refused
+            held = self._stock.held()
+            wanted.hold(held.keys())
+            self._pool.serve(held)
+            self._arrangement, self.absent = wanted, absent
+            await self._tidy()
+            return {}
 
     def answer(self, wanted: Wanted, *, parts: bool) -> Answer:
         """Begin to answer; the request is queued before this returns.

@@ -19,10 +19,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lab_fixtures import Place
 from studbook import files
-from studbook.lab import commands, serving
+from studbook.lab import commands, ways
+from studbook.lab.desk import Desk
 from studbook.lab.serving import Serving
 from studbook.models.slm import parse_slm
 from studbook.models.slm_writer import write_slm
+from studbook.records import Deployment
 from studbook.runtime.serve import Address, Limits, Model
 from walk.kill_driver import Reaper, say
 
@@ -41,13 +43,13 @@ def unsound(how: str, data: bytes) -> bytes:
 
 def spoil(how: str) -> None:
     """Have every model but the champion served unsound."""
-    plain = serving._Host._model
+    plain = ways._own
 
-    def model(self: Any, artifact: str, since: int) -> Model:
-        found = plain(self, artifact, since)
-        return found if artifact == self._desk.champion() else found._replace(data=unsound(how, found.data))
+    def own(desk: Desk, artifact: str, deployment: Deployment) -> Model:
+        found = plain(desk, artifact, deployment)
+        return found if artifact == desk.champion() else found._replace(data=unsound(how, found.data))
 
-    serving._Host._model = model  # type: ignore[method-assign]
+    ways._own = own
 
 
 def arm(at: int) -> None:

@@ -17,9 +17,13 @@ import pytest
 from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, founder, problems, run_cli, shipped_items, small_policy
 from package_fixtures import install_specialists
 from serve_fixtures import Running
+from studbook.errors import OverBudget
 from studbook.lab import Lab
 from studbook.lab.segments import routes_folder
+from studbook.lab.serving import _Host
+from studbook.lab.ways import Ways
 from studbook.records import RouteRecord, RouteRule
+from studbook.runtime.serve import Asked, Plan, Wanted
 
 ASKED = {
     cluster: [i["prompt"] for i in shipped_items("development", cluster)[-6:]] for cluster in ("rot", "odd", "cap")
@@ -123,6 +127,23 @@ def test_prompts_go_to_the_right_specialist_and_every_answer_is_in_the_log_after
             assert lab.routes.replay(f"1:{number}", prompt).from_prompts == 1
         assert [row.where for row in lab.routes.list()] == ["kept"]
     assert problems(place) == []
+
+
+def test_a_package_that_does_not_load_stays_out_and_the_others_are_chosen(place: Place) -> None:
+    with place.open() as lab:
+        ways = Ways(lab.desk)
+        host, known = _Host(lab, ways), revisions(lab)
+        assert {m.revision for m in host.arrange().models} == {*known.values()}
+        host.lost(known["rot"], OverBudget("does not fit"))
+        found = host.arrange()
+        assert [m.revision for m in found.models] == [known["cap"], known["odd"]]
+        chosen = {c: found.dispatcher.dispatch(Asked(n, Wanted(p[0]))) for n, (c, p) in enumerate(ASKED.items())}
+        assert chosen["odd"] == Plan(known["odd"], instead=known["cap"])
+        assert chosen["rot"].answering != known["rot"]
+        # The champion is not left out whatever is said of it: it is what is served.
+        host.lost(known["cap"], OverBudget("does not fit"))
+        assert host.arrange().models[0].revision == known["cap"]
+        ways.close()
 
 
 def test_what_a_killed_server_logged_is_sealed_by_the_next_and_replays_from_its_prompts(place: Place) -> None:

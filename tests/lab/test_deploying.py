@@ -64,7 +64,7 @@ def tree(folder: Path) -> dict[str, str]:
         name = str(path.relative_to(folder))
         if path.is_symlink():
             found[name] = f"-> {path.readlink()}"
-        elif path.is_file() and name != ".studbook/lock":
+        elif path.is_file() and not name.endswith(".studbook/lock"):
             found[name] = sha256(path.read_bytes()).hexdigest()
     return found
 

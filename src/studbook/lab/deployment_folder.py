@@ -121,12 +121,13 @@ def opened(path: Path, lab: Path) -> Iterator[DeploymentFolder]:
     if own.is_relative_to(inside) or inside.is_relative_to(own):
         raise _in_the_way("lies in the lab, or holds it", path)
     found = DeploymentFolder(own)
-    found.check()
+    if not found.begun():
+        # Before anything is made in a folder that is somebody else's.
+        found.check()
     make_folder(own / "releases")
     make_folder(own / ".studbook")
     lock = lock_folder(own / ".studbook", own / ".studbook" / "lock", exclusive=True)
     try:
-        # Again, for who had the lock until now may have written anything.
         found.check()
         found.clear()
         yield found
@@ -146,17 +147,23 @@ class DeploymentFolder:
         self.path = path
         self._aside = path / ".studbook" / "work"
 
+    def begun(self) -> bool:
+        """Whether something was deployed to it before, or is being; only who has its lock may look closer then.
+
+        Raises:
+            UsageError: if a link or file lies where a folder has to; ``usage.folder``.
+        """
+        for folder in (self.path, self.path / "releases", self.path / ".studbook"):
+            if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+                raise _in_the_way("is not a folder", folder)
+        return (self.path / ".studbook").is_dir()
+
     def check(self) -> None:
         """Refuse a folder in which anything else lies than what a deployment leaves.
 
         Raises:
             UsageError: naming what is in the way; ``usage.folder``.
         """
-        if not os.path.lexists(self.path):
-            return
-        for folder in (self.path, self.path / "releases", self.path / ".studbook"):
-            if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-                raise _in_the_way("is not a folder", folder)
         parts = {self.path: {"releases", "current", ".studbook"}, self.path / ".studbook": {"lock", "work"}}
         for folder, known in parts.items():
             if folder.is_dir() and (strange := sorted(p.name for p in folder.iterdir() if p.name not in known)):

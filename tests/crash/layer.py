@@ -111,11 +111,13 @@ class Log:
         events: In order.
         folders: Numbers of the nodes that are folders.
         modes: Permissions of files and folders; a change of them counts as safe at once.
+        links: Numbers of the nodes that are symbolic links, with their targets: what a link says is there with its name.
     """
 
     events: list[Event] = field(default_factory=list)
     folders: set[int] = field(default_factory=lambda: {0})
     modes: dict[int, int] = field(default_factory=dict)
+    links: dict[int, bytes] = field(default_factory=dict)
 
     def done(self, until: int) -> list[str]:
         """What was acknowledged in the first events."""
@@ -193,7 +195,7 @@ class Log:
                 state[f"{path}{name}/"] = b"", self.modes[child]
                 self._collect(child, f"{path}{name}/", entries, content, state)
             else:
-                state[path + name] = content.get(child, b""), self.modes[child]
+                state[path + name] = self.links.get(child, content.get(child, b"")), self.modes[child]
 
 
 def _left(before: bytes, after: bytes, way: str) -> bytes:
@@ -308,15 +310,18 @@ class Recorder:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
                 status = entry.stat(follow_symlinks=False)
-                if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                link = stat.S_ISLNK(status.st_mode)
+                if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or link):
                     continue
                 node = self._nodes.get(status.st_ino)
                 if node is None:
                     node = self._nodes[status.st_ino] = self._count
                     self._count += 1
                 found[parent, entry.name] = node
-                self.log.modes[node] = stat.S_IMODE(status.st_mode)
-                if stat.S_ISDIR(status.st_mode):
+                self.log.modes[node] = status.st_mode if link else stat.S_IMODE(status.st_mode)
+                if link:
+                    self.log.links[node] = os.fsencode(Path(entry.path).readlink())
+                elif stat.S_ISDIR(status.st_mode):
                     self.log.folders.add(node)
                     self._walk(Path(entry.path), node, found, fresh)
                 elif self._seen.get(node) != (mark := (status.st_size, status.st_mtime_ns)):
@@ -332,6 +337,9 @@ def write_state(state: State, folder: Path, pool: Path) -> None:
         if path.endswith("/"):
             target.mkdir()
             target.chmod(mode)
+            continue
+        if stat.S_ISLNK(mode):
+            target.symlink_to(os.fsdecode(content))
             continue
         if mode & 0o222:
             target.write_bytes(content)

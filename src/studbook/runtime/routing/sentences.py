@@ -84,6 +84,10 @@ class SentenceEncoder:
         folder: The folder of the model.
         model: Its record.
 
+    Attributes:
+        model: Its record.
+        measures: What the process gave up before it saw the model, as it says itself, sorted.
+
     Raises:
         UsageError: if the extras are not installed (``usage.extra``), or a file is missing.
         DigestDiffers: if a file is not the one of the record.
@@ -95,7 +99,6 @@ class SentenceEncoder:
         _require_libraries()
         self.model = model
         self.measures: tuple[str, ...] = ()
-        """What the process gave up before it saw the model, as it says itself."""
         files = _read(folder)
         for name, data, blob in zip(_FILES, files, (model.config, model.tokenizer, model.weights), strict=True):
             if hashlib.sha256(data).hexdigest() != blob.sha256:

@@ -60,7 +60,9 @@ def test_each_channel_answers_through_its_own_router_and_logs_what_clients_got(t
         for number in range(60):
             asked = Asked(number, Wanted(prompt))
             plans.append(plan := dispatcher.dispatch(asked))
-            dispatcher.observe(asked, Outcome(plan.answering, 0.01, 4, "d"), ())
+            answer = Outcome(plan.answering, 0.01, 4, "d")
+            dispatcher.answered(asked, answer)
+            dispatcher.observe(asked, answer, ())
         # The champion stands in a channel without a router, and stands in where what the canary chose fails.
         assert {(plan.answering, plan.instead) for plan in plans} == {(champion, ""), (rot, champion)}
         dropped = next(n for n in range(60, 120) if dispatcher.dispatch(Asked(n, Wanted(prompt))).answering == rot)

@@ -54,7 +54,7 @@ class TrialDispatcher:
     """Lets the trials in canary and shadow decide which channel answers, and its deployment which model; see `Way`.
 
     What it decides by is looked up when it is made: `dispatch` reads memory, and `stale` says when another one is due.
-    `observe` writes the ledger, so it belongs to the one thread that does.
+    `answered` and `observe` write, so they belong to the one thread that does.
 
     Args:
         desk: The lab.
@@ -130,14 +130,15 @@ class TrialDispatcher:
         self._held[asked.number] = _Taken(answering, chosen, parts)
         return Plan(chosen.revision, tuple(asides), instead)
 
+    def answered(self, asked: Asked, answer: Outcome) -> None:
+        """Enter which way the request went; writes the route log."""
+        taken = self._held[asked.number]
+        self._ways[taken.channel].ended(taken.chosen, answer)
+
     def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
-        """Tell every trial that the request belongs to, and enter which way it went; writes the ledger and the route log."""
-        taken = self._held.pop(asked.number)
-        try:
-            for part in taken.parts:
-                _tell(part.run, part.ticket, answer, asides[part.first :])
-        finally:
-            self._ways[taken.channel].ended(taken.chosen, answer)
+        """Tell every trial that the request belongs to; writes the ledger."""
+        for part in self._held.pop(asked.number).parts:
+            _tell(part.run, part.ticket, answer, asides[part.first :])
 
     def _choose(self, channel: str, asked: Asked) -> Chosen:
         """The model that answers a request within the deployment of a channel."""

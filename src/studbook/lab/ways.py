@@ -119,8 +119,7 @@ class Way:
         Raises:
             StudbookError: if the log is closed, or the disk refuses the line.
         """
-        if chosen.record is None or self._log is None or outcome.failure == "serve.dropped":
-            # What was never queued went no way.
+        if chosen.record is None or self._log is None:
             return
         ran = chosen.record.selected or self._me
         self._log.append(_finished(chosen.record, ran, outcome, self._costs.get(ran, 0)))

@@ -147,10 +147,14 @@ class Late:
     def __init__(self, answering: Model, beside: Model) -> None:
         self.plan = Plan(answering.revision, (Aside(beside.revision),))
         self.seen: list[tuple[Outcome, ...]] = []
+        self.answers: list[Outcome] = []
         self.told = threading.Event()
 
     def dispatch(self, asked: Any) -> Plan:
         return self.plan
+
+    def answered(self, asked: Any, answer: Outcome) -> None:
+        self.answers.append(answer)
 
     def observe(self, asked: Any, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
         self.seen.append(asides)
@@ -224,7 +228,7 @@ def test_two_workers_share_one_copy_with_one_session_and_nobody_is_refused(tmp_p
     assert {status for status, _, _ in found} == {200}
     assert len({body["choices"][0]["text"] for _, body, _ in found}) == 1
     assert {outcome.failure for asides in late.seen for outcome in asides} == {""}
-    assert len(late.seen) == 40
+    assert len(late.seen) == len(late.answers) == 40
 
 
 def test_models_come_and_go_under_load_and_nobody_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ import pytest
 from lab_fixtures import CLUSTER, PARENTS, PERSON, Place, founder, problems, run_cli, shipped_items, small_policy
 from package_fixtures import install_specialists
 from serve_fixtures import Running
-from studbook.errors import OverBudget
 from studbook.lab import Lab
 from studbook.lab.segments import routes_folder
 from studbook.lab.serving import _Host
@@ -129,30 +128,40 @@ def test_prompts_go_to_the_right_specialist_and_every_answer_is_in_the_log_after
     assert problems(place) == []
 
 
-def test_a_package_that_does_not_load_stays_out_and_the_others_are_chosen(place: Place) -> None:
+def test_a_package_that_is_not_in_memory_stays_out_and_the_others_are_chosen(place: Place) -> None:
     with place.open() as lab:
         ways = Ways(lab.desk)
         host, known = _Host(lab, ways), revisions(lab)
-        assert {m.revision for m in host.arrange().models} == {*known.values()}
-        host.lost(known["rot"], OverBudget("does not fit"))
         found = host.arrange()
-        assert [m.revision for m in found.models] == [known["cap"], known["odd"]]
+        assert {m.revision for m in found.models} == {*known.values()}
+        assert [m.revision for m in found.models if not m.spare] == [known["cap"]]
+        found.hold({known["cap"], known["odd"]})
         chosen = {c: found.dispatcher.dispatch(Asked(n, Wanted(p[0]))) for n, (c, p) in enumerate(ASKED.items())}
         assert chosen["odd"] == Plan(known["odd"], instead=known["cap"])
         assert chosen["rot"].answering != known["rot"]
-        # The champion is not left out whatever is said of it: it is what is served.
-        host.lost(known["cap"], OverBudget("does not fit"))
-        assert host.arrange().models[0].revision == known["cap"]
         ways.close()
 
 
-def test_what_a_killed_server_logged_is_sealed_by_the_next_and_replays_from_its_prompts(place: Place) -> None:
+def test_a_package_there_is_no_room_for_is_told_and_left_out_of_every_choice(place: Place) -> None:
+    with serving(place, "--memory", "4", "--workers", "1") as (server, _):
+        memory = server.status()["memory"]
+        answered = {complete(server, prompt)[0] for prompt in PROMPTS}
+    with place.open(writer=False) as lab:
+        known = revisions(lab)
+        absent = set(memory["absent"])
+        assert absent and absent < {known["rot"], known["odd"]} | {"none"}
+        assert answered == {sha[:16] for sha in known.values() if sha not in absent}
+        excluded = {c.excluded for line in lines(lab) for c in line.candidates if known.get(c.id) in absent}
+        assert excluded == {"package.absent"}
+    assert problems(place) == []
+
+
+def test_no_answer_of_a_killed_server_is_lost_from_the_log_and_the_next_one_seals_it(place: Place) -> None:
     with serving(place, "--keep-prompts") as (server, process):
-        for prompt in PROMPTS[:7]:
+        for prompt in PROMPTS[:6]:
             complete(server, prompt)
-        # Its last line is on disk once somebody else reads it there.
-        while run_cli(place, "--json", "routes", "verify").stdout.count('"routes": 7') == 0:
-            pass
+        # No client is told that its answer is whole before its line is on disk.
+        streamed(server, PROMPTS[6])
         process.send_signal(signal.SIGKILL)
         process.wait()
     with serving(place) as (server, _):
@@ -168,8 +177,6 @@ def test_a_line_that_was_changed_while_the_server_ran_is_found_and_the_next_serv
     with serving(place, "--keep-prompts") as (server, process):
         for prompt in PROMPTS[:3]:
             complete(server, prompt)
-        while run_cli(place, "--json", "routes", "verify").stdout.count('"routes": 3') == 0:
-            pass
         process.send_signal(signal.SIGKILL)
         process.wait()
     (log,) = routes_folder(place.path).glob("*.jsonl")

@@ -33,10 +33,14 @@ class Mirror:
     def __init__(self, answering: Model, *asides: Aside) -> None:
         self.plan = Plan(answering.revision, asides)
         self.seen: list[tuple[Asked, Outcome, tuple[Outcome, ...]]] = []
+        self.answers: list[Outcome] = []
         self.told = threading.Event()
 
     def dispatch(self, asked: Asked) -> Plan:
         return self.plan
+
+    def answered(self, asked: Asked, answer: Outcome) -> None:
+        self.answers.append(answer)
 
     def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
         self.seen.append((asked, answer, asides))
@@ -130,6 +134,7 @@ def test_what_runs_beside_reaches_the_dispatcher_and_never_the_client(tmp_path: 
         assert [row["name"] for row in server.call("/v1/models")[1]["data"]] == ["base"]
         page = server.call("/metrics")[1]
     ((asked, answer, (mirrored, probed, gone)),) = mirror.seen
+    assert mirror.answers == [answer]
     assert (asked.number, asked.wanted.prompt) == (0, PROMPT)
     assert (answer.revision, answer.failure, answer.tokens) == (
         champion.revision,

@@ -71,11 +71,15 @@ class Dispatcher(Protocol):
     def dispatch(self, asked: Asked) -> Plan:
         """Who answers, and what runs beside; called in the server's own thread, so it must be quick and must not wait."""
 
-    def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
-        """How it went: called once for every request that was dispatched, when all of it has ended, in the house's thread.
+    def answered(self, asked: Asked, answer: Outcome) -> None:
+        """How the answer went: called once for every request that was queued, in the house's thread.
 
-        The answer is that of the model that was asked first, also where another one had to answer instead.
+        No client is told that its answer is whole before this returns. The answer is that of the model that was asked
+        first, also where another one had to answer instead.
         """
+
+    def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
+        """How all of it went: called once for every request that was dispatched, when it has ended, in the same thread."""
 
 
 class Champion:
@@ -91,6 +95,9 @@ class Champion:
     def dispatch(self, asked: Asked) -> Plan:
         """The one model, and nothing beside."""
         return Plan(self.revision)
+
+    def answered(self, asked: Asked, answer: Outcome) -> None:
+        """Nothing is kept of it."""
 
     def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
         """Nothing follows from it."""

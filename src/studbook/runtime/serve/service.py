@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple
@@ -59,6 +59,7 @@ class Answer:
         plan: What is done for it.
         run: The run of the model that answers.
         again: Has another model answer; None where it cannot.
+        told: Called before it is given whole; returns when what is to be kept of it was kept.
         ended: Called once, when it has ended.
 
     Attributes:
@@ -66,10 +67,16 @@ class Answer:
     """
 
     def __init__(
-        self, asked: Asked, plan: Plan, run: Run, again: Callable[[str], Run | None], ended: Callable[[Run], None]
+        self,
+        plan: Plan,
+        run: Run,
+        *,
+        again: Callable[[str], Run | None],
+        told: Callable[[], Awaitable[None]],
+        ended: Callable[[], None],
     ) -> None:
         self.revision = plan.answering
-        self._asked, self._plan, self._run, self._again, self._ended = asked, plan, run, again, ended
+        self._plan, self._run, self._again, self._told, self._ended = plan, run, again, told, ended
 
     async def events(self) -> AsyncGenerator[Text | Finished, None]:
         """Parts of the text, and then how it ended; whoever leaves before that cancels it.
@@ -79,7 +86,7 @@ class Answer:
         """
         begun = False
         try:
-            async with aclosing(self._run.events()) as events:
+            async with aclosing(self._kept(self._run)) as events:
                 async for event in events:
                     begun = True
                     yield event
@@ -87,11 +94,19 @@ class Answer:
             second = None if begun else self._instead(error)
             if second is None:
                 raise
-            async with aclosing(second.events()) as events:
+            async with aclosing(self._kept(second)) as events:
                 async for event in events:
                     yield event
         finally:
-            self._ended(self._run)
+            self._ended()
+
+    async def _kept(self, run: Run) -> AsyncGenerator[Text | Finished, None]:
+        """The events of a run; the last one comes when what is to be kept of it was kept."""
+        async with aclosing(run.events()) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    await self._told()
+                yield event
 
     def _instead(self, error: Exception) -> Run | None:
         """A run of the model that answers where the first one fails by its own fault."""
@@ -238,12 +253,13 @@ class Service:
             self._follow(self._observe(partial(dispatcher.observe, asked, run.outcome, dropped)))
             raise
         self._named.update(_names(plan))
+        told = self._once(lambda: dispatcher.answered(asked, run.outcome))
         return Answer(
-            asked,
             plan,
             run,
             again=lambda revision: self._again(revision, wanted, parts=parts),
-            ended=lambda first: self._follow(self._run_beside(asked, dispatcher, plan, first)),
+            told=told,
+            ended=lambda: self._follow(self._run_beside(asked, dispatcher, plan, run, told)),
         )
 
     def abandon(self) -> None:
@@ -266,12 +282,27 @@ class Service:
             return None
         return run
 
-    def _follow(self, work: Any) -> None:
+    def _follow(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._after.add(task)
         task.add_done_callback(self._after.discard)
+        return task
 
-    async def _run_beside(self, asked: Asked, dispatcher: Dispatcher, plan: Plan, run: Run) -> None:
+    def _once(self, told: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+        """Tell something once, however often and by whomever it is asked for, and even if the first of them leaves."""
+        begun: list[asyncio.Task[None]] = []
+
+        async def tell() -> None:
+            if not begun:
+                begun.append(self._follow(self._observe(told)))
+            await asyncio.shield(begun[0])
+
+        return tell
+
+    async def _run_beside(
+        self, asked: Asked, dispatcher: Dispatcher, plan: Plan, run: Run, told: Callable[[], Awaitable[None]]
+    ) -> None:
+        await told()
         runs = [Run(self._pool, a.revision, a.wanted or asked.wanted, aside=a) for a in plan.asides]
         queued = [each for each in runs if self._pool.beside(each.work)]
         for each in runs:

@@ -73,7 +73,7 @@ class Answer:
         *,
         again: Callable[[str], Run | None],
         told: Callable[[], Awaitable[None]],
-        ended: Callable[[], None],
+        ended: Callable[[], object],
     ) -> None:
         self.revision = plan.answering
         self._plan, self._run, self._again, self._told, self._ended = plan, run, again, told, ended

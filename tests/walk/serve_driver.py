@@ -1,17 +1,18 @@
 """A process that serves labs in children of its own, breaks what they serve, and lets them die where it is told to.
 
-It reads one job a line, ``LAB KEYS HOW WHEN``, separated by tabs. HOW is ``whole``; ``broken``, where every model but
-the champion writes what is no number; or ``torn``, where it does not load. WHEN is the boundary of the file layer to die
+It reads one job a line, ``LAB KEYS HOW WHEN``, separated by tabs. HOW is ``whole``; ``broken``, where the memory of
+every model but the champion goes bad; or ``torn``, where its file does. WHEN is the boundary of the file layer to die
 at, counted from 0 when the first signed record comes in, or ``-1`` for never. A child says ``address URL`` when it
 answers and ``passes STEP`` at every boundary; a line ``ended STATUS`` closes every job.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
+import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +23,49 @@ from studbook import files
 from studbook.lab import commands, ways
 from studbook.lab.desk import Desk
 from studbook.lab.serving import Serving
-from studbook.models.slm import parse_slm
-from studbook.models.slm_writer import write_slm
+from studbook.models.slm import read_slm
 from studbook.records import Deployment
+from studbook.runtime import resident
+from studbook.runtime.arenas import Arena
+from studbook.runtime.handles import Artifacts, Module
+from studbook.runtime.residents import Installed
 from studbook.runtime.serve import Address, Limits, Model
 from walk.kill_driver import Reaper, say
 
 
-def unsound(how: str, data: bytes) -> bytes:
-    """The same model as bad memory might hold it."""
-    if how == "torn":
-        return data[:-64]
-    model = parse_slm(data)
-    values = {spec.name: model.dense(spec.name) for spec in model.shape.tensors()}
-    # Finite as they lie there, and their product is not.
-    values["norm.weight"] = values["norm.weight"] * 0 + 3e38
-    values["tok_embeddings.weight"] = values["tok_embeddings.weight"] * 1e6
-    return write_slm(dataclasses.replace(model.shape), model.tokenizer, values)
-
-
-def spoil(how: str) -> None:
-    """Have every model but the champion served unsound."""
+def tear() -> None:
+    """Have every model but the champion served from a file that somebody cut."""
     plain = ways._own
 
     def own(desk: Desk, artifact: str, deployment: Deployment) -> Model:
         found = plain(desk, artifact, deployment)
-        return found if artifact == desk.champion() else found._replace(data=unsound(how, found.data))
+        if artifact == desk.champion():
+            return found
+        path = Path(tempfile.mkdtemp()) / "torn.slm"
+        path.write_bytes(found.artifact.path.read_bytes()[:-64])
+        return found._replace(artifact=found.artifact._replace(path=path))
 
     ways._own = own
+
+
+def corrupt(champion: str) -> None:
+    """Have the memory of every model but the champion go bad once it was staged and smoked."""
+    plain = resident.stage
+
+    def stage(installed: Installed, arena: Arena, artifacts: Artifacts) -> list[Module]:
+        modules = plain(installed, arena, artifacts)
+        if installed.artifact.sha256 != champion:
+            weights = read_slm(installed.artifact.path).dense("norm.weight")
+            for module in modules:
+                instance = module._engine._instance
+                held = bytes(instance._memory.read(instance.store, 0, instance.memory_bytes))
+                places = [found.start() for found in re.finditer(re.escape(weights.tobytes()), held)]
+                assert places
+                for place in places:
+                    instance._memory.write(instance.store, (weights * float("nan")).tobytes(), place)
+        return modules
+
+    resident.stage = stage
 
 
 def arm(at: int) -> None:
@@ -71,11 +87,15 @@ def child(job: str) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     try:
         logging.basicConfig()
-        if how != "whole":
-            spoil(how)
+        place = Place(Path(lab), Path(keys))
+        if how == "torn":
+            tear()
+        elif how == "broken":
+            with place.open(writer=False) as opened:
+                corrupt(opened.desk.champion())
         arm(int(when))
         limits = Limits(workers=1, waiting=256, grace_seconds=60.0)
-        with Place(Path(lab), Path(keys)).open() as opened:
+        with place.open() as opened:
             opened.serve(Serving(Address(port=0), None, limits), lambda url: say("address", url))
     except BaseException as error:
         say("failed", type(error).__name__, error)

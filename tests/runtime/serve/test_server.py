@@ -21,6 +21,7 @@ from serve_fixtures import PROMPT, House, Running, founder_model, kept, long_mod
 from studbook.errors import NotAuthorised, OutOfOrder, SlmRefused, UsageError
 from studbook.lab.serving import Serving, tell
 from studbook.runtime.serve import Access, Aside, Asked, Limits, Model, Outcome, Plan, Wanted, ask, new_key
+from studbook.runtime.serve.work import Work
 
 ASKED = {"model": "champion", "prompt": PROMPT}
 LONG = {**ASKED, "max_tokens": 3000}
@@ -157,6 +158,16 @@ def test_too_much_beside_the_answers_is_left_out_and_told(tmp_path: Path) -> Non
         assert server.call("/v1/completions", ASKED)[0] == 200
         mirror.told.wait()
     assert [each.failure for each in mirror.seen[0][2]] == ["serve.dropped"] * 2
+
+
+def test_what_never_got_room_beside_the_answers_is_left_out_and_is_nobodys_fault() -> None:
+    late = Limits(answer_seconds=-1.0)
+    reasons = []
+    for aside in (False, True):
+        error = Work("ab" * 32, Wanted(PROMPT), late, print, aside=aside).due()
+        assert error is not None
+        reasons.append(error.reason)
+    assert reasons == ["serve.timeout", "serve.dropped"]
 
 
 def test_clients_need_a_key_that_is_listed(tmp_path: Path) -> None:

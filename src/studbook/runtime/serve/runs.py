@@ -37,7 +37,7 @@ class Run:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
-        self._pool, self._aside, self._began = pool, aside, time.monotonic()
+        self._pool, self._aside = pool, aside
 
         def deliver(event: Event) -> None:
             # The loop may have ended when the last workers do.
@@ -77,7 +77,7 @@ class Run:
         self.outcome = self.outcome._replace(failure="serve.dropped")
 
     def _look(self, event: Event) -> None:
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self.work.began
         if isinstance(event, Text | Finished):
             self._said.update(event.text.encode())
         if isinstance(event, Failed):

@@ -34,6 +34,7 @@ class Work:
 
     Attributes:
         line: What the engine writes on; None until it began.
+        began: When its seconds begin, by the monotonic clock: what runs beside answers waits for nobody's sake.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Work:
         self.revision, self.wanted, self.deliver, self.aside = revision, wanted, deliver, aside
         self.line: Line | None = None
         self._limits, self._parts = limits, parts
-        self._deadline = time.monotonic() + limits.answer_seconds
+        self.began = time.monotonic()
         self._error: StudbookError | None = None
         self._session: Session | None = None
         self._ids: list[int] = []
@@ -61,10 +62,11 @@ class Work:
 
     def due(self) -> StudbookError | None:
         """Why it shall end now; None as long as it may go on."""
-        if self._error is None and time.monotonic() > self._deadline:
+        if self._error is None and time.monotonic() > self.began + self._limits.answer_seconds:
+            # For what there never was room says nothing about its model.
             self._error = OverBudget(
                 f"no answer within {self._limits.answer_seconds:g} seconds",
-                reason="serve.timeout",
+                reason="serve.dropped" if self.aside and self.line is None else "serve.timeout",
                 advice="Ask for fewer tokens, or ask again when less is going on.",
             )
         return self._error
@@ -77,6 +79,8 @@ class Work:
             UsageError: if the prompt does not fit the model.
             TokenizerRefused: if it is no text.
         """
+        if self.aside:
+            self.began = time.monotonic()
         ids = self._ids_of(self.wanted.prompt, module)
         # The last token written is never fed, so one more fits than the context has room for.
         room = module.use.positions - len(ids) + 1

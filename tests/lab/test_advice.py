@@ -15,10 +15,12 @@ from studbook.lab import Lab
 from studbook.lab.package_life import usable
 from studbook.lab.residence import open_residents
 from studbook.lab.segments import install_router, keep_segments, open_log
+from studbook.records import digest
 from studbook.runtime.arenas import Budgets, Limits
 from studbook.runtime.routing.router import Candidate, RouteRequest
 from studbook.runtime.routing.state import learn_state
 from studbook.runtime.routing.tell import route_record
+from studbook.runtime.routing.thresholds import margin_threshold
 
 EXAMPLES = {name: [f"{name} {word}>" for word in ("abc", "dog", "house", "trees")] for name in ("rot", "odd")}
 BUDGETS = Budgets(installed=4, active=1, parallel=1, host=Limits(total=256 << 20, staging=64 << 20))
@@ -26,7 +28,9 @@ BUDGETS = Budgets(installed=4, active=1, parallel=1, host=Limits(total=256 << 20
 
 def ask(lab: Lab, *names: str, keep: bool = True) -> None:
     """Log what a host would decide about requests for these skills."""
-    router, log = install_router(lab.desk, *learn_state(HEADER, EXAMPLES)), open_log(lab.desk)
+    state, data = learn_state(HEADER, EXAMPLES)
+    margin = margin_threshold(HEADER, [0.01, 0.2], [True, True], 0.9, encoder=digest(state))
+    router, log = install_router(lab.desk, state, data, margin), open_log(lab.desk)
     modules = [
         Candidate(u.package.id, u.revision, u.package.clusters, int(u.package.envelope.decoded_bytes.value))
         for u in usable(lab.desk)[0]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from studbook.breeding.operators import (
@@ -170,6 +170,13 @@ def merges(draw) -> Operator:
 
 @settings(deadline=None, max_examples=60)
 @given(merge=merges(), seed=st.integers(0, 2**32), chunk=st.sampled_from([50, 129, 1000]))
+@example(
+    merge=DareTies(
+        weights=(0.5,) * 3, normalize=False, scale=1.0, skip=(), densities=(0.5, 0.5, 1e-72), rescale=True, seed=0
+    ),
+    seed=0,
+    chunk=50,
+)
 def test_whatever_a_merge_is_set_to_its_kernel_gives_the_bytes_of_rows(merge, seed, chunk):
     inputs = family(3, ("bf16",), seed)
     assert child(merge, inputs, "f32", chunk=chunk) == child(merge, inputs, "f32", compiled=False)

@@ -35,6 +35,7 @@ from studbook.statistics import Interval, wilson
 
 __all__ = ["Change", "ClusterUse", "ControllerRule", "ModuleUse", "Window", "control", "window_of"]
 
+_LED = frozenset(("route.led", "route.held", "route.taken-over"))
 Act = Literal["activate", "deactivate", "replace", "reserve", "merge", "split", "retire", "no-op"]
 
 
@@ -139,7 +140,7 @@ def window_of(
     """Sum up a stretch of the route log.
 
     A request counts for the cluster its prompt is likest to, whoever answered it; where the log does not hold the prompt,
-    for that of the rule that decided, or the only one of the module that was selected. Of the modules that answer for a
+    for that of the rule that decided, or the only one of the module that led by the margin. Of the modules that answer for a
     cluster it counts for the one that was selected, else for the cheapest active one, else for the cheapest.
 
     Args:
@@ -171,7 +172,8 @@ def _asked_for(record: RouteRecord, router: Router, modules: Sequence[tuple[Cand
     if record.rule is not None:
         return router.known.state.rules[record.rule].cluster
     answered = next((m.clusters for m, _ in modules if m.revision == record.selected), ())
-    return answered[0] if len(answered) == 1 and record.how == "ngrams" else None
+    # Without a margin the likest of those that are there is chosen, whatever was asked.
+    return answered[0] if len(answered) == 1 and record.reason in _LED else None
 
 
 def control(windows: Sequence[Window], rule: ControllerRule) -> tuple[Change, ...]:

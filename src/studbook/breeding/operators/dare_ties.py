@@ -80,14 +80,13 @@ class DareTies(SparseMerge, frozen=True, tag="dare-ties/1"):
         found = []
         for k, (density, stream) in enumerate(zip(self.densities, survey.streams, strict=True)):
             delta = inputs.delta(k, name, start, stop)
-            if self.rescale and density > 0:
-                delta = np.multiply(delta, np.float32(1.0 / density))
+            delta = np.multiply(delta, self._factor(density)) if self.rescale else delta
             found.append(np.where(stream.keep_mask(start, stop, density), delta, np.float32(0)))
         return tuple(found)
 
     def sparse(self, name: str, inputs: Inputs, survey: Survey) -> Sparse:
         """See `SparseMerge.sparse`."""
-        factors = [np.float32(1.0 / density if self.rescale and density > 0 else 1.0) for density in self.densities]
+        factors = [self._factor(density) for density in self.densities]
         limits = [keep_threshold(density) for density in self.densities]
 
         def run(rows: Rows, start: int) -> None:
@@ -95,6 +94,10 @@ class DareTies(SparseMerge, frozen=True, tag="dare-ties/1"):
                 drop_drawn(rows[0], rows[k + 1], stream, start, limit, factor)
 
         return Sparse(run)
+
+    def _factor(self, density: float) -> np.float32:
+        # A density that keeps nothing has no factor, and its inverse may be no f32.
+        return np.float32(1.0 / density if self.rescale and keep_threshold(density) else 1.0)
 
     @classmethod
     def examples(cls, parents: int) -> tuple[Self, ...]:

@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def tear() -> None:
         found = plain(desk, artifact, deployment)
         if artifact == desk.champion():
             return found
-        path = Path(tempfile.mkdtemp()) / "torn.slm"
+        path = desk.workspace.path.with_name("torn.slm")
         path.write_bytes(found.artifact.path.read_bytes()[:-64])
         return found._replace(artifact=found.artifact._replace(path=path))
 

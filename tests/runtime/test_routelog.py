@@ -7,7 +7,7 @@ import pytest
 
 from authority_fixtures import HEADER, ROOT, made
 from routing_fixtures import AUTHORITY, HOST_KEY, MODULES, known, router
-from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, RecordRefused, StudbookError
+from studbook.errors import DigestDiffers, NotAuthorised, OutOfOrder, OverBudget, RecordRefused, StudbookError
 from studbook.records import RouteCost, canonical, read_struct, replace
 from studbook.records.routes import RouteRecord
 from studbook.runtime import routelog
@@ -210,6 +210,38 @@ def test_a_log_whose_lines_were_changed_is_not_continued(tmp_path):
     lines.write_bytes(lines.read_bytes().replace(b'"outcome":"routed"', b'"outcome":"failed"', 1))
     with pytest.raises(DigestDiffers):
         log_of(tmp_path)
+
+
+def test_a_log_whose_seals_were_removed_is_not_continued(tmp_path):
+    filled(tmp_path, 3, close=False)
+    lines, seals = segment_files(tmp_path, 1)
+    seals.unlink()
+    assert segments(tmp_path) == (1,)
+    with pytest.raises(DigestDiffers) as caught:
+        log_of(tmp_path)
+    assert caught.value.reason == "route.seal"
+    assert not seals.exists()
+    assert len(lines.read_bytes().splitlines()) == 3
+
+
+def test_no_line_is_entered_before_its_segment_has_a_seal(tmp_path, monkeypatch):
+    monkeypatch.setattr(routelog, "MAX_LINES", 2)
+    log, append = filled(tmp_path, 1, close=False), routelog.append_line
+
+    def full(path: Path, line: bytes) -> None:
+        if path.name == "000002.seals":
+            raise OverBudget("there is no room for it", where=path, reason="disk.full")
+        append(path, line)
+
+    monkeypatch.setattr(routelog, "append_line", full)
+    for _ in range(2):
+        with pytest.raises(OverBudget):
+            log.append(record_of("rev abc>"))
+    assert segments(tmp_path) == (1,)
+    monkeypatch.setattr(routelog, "append_line", append)
+    log.append(record_of("cap abc>"))
+    log.close()
+    assert [len(verified(tmp_path, number).records) for number in segments(tmp_path)] == [2, 1]
 
 
 def test_a_closed_log_takes_nothing_more(tmp_path):

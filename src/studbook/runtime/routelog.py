@@ -39,7 +39,7 @@ MAX_LINES = 16384
 """Lines of a segment, after which another begins."""
 _SEAL_AGE = timedelta(seconds=1)
 _MOST_BYTES = 1 << 30
-_NAME = re.compile(r"([0-9]{6,12})\.seals")
+_NAME = re.compile(r"([0-9]{6,12})\.(?:jsonl|seals)")
 
 Clock = Callable[[], datetime]
 
@@ -86,9 +86,9 @@ def segment_files(folder: Path, number: int) -> tuple[Path, Path]:
 
 
 def segments(folder: Path) -> tuple[int, ...]:
-    """Numbers of the segments in a folder, in order; none where there is no folder."""
+    """Numbers of the segments in a folder, in order, those of which only lines or only seals are left too."""
     names = (_NAME.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
-    return tuple(sorted(int(name[1]) for name in names if name))
+    return tuple(sorted({int(name[1]) for name in names if name}))
 
 
 def verify_segment(number: int, lines: bytes, seals: bytes, authority: Authority, where: object = "") -> Segment:
@@ -172,6 +172,9 @@ class RouteLog:
         with self._lock:
             if self._closed:
                 raise OutOfOrder("the route log is closed", reason="route.closed", advice="Open the log again.")
+            if self._sealed < 0:
+                # The disk refused the seal of its beginning, and lines without one belong to nobody.
+                self._seal()
             placed: RouteRecord = replace(record, sequence=self._count, previous=self._head)
             line = canonical(placed)
             append_line(segment_files(self.folder, self._number)[0], line)
@@ -200,7 +203,7 @@ class RouteLog:
 
     def _begin(self, after: Tail) -> None:
         self._number, self._begins, self._head = after.segment + 1, after.head, after.head
-        self._count = self._sealed = 0
+        self._count, self._sealed = 0, -1
         self._seal()
 
     def _seal(self, *, closed: bool = False, recovered: int = 0) -> None:

@@ -108,6 +108,17 @@ def test_a_changed_line_is_found_by_verify_and_named(place: Place) -> None:
             lab.routes.verify()
 
 
+@pytest.mark.parametrize("left", [b"", b'{"half a seal'])
+def test_a_segment_whose_first_seal_the_disk_refused_is_no_fault_of_a_lab(place: Place, left: bytes) -> None:
+    with place.open() as lab:
+        open_log(lab.desk)
+        (routes_folder(place.path) / "000001.seals").write_bytes(left)
+        assert lab.routes.list() == ()
+        assert lab.verify().problems == ()
+        open_log(lab.desk).close()
+        assert [found.where for found in lab.routes.list()] == ["closed"]
+
+
 def test_a_stranger_among_the_segments_is_no_part_of_a_lab(place: Place) -> None:
     with place.open() as lab:
         serve(lab, install(lab), close=False)

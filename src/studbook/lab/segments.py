@@ -106,7 +106,8 @@ def all_segments(desk: Desk) -> Iterator[tuple[Segment, bool]]:
         tail = Tail(found.number, found.head)
         yield found, True
     for number in segments(routes_folder(desk.workspace.path)):
-        if number > tail.segment:
+        # Where the disk refused the first seal, a name without a whole line is left, and the next host begins there.
+        if number > tail.segment and _begun(segment_files(routes_folder(desk.workspace.path), number)):
             found = _loose(desk, number)[0]
             _follows(found, tail)
             tail = Tail(found.number, found.head)
@@ -171,6 +172,11 @@ def _record(header: Header, found: Segment, lines: bytes, seals: bytes) -> Route
         states=tuple(sorted({r.state for r in found.records})),
         thresholds=tuple(sorted({r.threshold for r in found.records if r.threshold})),
     )
+
+
+def _begun(files: Sequence[Path]) -> bool:
+    """Whether a whole line or seal lies in a segment."""
+    return any(b"\n" in read_file(path, _MOST_BYTES) for path in files if path.is_file())
 
 
 def _remove(files: Sequence[Path]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab_fixtures import PERSON, Place, problems, run_cli
-from release_fixtures import winner
+from release_fixtures import change_policy, winner
+from studbook.errors import StudbookError
 from studbook.lab import Lab, runs
 from studbook.lab.runs import Run, Ticket
 from studbook.records import Answered, CanarySegment, Halt, Resumption
@@ -163,6 +165,73 @@ def test_what_was_seen_is_written_after_a_second(lab: Lab) -> None:
     clock.now += 1000
     run.look()
     assert numbers(lab) == [0]
+
+
+def test_a_shadow_with_little_traffic_notices_too_that_the_lab_is_ready_no_longer(tried: Place, tmp_path: Path) -> None:
+    with tried.open() as lab:
+        lab.plan("shadow", {"patience": 60})
+        clock = Ticking(1)
+        run = lab.canaries.run("shadow", clock)
+        change_policy(lab, tmp_path, notes="another")
+        ticket = run.take()
+        assert ticket is not None
+        run.answered(ticket, RIGHT, RIGHT)
+        if ticket.probe:
+            run.drop(ticket)
+        clock.now += 1000
+        run.look()
+        assert next(h for _, h in lab.desk.all(Halt)).code == "canary.readiness"
+        assert run.take() is None
+
+
+def test_a_trial_stands_still_while_the_ledger_refuses_it_and_goes_on_after(
+    lab: Lab, tried: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Ticking()
+    run = lab.canaries.run("canary", clock)
+
+    def full(*_: object, **__: object) -> str:
+        raise StudbookError("no space is left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.desk.workspace, "commit", full)
+        tickets = [run.take() for _ in range(70)]
+        with pytest.raises(StudbookError, match="no space"):
+            for ticket in tickets:
+                answer(run, ticket)  # type: ignore[arg-type]
+        assert (run.going, run.take()) == ("", None)
+        with pytest.raises(StudbookError, match="no space"):
+            run.look()
+    assert numbers(lab) == []
+    run.look()
+    assert numbers(lab) == list(range(64))
+    ticket = run.take()
+    assert ticket is not None
+    assert ticket.number == 64
+    answer(run, ticket)
+    clock.now += 1000
+    run.look()
+    assert numbers(lab) == list(range(65))
+    assert problems(tried) == []
+
+
+def test_a_conviction_that_could_not_be_written_is_carried_out_at_the_next_look(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab.canaries.run("canary", Ticking())
+
+    def full(*_: object, **__: object) -> str:
+        raise StudbookError("no space is left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.desk.workspace, "commit", full)
+        with pytest.raises(StudbookError, match="no space"):
+            while (ticket := run.take()) is not None:
+                answer(run, ticket, BROKEN if ticket.kind == "canary" else RIGHT)
+    assert not list(lab.desk.all(Halt))
+    run.look()
+    assert [(h.act, h.code) for _, h in lab.desk.all(Halt)] == [("abort", "canary.invariant")]
+    assert lab.desk.channels()["canary"].artifact is None
 
 
 def test_requests_are_numbered_while_the_ledger_is_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from studbook.errors import StudbookError
 from studbook.evaluation.items import Item
 from studbook.evaluation.suites import known_items
 from studbook.lab.desk import Desk
-from studbook.lab.halting import halt
+from studbook.lab.halting import finish_halts, halt
 from studbook.lab.halts import CONTROLLER
 from studbook.lab.trials import Trial, current_readiness, trial
 from studbook.records import Answered, CanaryPlan, CanarySegment, Observation, SuiteManifest
@@ -94,6 +94,7 @@ class Run:
         self.trial: Trial | None = None
         self._posted: _Posted | None = None
         self._unwritten: list[Observation] = []
+        self._owed = False
         self.reload()
 
     def reload(self) -> None:
@@ -102,6 +103,7 @@ class Run:
             found = trial(self._desk, self._channel)
             if self._known(found):
                 return
+            self._owed = False
             with self._gate:
                 self._open: dict[int, _Open] = {}
                 self._unwritten = []
@@ -175,8 +177,15 @@ class Run:
                 self._stop("pause", "canary.analysis", f"{type(error).__name__}: {error}"[:1000])
 
     def look(self) -> None:
-        """Look at the clock: a trial that sees nothing for too long pauses, and what was seen is written after a second."""
+        """Look at the clock: a trial that sees nothing for too long pauses, and what was seen is written after a second.
+
+        Where the ledger refused what it was given the trial stands still; it is tried again here.
+        """
         with self._lock:
+            if self._owed:
+                self.flush()
+                finish_halts(self._desk)
+                self.reload()
             found = self.trial
             if found is None or not self.going:
                 return
@@ -186,6 +195,7 @@ class Run:
             self._act(found.controller.wait(max(oldest, found.controller.moment)))
             if self._unwritten and now - self._first >= _LAG:
                 self.flush()
+                self._check_ready()
 
     def flush(self) -> None:
         """Write what was seen and not written yet."""
@@ -299,7 +309,7 @@ class Run:
     def _stop(self, act: Literal["pause", "abort"], code: str, words: str) -> None:
         found = self.trial
         assert found is not None
-        self._posted = None
+        self._posted, self._owed = None, True
         if self._unwritten or found.controller.halted:
             self._write(found)
         halt(self._desk, trial(self._desk, self._channel), act, code, words, CONTROLLER)
@@ -314,5 +324,10 @@ class Run:
             observations=tuple(self._unwritten),
             until=found.controller.moment,
         )
-        self._segments.append(self._desk.workspace.commit(segment))
+        try:
+            self._segments.append(self._desk.workspace.commit(segment))
+        except BaseException:
+            # Nobody is on trial while nothing of it can be kept.
+            self._posted, self._owed = None, True
+            raise
         self._unwritten = []

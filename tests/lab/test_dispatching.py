@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
+
 from lab_fixtures import Place, problems, shipped_items
 from package_fixtures import install_specialists
 from release_fixtures import winner
+from studbook.errors import StudbookError
 from studbook.lab import Lab
 from studbook.lab.dispatching import TrialDispatcher
+from studbook.lab.package_life import usable
+from studbook.lab.residence import served_model, served_package
 from studbook.lab.ways import Ways
 from studbook.records import CanarySegment, Halt
 from studbook.runtime.serve.dispatch import Aside, Outcome
@@ -145,3 +152,42 @@ def test_a_failing_model_in_shadow_is_mirrored_found_out_and_never_answers(tried
             number += 1
         assert number < 50
         assert next(h for _, h in lab.desk.all(Halt)).code == "canary.evidence"
+
+
+def test_a_trial_that_cannot_be_told_takes_nothing_from_the_other(
+    tried: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tried.open() as lab:
+        child = winner(lab)
+        lab.plan("shadow", {"patience": 60, "limits": QUICK["limits"], "probes": 0.0})
+        into_canary(lab, probes=0.0)
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
+        plans = {n: dispatcher.dispatch(Asked(n, Wanted("hello"))) for n in range(40)}
+        number = next(n for n, plan in plans.items() if plan.asides)
+        canary, shadow = lab.canaries.run("canary"), lab.canaries.run("shadow")
+
+        def full(*_: object, **__: object) -> None:
+            raise StudbookError("no space is left")
+
+        monkeypatch.setattr(canary, "answered", full)
+        told = []
+        monkeypatch.setattr(shadow, "answered", lambda ticket, *_, **__: told.append(ticket.number))
+        with pytest.raises(StudbookError, match="no space"):
+            done = Outcome(plans[number].answering, 0.01, 4, "d")
+            dispatcher.observe(Asked(number, Wanted("hello")), done, (Outcome(child, 0.01, 4, "d"),))
+        assert told == [0]
+
+
+def test_a_model_on_trial_is_no_spare_where_it_is_a_package_too(host: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with host.open() as lab:
+        dispatcher = TrialDispatcher(lab.desk, lab.canaries, Ways(lab.desk))
+        (champion,) = dispatcher.models()
+        package = usable(lab.desk)[0][0]
+        spare, own = served_package(lab.desk, package), served_model(lab.desk, package.package.artifact.sha256, "")
+        assert (spare.revision, spare.spare, own.spare) == (own.revision, True, False)
+        ways = {
+            "champion": SimpleNamespace(models=lambda: (champion, spare)),
+            "canary": SimpleNamespace(models=lambda: (own,)),
+        }
+        monkeypatch.setattr(dispatcher, "_ways", ways)
+        assert dispatcher.models() == (champion, own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from studbook.errors import StudbookError
@@ -88,9 +89,10 @@ class TrialDispatcher:
     def models(self) -> tuple[Model, ...]:
         """Every model that may be asked, each once, the champion first."""
         found: dict[str, Model] = {}
-        for way in self._ways.values():
-            for model in way.models():
-                found.setdefault(model.revision, model)
+        ways = [way.models() for way in self._ways.values()]
+        # A channel's own model is needed, also where a package of the same file is only a spare.
+        for model in (*(models[0] for models in ways), *chain.from_iterable(ways)):
+            found.setdefault(model.revision, model)
         return tuple(found.values())
 
     def hold(self, revisions: Collection[str]) -> None:
@@ -137,8 +139,15 @@ class TrialDispatcher:
 
     def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
         """Tell every trial that the request belongs to; writes the ledger."""
+        failed = []
         for part in self._held.pop(asked.number).parts:
-            _tell(part.run, part.ticket, answer, asides[part.first :])
+            try:
+                _tell(part.run, part.ticket, answer, asides[part.first :])
+            except Exception as error:
+                # The other trial waits for its own part.
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def _choose(self, channel: str, asked: Asked) -> Chosen:
         """The model that answers a request within the deployment of a channel."""

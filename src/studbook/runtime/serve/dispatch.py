@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         revision: The model that ran.
-        seconds: How long it took; waiting included where a client waited.
+        seconds: How long it took; waiting included where a client waited, and not how slowly it read.
         tokens: How many it wrote.
         digest: SHA-256 of the tokens; empty where it failed.
         right: Whether it wrote what was expected; None where nobody knows.

@@ -134,6 +134,9 @@ class Pool:
                     self._changed.notify_all()
                 order = _Order([], self._ended())
                 self._take_for(worker, order)
+                if order.taken and self._asides and not self._waiting:
+                    # Whoever slept while an answer waited may run something beside now.
+                    self._changed.notify_all()
                 if worker.works or order.ended:
                     return order
                 if self._stopped:

@@ -36,13 +36,13 @@ class Run:
         self, pool: Pool, revision: str, wanted: Wanted, *, parts: bool = False, aside: Aside | None = None
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Event, float]] = asyncio.Queue()
         self._pool, self._aside = pool, aside
 
         def deliver(event: Event) -> None:
             # The loop may have ended when the last workers do.
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._queue.put_nowait, event)
+                loop.call_soon_threadsafe(self._queue.put_nowait, (event, time.monotonic()))
 
         self.work = Work(revision, wanted, pool.limits, deliver, parts=parts, aside=aside is not None)
         self.outcome = Outcome(revision, 0.0, failure="serve.cancelled")
@@ -57,8 +57,8 @@ class Run:
         event: Event | None = None
         try:
             while not isinstance(event, Finished):
-                event = await self._queue.get()
-                self._look(event)
+                event, at = await self._queue.get()
+                self._look(event, at - self.work.began)
                 if isinstance(event, Failed):
                     raise event.error
                 yield event
@@ -76,8 +76,7 @@ class Run:
         """It was never queued."""
         self.outcome = self.outcome._replace(failure="serve.dropped")
 
-    def _look(self, event: Event) -> None:
-        seconds = time.monotonic() - self.work.began
+    def _look(self, event: Event, seconds: float) -> None:
         if isinstance(event, Text | Finished):
             self._said.update(event.text.encode())
         if isinstance(event, Failed):

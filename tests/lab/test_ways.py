@@ -19,6 +19,7 @@ from studbook.lab.ways import Chosen, Way
 from studbook.records import Deployment, RouteRule
 from studbook.release import ALONE
 from studbook.runtime.routelog import RouteLog
+from studbook.runtime.routing.router import Router
 from studbook.runtime.serve import Asked, Outcome, Wanted
 
 RULES = (RouteRule(text="rot ", place="start", cluster="rot"), RouteRule(text="dup", place="word", cluster="odd"))
@@ -183,3 +184,13 @@ def test_what_is_deployed_with_adapters_on_it_is_not_served_without_them(lab: La
     with pytest.raises(OutOfOrder) as caught:
         way(lab, structs.replace(ALONE, stack=(sha("adapter"),)))
     assert caught.value.reason == "serve.stack"
+
+
+def test_a_router_that_asks_a_sentence_encoder_leads_no_channel_of_a_server(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployed(lab)
+    monkeypatch.setattr(Router, "reads", False)
+    with pytest.raises(OutOfOrder, match="sentence encoder") as caught:
+        way(lab, deployment)
+    assert caught.value.reason == "serve.encoder"

@@ -54,7 +54,8 @@ class Way:
         own: Revision of the channel's own model.
 
     Raises:
-        OutOfOrder: if it was revoked, or is deployed with adapters on it; ``serve.stack``.
+        OutOfOrder: if it was revoked, or is deployed with adapters on it (``serve.stack``) or with a router that asks a
+            sentence encoder (``serve.encoder``).
         UsageError: if it is no SLM1 model; ``serve.format``.
         StudbookError: any of its kinds, if the model or the router is not here, or not as it was.
     """
@@ -72,6 +73,10 @@ class Way:
         self._candidates: tuple[Candidate, ...] = ()
         if deployment.router is not None:
             self._router = open_router(desk, deployment.router, deployment.thresholds)
+            if not self._router.reads:
+                text = "its router asks a sentence encoder, and the server runs none"
+                advice = "Release it with a router of n-grams: studbook routes learn"
+                raise OutOfOrder(text, where=desk.name_of(artifact), advice=advice, reason="serve.encoder")
             fallback = self._router.known.state.fallback
             model = read_slm(self._own.artifact.path)
             self._tokenizer: Tokenizer = model.tokenizer

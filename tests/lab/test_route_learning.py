@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lab_fixtures import PERSON, Place, problems, run_cli
 from studbook.errors import RecordRefused, StudbookError, UsageError
-from studbook.lab import Lab
+from studbook.lab import Lab, route_learning
 from studbook.lab.deployments import check_deployment
+from studbook.lab.frozen import of_role
 from studbook.lab.packages import Wanted
 from studbook.lab.route_learning import read_rules
 from studbook.lab.segments import open_router
@@ -59,6 +61,17 @@ def test_nothing_that_judges_is_learnt_from(host: Place) -> None:
         kept = tuple(d for d in lock.suites if get(d, SuiteManifest).role == "development")
         lab.desk.workspace.commit(replace(lock, lock_version=lock.lock_version + 1, suites=kept))
         assert lab.routes.learn() == before
+
+
+def test_what_was_learnt_from_one_suite_measures_no_margin_in_another(
+    host: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with host.open() as lab:
+        first, *others = [s for s in of_role(lab.desk, "development") if s.manifest.dimension == "task"]
+        items = SimpleNamespace(manifest=first.manifest, items=first.items[1:])
+        monkeypatch.setattr(route_learning, "of_role", lambda *_: (first, items, *others))
+        learnt, held = route_learning._prompts(lab.desk)
+        assert {p for prompts in learnt.values() for p in prompts}.isdisjoint(p for ps in held.values() for p in ps)
 
 
 def test_rules_alone_serve_a_single_specialist_and_need_no_margin(host: Place) -> None:

@@ -127,7 +127,8 @@ def _prompts(desk: Desk) -> tuple[Mapping[str, list[str]], Mapping[str, list[str
             prompts = list(dict.fromkeys(item.prompt for item in suite.items))
             learnt.setdefault(suite.manifest.cluster, []).extend(prompts[::2])
             held.setdefault(suite.manifest.cluster, []).extend(prompts[1::2])
-    return learnt, held
+    known = {prompt for prompts in learnt.values() for prompt in prompts}
+    return learnt, {cluster: [p for p in prompts if p not in known] for cluster, prompts in held.items()}
 
 
 def _leads(

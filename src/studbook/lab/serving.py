@@ -62,8 +62,10 @@ def serve(moves: Moves, wanted: Serving, ready: Callable[[str], None]) -> None:
         host.arrange()
         run(host, wanted.address, wanted.limits, access, control_folder(moves.desk), ready)
     finally:
-        moves.canaries.flush()
-        ways.close()
+        try:
+            moves.canaries.flush()
+        finally:
+            ways.close()
 
 
 def control_folder(desk: Desk) -> Path:

@@ -187,5 +187,5 @@ class Busy(StudbookError):
     """Another process is writing to this lab."""
 
     exit_code = 11
-    advice = "Wait for it to finish. A lock left by a process that has ended is taken over by itself."
+    advice = "Wait for it to finish, or end it where it is a server: studbook server stop"
     reason = "busy"

@@ -65,6 +65,12 @@ def test_nothing_but_promotions_and_resumptions_comes_in_signed(lab: Lab) -> Non
         enter(lab, policy)
 
 
+def test_a_promotion_of_what_does_not_stand_there_is_told_so(lab: Lab) -> None:
+    lab.rollback("canary", "from the start", "nothing")
+    with refused("order.stage"):
+        lab.promote(PERSON)
+
+
 def test_a_promotion_whose_trial_is_not_ready_is_not_even_proposed(lab: Lab) -> None:
     key = require_promoter(lab.desk, PERSON).key
     before = list(lab.desk.all(PromotionTemplate))

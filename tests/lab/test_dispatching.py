@@ -9,8 +9,10 @@ import pytest
 from lab_fixtures import Place, problems, shipped_items
 from package_fixtures import install_specialists
 from release_fixtures import winner
-from studbook.errors import StudbookError
-from studbook.lab import Lab
+from studbook.errors import DigestDiffers, StudbookError
+from studbook.lab import Lab, runs
+from studbook.lab.canaries import Canaries
+from studbook.lab.desk import Desk
 from studbook.lab.dispatching import TrialDispatcher
 from studbook.lab.package_life import usable
 from studbook.lab.residence import served_model, served_package
@@ -94,6 +96,18 @@ def test_what_no_model_is_to_blame_for_says_nothing_and_blocks_nothing(tried: Pl
             dispatcher.observe(each, Outcome(plan.answering, 0.01, 4, "d", failure=failure), ())
         lab.canaries.flush()
         assert seen_numbers(lab) == [len(nobodys) - 1]
+
+
+def test_a_trial_that_cannot_be_replayed_takes_nobody_down(tried: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tried.open() as lab:
+        into_canary(lab, probes=0.0)
+
+        def lost(desk: Desk, channel: str) -> None:
+            raise DigestDiffers("is not as it was", where="canary-segment")
+
+        monkeypatch.setattr(runs, "trial", lost)
+        dispatcher = TrialDispatcher(lab.desk, Canaries(lab.desk), Ways(lab.desk))
+        assert dispatcher.dispatch(Asked(0, Wanted("hello"))).answering == lab.desk.champion()
 
 
 def test_an_answer_that_is_no_number_rolls_back_at_once(tried: Place) -> None:

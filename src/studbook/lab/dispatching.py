@@ -15,15 +15,15 @@ from studbook.lab.ways import Chosen, Ways
 from studbook.records import Answered
 from studbook.runtime.serve.dispatch import Aside, Outcome, Plan
 from studbook.runtime.serve.requests import Asked, Model, Wanted
+from studbook.runtime.serve.runs import NARROW
 
 __all__ = ["TrialDispatcher"]
 
 _OnTrial = Literal["canary", "shadow"]
+_CHANNELS: tuple[_OnTrial, ...] = ("canary", "shadow")
 
 # Nothing follows from a request whose client went away, nor from what was never run: there was no room, or no model.
 _NOBODYS = frozenset(("serve.cancelled", "serve.stopping", "serve.dropped", "serve.gone"))
-# What a client asked for and no model could have answered.
-_CLIENTS = frozenset(("serve.context", "engine.id"))
 _BROKEN = frozenset(("serve.broken", "engine.non-finite"))
 
 
@@ -70,10 +70,11 @@ class TrialDispatcher:
     def __init__(self, desk: Desk, canaries: Canaries, ways: Ways) -> None:
         self.champion = desk.champion()
         self._ways = {"champion": ways.way(self.champion, desk.channels()["champion"].deployment)}
-        self._runs: dict[_OnTrial, Run] = {"canary": canaries.run("canary")}
-        # Where the lab is not ready nothing is mirrored.
-        with suppress(StudbookError):
-            self._runs["shadow"] = canaries.run("shadow")
+        self._runs: dict[_OnTrial, Run] = {}
+        for channel in _CHANNELS:
+            # Where the lab is not ready nothing is mirrored, and a trial that cannot be replayed takes nobody down.
+            with suppress(StudbookError):
+                self._runs[channel] = canaries.run(channel)
         self._trials = [_Trial(channel, run, run.going) for channel, run in self._runs.items() if run.going]
         for found in self._trials:
             assert found.run.trial is not None
@@ -167,7 +168,7 @@ class TrialDispatcher:
 def _tell(run: Run, ticket: Ticket, answer: Outcome, beside: tuple[Outcome, ...]) -> None:
     """Tell a trial how a request went, and the probe after it."""
     own = beside[0] if ticket.kind == "mirror" else answer
-    if answer.failure in _NOBODYS | _CLIENTS or own.failure in _NOBODYS:
+    if answer.failure in _NOBODYS | NARROW or own.failure in _NOBODYS:
         run.drop(ticket)
         return
     if ticket.kind == "mirror":

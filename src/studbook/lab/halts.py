@@ -52,7 +52,7 @@ def check_resumption(desk: Desk, record: Resumption) -> None:
 
     Raises:
         OutOfOrder: if it does not go on; ``canary.resume``.
-        DigestDiffers: if it was resumed already, or its channel moved on; ``canary.halt``.
+        DigestDiffers: if it is not what is halted, because it was resumed already or another one came; ``canary.halt``.
     """
     held = desk.workspace.get(record.halt, Halt)
     if held.act == "abort" or held.code in FINAL:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from studbook.errors import OutOfOrder
 from studbook.lab import channels, deploying, rollbacks
 from studbook.lab.canaries import Canaries, TrialState
 from studbook.lab.desk import Desk
@@ -36,7 +37,11 @@ class Moves:
 
     def promote(self, person: str, reason: str = "") -> Record | Signed:
         """Make what stands in the stage before champion the champion, by a person's key."""
-        return self.release(stage_before(self.desk.policy[1], "champion"), "champion", person, reason)
+        stage = stage_before(self.desk.policy[1], "champion")
+        if self.desk.channels()[stage].artifact is None:
+            advice = f"Release a winner there first: studbook release NAME --to {stage}"
+            raise OutOfOrder("nothing stands there", where=stage, advice=advice, reason="order.stage")
+        return self.release(stage, "champion", person, reason)
 
     def rollback(self, channel: str = "champion", reason: str = "", to: str | None = None) -> RollbackRecord:
         """Undo the last move of a channel, or go back to an earlier state of it; needs no person's key."""

@@ -71,7 +71,10 @@ def learn(desk: Desk, rules: Sequence[RouteRule] = (), fallback: str | None = No
         OutOfOrder: if no development suite is frozen.
     """
     if not 0.0 < share <= 1.0:
-        raise UsageError(f"{share} is no share above 0 and up to 1", where="--share", reason="usage.share")
+        advice = "Give the share of choices that have to be right, such as 0.9."
+        raise UsageError(
+            f"{share} is no share above 0 and up to 1", where="--share", reason="usage.share", advice=advice
+        )
     known = task_labels(desk)
     if strange := sorted({rule.cluster for rule in rules} - set(known)):
         advice = f"Known labels: {', '.join(known)}."

@@ -94,8 +94,10 @@ class _Host:
 
     def look(self) -> bool:
         """Look at the clocks of the trials; whether one of them began or ended since."""
-        self._ways.look()
-        self._moves.canaries.look()
+        try:
+            self._ways.look()
+        finally:
+            self._moves.canaries.look()
         return self._dispatcher.stale()
 
     def lost(self, revision: str, error: Exception) -> None:

@@ -133,11 +133,13 @@ class Seats:
         try:
             yield tuple(module for _, module in taken)
         finally:
-            for _, module in taken:
-                module.rest()
-            with self.lock:
-                for entry, module in taken:
-                    self._give_back(entry, module)
+            try:
+                for _, module in taken:
+                    module.rest()
+            finally:
+                with self.lock:
+                    for entry, module in taken:
+                        self._give_back(entry, module)
 
     def _check(self, entries: Sequence[Entry]) -> None:
         if self.leased + len(entries) > self.parallel:

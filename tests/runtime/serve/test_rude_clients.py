@@ -126,6 +126,14 @@ def test_what_is_not_http_ends_with_its_connection(impatient: Running, data: byt
     assert alive(impatient)
 
 
+def test_a_head_that_comes_whole_is_no_longer_than_one_that_comes_in_pieces(impatient: Running) -> None:
+    def head(size: int) -> bytes:
+        return b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * size + b"\r\nConnection: close\r\n\r\n"
+
+    assert impatient.raw(head(3000)).startswith(b"HTTP/1.1 200 ")
+    assert impatient.raw(head(6000)).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_head_or_a_body_that_never_comes_is_not_waited_for(impatient: Running) -> None:
     assert impatient.raw(b"") == b""
     assert impatient.raw(b"POST /v1/completions HTTP/1.1\r\nHost: local") == b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -20,6 +21,8 @@ from lab_fixtures import PERSON, Place
 from serve_fixtures import PROMPT, House, Running, founder_model, kept, long_model, post, running
 from studbook.errors import NotAuthorised, OutOfOrder, SlmRefused, UsageError
 from studbook.lab.serving import Serving, tell
+from studbook.models.slm import read_slm
+from studbook.models.slm_writer import write_slm
 from studbook.runtime.serve import Access, Aside, Asked, Limits, Model, Outcome, Plan, Wanted, ask, new_key
 from studbook.runtime.serve.work import Work
 
@@ -46,6 +49,35 @@ class Mirror:
     def observe(self, asked: Asked, answer: Outcome, asides: tuple[Outcome, ...]) -> None:
         self.seen.append((asked, answer, asides))
         self.told.set()
+
+
+def narrow_model() -> Model:
+    """The base with a context of a few tokens."""
+    model = read_slm(founder_model().artifact.path)
+    values = {spec.name: model.dense(spec.name) for spec in model.shape.tensors()}
+    data = write_slm(dataclasses.replace(model.shape, max_context=8), model.tokenizer, values)
+    return Model("cd" * 32, "narrow", kept(data))
+
+
+def test_what_one_model_alone_calls_the_clients_fault_is_its_own(tmp_path: Path) -> None:
+    champion, narrow = founder_model(), narrow_model()
+    mirror = Mirror(narrow)
+    mirror.plan = mirror.plan._replace(instead=champion.revision)
+    with running(tmp_path, House(champion, narrow, dispatcher=mirror)) as server:
+        status, found, _ = server.call("/v1/completions", ASKED)
+        assert (status, found["system_fingerprint"]) == (200, f"fp_{champion.revision[:16]}")
+        assert server.call("/v1/completions", ASKED | {"prompt": "a" * 5000})[0] == 400
+        mirror.told.wait()
+    assert [answer.failure for answer in mirror.answers] == ["serve.narrow", "serve.context"]
+
+
+def test_who_opens_the_control_socket_and_says_nothing_holds_nobody_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path, House()) as server, socket.socket(socket.AF_UNIX) as there:
+        there.connect(str(tmp_path / "control.sock"))
+        assert server.status()["running"] == 0
+    assert not caplog.records
 
 
 def busy(server: Running, *bodies: dict[str, Any]) -> list[socket.socket]:

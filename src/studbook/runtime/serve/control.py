@@ -45,6 +45,8 @@ class Control:
         self._folder, self._handlers = folder, handlers
         self._turn = asyncio.Lock()
         self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+        self._silent: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen.
@@ -74,20 +76,34 @@ class Control:
         if self._server is not None:
             (self._folder / SOCKET).unlink(missing_ok=True)
             self._server.close()
+            for task in self._silent:
+                task.cancel()
+            if self._open:
+                _, left = await asyncio.wait(self._open, timeout=_SECONDS)
+                for task in left:
+                    task.cancel()
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, TimeoutError):
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        self._silent.add(task)
+        # Cancelled is what stands open when the server ends, and then there is nobody to tell.
+        with suppress(OSError, TimeoutError, asyncio.CancelledError):
             try:
                 async with asyncio.timeout(_SECONDS):
                     line = await reader.readuntil(b"\n")
             except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 line = b""
-            writer.write(canonical(await self._answer(line)) + b"\n")
-            await writer.drain()
-        with suppress(OSError):
-            writer.close()
-            await writer.wait_closed()
+            self._silent.discard(task)
+            answer = canonical(await self._answer(line)) + b"\n"
+            async with asyncio.timeout(_SECONDS):
+                writer.write(answer)
+                await writer.drain()
+        self._open.discard(task)
+        self._silent.discard(task)
+        writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:

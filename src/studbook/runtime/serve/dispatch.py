@@ -74,7 +74,8 @@ class Dispatcher(Protocol):
     def answered(self, asked: Asked, answer: Outcome) -> None:
         """How the answer went: called once for every request that was queued, in the house's thread.
 
-        No client is told that its answer is whole before this returns. The answer is that of the model that was asked
+        No client is told that its answer is whole before this returns; if it raises, that is logged, and told all the same.
+        The answer is that of the model that was asked
         first, also where another one had to answer instead.
         """
 

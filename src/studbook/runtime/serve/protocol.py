@@ -10,6 +10,8 @@ from studbook.runtime.serve.requests import Limits
 
 __all__ = ["guarded"]
 
+_PIECE = 1024
+
 
 def guarded(limits: Limits) -> type[H11Protocol]:
     """The protocol of one server.
@@ -45,6 +47,10 @@ class _Guarded(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        # The library bounds a head only while it is incomplete, so one that comes at once is shown to it in pieces.
+        while len(data) > _PIECE and not self.transport.is_closing() and self._head is not None:
+            super().data_received(data[:_PIECE])
+            data = data[_PIECE:]
         super().data_received(data)
         if self.transport.is_closing():
             return

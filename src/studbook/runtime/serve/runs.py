@@ -14,7 +14,10 @@ from studbook.runtime.serve.pool import Pool
 from studbook.runtime.serve.requests import Failed, Finished, Text, Wanted
 from studbook.runtime.serve.work import Event, Work
 
-__all__ = ["Run"]
+__all__ = ["NARROW", "Run"]
+
+NARROW = frozenset(("serve.context", "engine.id"))
+"""Failures that are the client's where no model can answer, and the model's where another one can."""
 
 
 class Run:
@@ -75,6 +78,11 @@ class Run:
     def drop(self) -> None:
         """It was never queued."""
         self.outcome = self.outcome._replace(failure="serve.dropped")
+
+    def stood_in(self) -> None:
+        """Another model answers in its place: what it called the client's fault is its own."""
+        if self.outcome.failure in NARROW:
+            self.outcome = self.outcome._replace(failure="serve.narrow")
 
     def _look(self, event: Event, seconds: float) -> None:
         if isinstance(event, Text | Finished):

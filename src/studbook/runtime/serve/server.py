@@ -252,10 +252,9 @@ def _listen(address: Address) -> socket.socket:
     try:
         family, kind, number, _, found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, number)
-    except OSError as error:
-        raise UsageError(
-            f"is no address: {error.strerror}", where=place, reason="serve.address", advice=advice
-        ) from error
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "no name of a machine"
+        raise UsageError(f"is no address: {why}", where=place, reason="serve.address", advice=advice) from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # What a client leaves unread shall soon be noticed, and not fill the system's memory.

@@ -16,7 +16,7 @@ from studbook.runtime.serve.metrics import Metrics
 from studbook.runtime.serve.pool import Pool, stopping
 from studbook.runtime.serve.problems import problem
 from studbook.runtime.serve.requests import Asked, Finished, Limits, Model, Text, Wanted
-from studbook.runtime.serve.runs import Run
+from studbook.runtime.serve.runs import NARROW, Run
 from studbook.runtime.serve.stock import Stock
 
 __all__ = ["SERVED", "Answer", "Arrangement", "Service", "Tell"]
@@ -104,13 +104,16 @@ class Answer:
         """The events of a run; the last one comes when what is to be kept of it was kept."""
         async with aclosing(run.events()) as events:
             async for event in events:
+                if run is not self._run:
+                    self._run.stood_in()
                 if isinstance(event, Finished):
                     await self._told()
                 yield event
 
     def _instead(self, error: Exception) -> Run | None:
-        """A run of the model that answers where the first one fails by its own fault."""
-        if not self._plan.instead or problem(error).status not in (500, 503):
+        """A run of the model that answers where the first one fails by its own fault, or is the only one that cannot."""
+        narrow = isinstance(error, StudbookError) and error.reason in NARROW
+        if not self._plan.instead or not (narrow or problem(error).status in (500, 503)):
             return None
         second = self._again(self._plan.instead)
         self.revision = self._plan.instead if second else self.revision

@@ -187,5 +187,5 @@ class Busy(StudbookError):
     """Another process is writing to this lab."""
 
     exit_code = 11
-    advice = "Wait for it to finish, or end it where it is a server: studbook server stop"
+    advice = "Wait for it to finish, or end it with `studbook server stop` where it is a server."
     reason = "busy"

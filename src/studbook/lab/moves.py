@@ -11,6 +11,7 @@ from studbook.lab import channels, deploying, rollbacks
 from studbook.lab.canaries import Canaries, TrialState
 from studbook.lab.desk import Desk
 from studbook.lab.pending import Signed
+from studbook.lab.trials import require_going
 from studbook.records import CanaryPlan, Halt, Record, Resumption, RollbackRecord
 from studbook.release import stage_before
 
@@ -37,6 +38,7 @@ class Moves:
 
     def promote(self, person: str, reason: str = "") -> Record | Signed:
         """Make what stands in the stage before champion the champion, by a person's key."""
+        require_going(self.desk)
         stage = stage_before(self.desk.policy[1], "champion")
         if self.desk.channels()[stage].artifact is None:
             advice = f"Release a winner there first: studbook release NAME --to {stage}"
